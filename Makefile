@@ -1,0 +1,66 @@
+# make demo: a page that receives events, on a fresh machine with Python and make only.
+# make test: everything that is checked, with all that it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ADDRESS ?= 127.0.0.1:8000
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint types check lowest test-lowest system constraints clean
+
+help:
+	@echo "make demo         serve the quickstart's page, without a Redis"
+	@echo "make test         check everything: format, lint, types, tests, coverage"
+	@echo "make test-lowest  run the tests with the lowest versions that are declared"
+	@echo "make constraints  look for newer versions of what the tests run with"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Flask-SSE needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --editable '.[gevent,memory]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --editable '.[gevent,memory,hiredis]' --group dev
+	@touch $@ $(VENV)/demo.stamp
+
+demo: $(VENV)/demo.stamp
+	@echo "Open http://$(ADDRESS)/ and, in another tab, http://$(ADDRESS)/hello (Ctrl-C ends it)"
+	@cd docs/examples/quickstart && exec ../../../$(BIN)/gunicorn demo:app --worker-class gevent --bind $(ADDRESS)
+
+system:
+	@scripts/system-packages
+
+test: system lint types check
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+check: system $(VENV)/dev.stamp
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+test-lowest: system $(VENV)/dev.stamp
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[gevent,memory]'
+	$(BIN)/uv pip freeze --python $(VENV)-lowest --exclude-editable > $(VENV)-lowest/versions.txt
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --constraint $(VENV)-lowest/versions.txt --group test
+	@grep -iE '^(flask|redis|gevent|gunicorn|fakeredis)==' $(VENV)-lowest/versions.txt
+	$(VENV)-lowest/bin/python -m pytest tests flask_sse
+
+constraints: $(VENV)/dev.stamp
+	$(BIN)/uv pip compile --quiet --universal --upgrade --no-emit-index-url --no-annotate --no-header \
+		--all-extras --group dev --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) $(VENV)-lowest .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
