@@ -1,0 +1,209 @@
+"""One server-sent event: its text, its stored form, its checks.
+
+Pure functions and values, callable from any thread; nothing here blocks.
+The format is that of the WHATWG's specification, section 9.2.6 "Interpreting
+an event stream".
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, NotRequired, TypedDict
+
+from flask import json
+from flask.json.provider import JSONProvider
+
+COMMENT: Final = b":\n\n"
+"""A frame that every client ignores (specification section 9.2.6)."""
+
+
+class StoredMessage(TypedDict):
+    """What Redis carries, as JSON: `data` always, the others where given."""
+
+    data: Any
+    type: NotRequired[str]
+    id: NotRequired[str | int]
+    retry: NotRequired[int]
+
+
+class Message:
+    r"""Data that is published as a server-sent event.
+
+    The attributes bear the names of the parameters. Assigning to one is
+    checked just as the parameter is.
+
+    :param data: The event's data. What is no string is serialized to JSON by
+        the Flask application's :class:`~flask.json.provider.JSONProvider`.
+        The empty string is data. Carriage returns reach the client as line
+        feeds, since the format has no other line end inside of data.
+    :param type: The event type, which is the name that a page gives to
+        ``addEventListener``. Without one the event is a ``message``.
+    :param id: The event id, which a browser sends back as ``Last-Event-ID``
+        when it reconnects. An empty string resets it.
+    :param retry: The time, in milliseconds, after which clients of this
+        stream reconnect once they have been disconnected.
+    :raises TypeError: if *type*, *id* or *retry* is of another type.
+    :raises ValueError: if *type* contains a line end, *id* a line end or a
+        NUL character, or if *retry* is negative. The format would take what
+        follows for another field.
+
+    The text is that of the `WHATWG specification, section 9.2
+    <https://html.spec.whatwg.org/multipage/server-sent-events.html>`_:
+
+    >>> str(Message({"n": 1}, type="count", id=7))
+    'event:count\ndata:{"n": 1}\nid:7\n\n'
+    """
+
+    data: Any
+    type: str | None
+    id: str | int | None
+    retry: int | None
+
+    def __init__(
+        self,
+        data: Any,
+        type: str | None = None,
+        id: str | int | None = None,
+        retry: int | None = None,
+    ) -> None:
+        self.data = data
+        self.type = type
+        self.id = id
+        self.retry = retry
+
+    def __setattr__(self, name: str, value: object) -> None:
+        check = _CHECKS.get(name)
+        if check is not None and value is not None:
+            check(value)
+        super().__setattr__(name, value)
+
+    def to_dict(self) -> StoredMessage:
+        """Serialize this event to a minimal dictionary, for storing in Redis.
+
+        >>> Message("Hello!", type="greeting").to_dict()
+        {'data': 'Hello!', 'type': 'greeting'}
+        """
+        stored: StoredMessage = {"data": self.data}
+        if self.type is not None:
+            stored["type"] = self.type
+        if self.id is not None:
+            stored["id"] = self.id
+        if self.retry is not None:
+            stored["retry"] = self.retry
+        return stored
+
+    def __str__(self) -> str:
+        r"""Serialize this event to the text of an event stream.
+
+        Every conforming client parses it to the attributes of this message
+        (WHATWG specification, section 9.2.6).
+
+        >>> str(Message("two\nlines"))
+        'data:two\ndata:lines\n\n'
+        """
+        return _to_text(self, json.dumps)
+
+    def __repr__(self) -> str:
+        given = {key: value for key, value in self.to_dict().items() if key != "data"}
+        arguments = [repr(self.data), *(f"{key}={value!r}" for key, value in given.items())]
+        return f"{self.__class__.__name__}({', '.join(arguments)})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self.to_dict() == other.to_dict()
+
+
+Message.__module__ = "flask_sse"
+
+
+def encode(message: Message, provider: JSONProvider) -> bytes:
+    """Return the frame that a stream carries for *message*.
+
+    :raises TypeError: if the provider cannot serialize the data.
+    :raises ValueError: if the text has a lone surrogate, which no encoding of
+        the event stream can carry.
+    """
+    return _utf8(_to_text(message, provider.dumps))
+
+
+def to_payload(message: Message, provider: JSONProvider) -> bytes:
+    """Return what is published to Redis for *message*: JSON, in UTF-8.
+
+    What can't be encoded is refused here, with the publisher, and not in the
+    streams of those who listen.
+
+    :raises TypeError: as :func:`encode`.
+    :raises ValueError: as :func:`encode`.
+    """
+    encode(message, provider)
+    return _utf8(provider.dumps(message.to_dict()))
+
+
+def from_payload(payload: bytes, provider: JSONProvider) -> Message:
+    """Return the message that a publisher, of whatever kind, has stored.
+
+    Unknown keys are passed over, so that a later version may add some.
+
+    :raises ValueError: if it is no JSON object with ``data``.
+    :raises TypeError: if one of its values has the wrong type.
+    """
+    stored = provider.loads(payload)
+    if not isinstance(stored, dict) or "data" not in stored:
+        raise ValueError('not a JSON object with the key "data"')
+    return Message(stored["data"], stored.get("type"), stored.get("id"), stored.get("retry"))
+
+
+def _to_text(message: Message, dumps: Callable[[Any], str]) -> str:
+    text = message.data if isinstance(message.data, str) else dumps(message.data)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = [_line("data", line) for line in text.split("\n")]
+    if message.type is not None:
+        lines.insert(0, _line("event", message.type))
+    if message.id is not None:
+        lines.append(_line("id", str(message.id)))
+    if message.retry is not None:
+        lines.append(_line("retry", str(message.retry)))
+    return "".join(lines) + "\n"
+
+
+def _line(field: str, value: str) -> str:
+    # The client drops one space after the colon, so one that is meant needs another.
+    return f"{field}: {value}\n" if value.startswith(" ") else f"{field}:{value}\n"
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the event contains the lone surrogate {text[error.start]!r}, which UTF-8 cannot "
+            f"carry; decode the text with errors='replace' where it comes from"
+        ) from error
+
+
+def _check_type(value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"type must be a str or None, not {value!r}")
+    if "\r" in value or "\n" in value:
+        raise ValueError(f"type must not contain a line end, as {value!r} does")
+
+
+def _check_id(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise TypeError(f"id must be a str, an int or None, not {value!r}; pass str() of it")
+    if isinstance(value, str) and not {"\r", "\n", "\0"}.isdisjoint(value):
+        raise ValueError(f"id must not contain a line end or a NUL character, as {value!r} does")
+
+
+def _check_retry(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"retry must be an int (milliseconds) or None, not {value!r}")
+    if value < 0:
+        raise ValueError(f"retry must be 0 milliseconds or more, not {value!r}")
+
+
+_CHECKS: Final[dict[str, Callable[[object], None]]] = {
+    "type": _check_type,
+    "id": _check_id,
+    "retry": _check_retry,
+}
