@@ -1,0 +1,166 @@
+"""The blueprint: publish, messages, stream and redis, for the current application."""
+
+from collections.abc import Generator
+from typing import IO, Any, Final, cast
+
+from flask import Blueprint, Response, current_app, has_request_context, request
+from redis import ConnectionError as RedisConnectionError
+from redis import StrictRedis
+from werkzeug.wsgi import wrap_file
+
+from flask_sse import _server
+from flask_sse._delivery import CONFIRM_WITHIN, EventStream
+from flask_sse._hub import Hub
+from flask_sse._message import Message, from_payload, to_payload
+from flask_sse._state import State
+from flask_sse._subscriber import Subscriber
+
+_HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+
+
+class ServerSentEventsBlueprint(Blueprint):
+    """A :class:`flask.Blueprint` that publishes, subscribes to and streams events.
+
+    Its constructor is that of :class:`flask.Blueprint`.
+    """
+
+    @property
+    def redis(self) -> StrictRedis:
+        """The client of the current application's Redis.
+
+        One for each application and process, with a pool of connections. A subclass
+        may override it: all other methods use what it returns.
+
+        :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+        """
+        return _state().client()
+
+    def publish(
+        self,
+        data: Any,
+        type: str | None = None,
+        id: str | int | None = None,
+        retry: int | None = None,
+        channel: str = "sse",
+    ) -> int:
+        """Publish data as a server-sent event.
+
+        :param data: The event data. What is no string is serialized to JSON by
+            the Flask application's :class:`~flask.json.provider.JSONProvider`.
+        :param type: An optional event type.
+        :param id: An optional event id.
+        :param retry: An optional time, in milliseconds, after which clients of this
+            stream reconnect once they have been disconnected.
+        :param channel: Events can be directed to different clients: only those who
+            listen to this channel get the event.
+        :return: how many processes are subscribed to the channel, as Redis says.
+        :raises TypeError: if an argument has the wrong type, or *data* can't be
+            serialized to JSON. Nothing has been sent then.
+        :raises ValueError: if an argument can't be part of an event, as
+            :class:`Message` says. Nothing has been sent then.
+        :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+        :raises redis.exceptions.RedisError: if Redis can't be reached or gives no
+            answer. In the latter case the event may have been published.
+
+        >>> with app.app_context():
+        ...     sse.publish({"user": "alice"}, type="login", channel="users")
+        0
+        """
+        name = _encode_channel(channel)
+        message = Message(data, type=type, id=id, retry=retry)
+        return int(self.redis.publish(name, to_payload(message, current_app.json)))
+
+    def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
+        """Generate the :class:`Message` objects of the given channel.
+
+        The subscription begins with the first ``next()`` and ends with the
+        generator's ``close()``. It needs an application context only when it is
+        called, not while it waits. It outlives an outage of Redis, whose events are
+        lost, and ends when the server is told to stop.
+
+        :param channel: The channel to listen to.
+        :raises TypeError: if *channel* is no string.
+        :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+        :raises redis.exceptions.ConnectionError: from the first ``next()``, if Redis
+            can't be reached.
+        :raises BufferError: from a later ``next()``, if more than
+            ``SSE_MAX_PENDING`` bytes waited to be fetched.
+        """
+        name = _encode_channel(channel)
+        return _listen(self._hub(), name, _state())
+
+    def stream(self) -> Response:
+        """Stream server-sent events: a view function.
+
+        The query parameter ``channel`` picks another channel than ``sse``. Any
+        ``Last-Event-ID`` header of the request is passed over.
+
+        :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+        """
+        channel = _encode_channel(request.args.get("channel") or "sse")
+        connection = _server.client_socket(request.environ)
+        body = EventStream(self._hub(), channel, _state().streams, connection)
+        return current_app.response_class(
+            # Of a file, a server's wrapper uses `read` and `close`; the type names them all.
+            wrap_file(request.environ, cast("IO[bytes]", body)),
+            headers=_HEADERS,
+            content_type="text/event-stream; charset=utf-8",
+            direct_passthrough=True,
+        )
+
+    def _hub(self) -> Hub:
+        # Blueprints that do not bring a Redis of their own share the application's hub.
+        own = type(self).redis is not ServerSentEventsBlueprint.redis
+        return _state().hub(self if own else None, lambda: self.redis)
+
+
+ServerSentEventsBlueprint.__module__ = "flask_sse"
+
+
+def _listen(hub: Hub, channel: bytes, state: State) -> Generator[Message, None, None]:
+    subscriber = Subscriber(state.settings.max_pending)
+    hub.join(channel, subscriber)
+    try:
+        if not subscriber.wait_confirmed(CONFIRM_WITHIN):
+            raise RedisConnectionError(f"no subscription to be had within {CONFIRM_WITHIN} s")
+        while (batches := subscriber.take(timeout=None)) is not None:
+            for batch in batches:
+                for payload in batch.payloads:
+                    yield from_payload(payload, state.provider)
+        if subscriber.overflowed:
+            raise BufferError(
+                "messages() was read too slowly: more than SSE_MAX_PENDING bytes waited; "
+                "raise that setting or hand the messages on to another thread"
+            )
+    finally:
+        hub.leave(channel, subscriber)
+
+
+def _state() -> State:
+    state = State.of(current_app)
+    if (
+        state.settings.in_memory
+        and has_request_context()
+        and request.environ.get("wsgi.multiprocess")
+    ):
+        raise RuntimeError(
+            "memory:// serves one process only, and this server runs several, whose clients "
+            "would miss each other's events; set REDIS_URL to a Redis, or start one worker"
+        )
+    return state
+
+
+def _encode_channel(channel: object) -> bytes:
+    if not isinstance(channel, str):
+        raise TypeError(f"channel must be a str, not {channel!r}")
+    try:
+        return channel.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"channel must be text that UTF-8 can carry, not {channel!r}") from error
+
+
+sse: Final = ServerSentEventsBlueprint("sse", "flask_sse")
+"""An instance of :class:`ServerSentEventsBlueprint` with :meth:`~ServerSentEventsBlueprint.stream`
+as the view at its root, for applications that do not want to customize it."""
+
+sse.add_url_rule("", endpoint="stream", view_func=sse.stream)

@@ -1,0 +1,72 @@
+"""What one application has in this process: its settings, its Redis, its hubs.
+
+Kept in ``app.extensions``, so that applications do not meet. May be called from any
+thread.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Final, Self
+
+import redis
+from flask import Flask
+
+from flask_sse._broker import make_client
+from flask_sse._delivery import Streams
+from flask_sse._hub import Hub
+from flask_sse._pubsub import PubSubConnection
+from flask_sse._settings import Settings
+
+_KEY: Final = "flask_sse"
+
+
+class State:
+    """An application's part in this process.
+
+    :raises TypeError: if a setting has the wrong type.
+    :raises ValueError: if a setting is out of its range.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self.settings = Settings.from_config(app.config)
+        self.provider = app.json
+        self.streams = Streams(self.settings)
+        self._lock = threading.Lock()
+        self._client: redis.StrictRedis | None = None
+        self._hubs: dict[Hashable, Hub] = {}
+
+    @classmethod
+    def of(cls, app: Flask) -> Self:
+        """Return the state of *app* in this process.
+
+        After a fork there is a new one: threads, connections and locks of the parent
+        process are of no use here.
+        """
+        states: dict[int, Self] = app.extensions.setdefault(_KEY, {})
+        pid = os.getpid()
+        if pid not in states:
+            states.setdefault(pid, cls(app))
+            for other in states.keys() - {pid}:
+                states.pop(other, None)
+        return states[pid]
+
+    def client(self) -> redis.StrictRedis:
+        """Return the application's client.
+
+        :raises KeyError: if no URL is set.
+        :raises ValueError: if the URL cannot be understood.
+        """
+        with self._lock:
+            if self._client is None:
+                self._client = make_client(self.settings)
+            return self._client
+
+    def hub(self, key: Hashable, client: Callable[[], redis.Redis]) -> Hub:
+        """Return the hub kept under *key*, for the client that *client* gives."""
+        hub = self._hubs.get(key)
+        if hub is None:
+            connect = partial(PubSubConnection, client())
+            hub = self._hubs.setdefault(key, Hub(connect, self.provider))
+        return hub
