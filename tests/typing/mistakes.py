@@ -1,0 +1,46 @@
+"""Calls that a type checker must refuse; checked by mypy and by pyright, never run.
+
+Both are told to complain about an expected error that is not there.
+"""
+
+from redis import StrictRedis
+
+from flask_sse import Message, ServerSentEventsBlueprint, sse
+
+
+def publish_wrongly() -> None:
+    """What `publish` does not take."""
+    sse.publish()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    sse.publish("Hello!", type=b"greeting")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sse.publish("Hello!", id=4.2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sse.publish("Hello!", retry="x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sse.publish("Hello!", retry=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sse.publish("Hello!", channel=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sse.publish("Hello!", channel=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sse.publish("Hello!", event="greeting")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def make_a_message_wrongly() -> None:
+    """What `Message` does not take, neither as a parameter nor as an attribute."""
+    Message()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Message("Hello!", retry="3000")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    message = Message("Hello!")
+    message.id = 4.2  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    message.to_dict()["event"]  # type: ignore[typeddict-item]  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def listen_wrongly() -> None:
+    """What `messages` does not take, and does not give."""
+    sse.messages(channel=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    text: str = next(sse.messages())  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(text)
+
+
+def replace_the_client(client: StrictRedis) -> None:
+    """The client can be overridden in a subclass, but not assigned."""
+    sse.redis = client  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def forget_the_import_name() -> None:
+    """A blueprint has both of its names."""
+    ServerSentEventsBlueprint("sse")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
