@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
+VERSIONS := 3.11 3.12 3.13 3.14
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .PHONY: help demo test lint types check lowest test-lowest system constraints clean
@@ -42,7 +43,10 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 
 types: $(VENV)/dev.stamp
-	$(BIN)/mypy
+	for version in $(VERSIONS); do \
+		$(BIN)/mypy --python-version $$version && \
+		$(BIN)/basedpyright --pythonversion $$version || exit 1; \
+	done
 
 check: system $(VENV)/dev.stamp
 	$(BIN)/coverage erase
@@ -56,7 +60,7 @@ test-lowest: system $(VENV)/dev.stamp
 	$(BIN)/uv pip freeze --python $(VENV)-lowest --exclude-editable > $(VENV)-lowest/versions.txt
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --constraint $(VENV)-lowest/versions.txt --group test
 	@grep -iE '^(flask|redis|gevent|gunicorn|fakeredis)==' $(VENV)-lowest/versions.txt
-	$(VENV)-lowest/bin/python -m pytest tests flask_sse
+	$(VENV)-lowest/bin/python -m pytest tests flask_sse --ignore tests/docs --ignore tests/static
 
 constraints: $(VENV)/dev.stamp
 	$(BIN)/uv pip compile --quiet --universal --upgrade --no-emit-index-url --no-annotate --no-header \

@@ -1,0 +1,1 @@
+"""What can be told without serving anybody: types, signatures, completion, the wheel."""

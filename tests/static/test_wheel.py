@@ -1,0 +1,155 @@
+"""The wheel as a user's type checkers see it, in an environment with nothing else in it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from .test_signatures import NAMES
+
+_ROOT: Final = Path(__file__).parents[2]
+_BIN: Final = Path(sys.executable).parent
+_VERSIONS: Final = ("3.11", "3.12", "3.13", "3.14")
+_USER_CODE: Final = ("customizing.py", "listening.py", "mistakes.py", "publishing.py")
+
+
+class Built(NamedTuple):
+    """What is uploaded."""
+
+    sdist: Path
+    wheel: Path
+    """Built from the sdist."""
+
+
+class User(NamedTuple):
+    """Where a user has installed the wheel, and works."""
+
+    python: Path
+    folder: Path
+
+    def run(self, command: Sequence[str]) -> str:
+        """Run a tool of ours in the user's environment."""
+        path = f"{self.python.parent}{os.pathsep}{os.environ['PATH']}"
+        return _run(command, self.folder, {"PATH": path, "VIRTUAL_ENV": ""})
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Build the sdist from the working tree, and the wheel from the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    _run([str(_BIN / "uv"), "build", "--quiet", "--out-dir", str(folder), str(_ROOT)], folder)
+    (sdist,) = folder.glob("*.tar.gz")
+    (wheel,) = folder.glob("*.whl")
+    return Built(sdist, wheel)
+
+
+@pytest.fixture(scope="module")
+def user(built: Built, tmp_path_factory: pytest.TempPathFactory) -> User:
+    """Install the wheel, and what it depends on, in a new environment."""
+    folder = tmp_path_factory.mktemp("user")
+    python = folder / "environment" / "bin" / "python"
+    uv = str(_BIN / "uv")
+    _run([uv, "venv", "--quiet", "--python", sys.executable, str(folder / "environment")], folder)
+    _run([uv, "pip", "install", "--quiet", "--python", str(python), str(built.wheel)], folder)
+    project = folder / "project"
+    project.mkdir()
+    for name in _USER_CODE:
+        shutil.copy(_ROOT / "tests" / "typing" / name, project)
+    settings = {
+        "typeCheckingMode": "strict",
+        "enableTypeIgnoreComments": False,
+        "reportUnnecessaryTypeIgnoreComment": True,
+    }
+    (project / "pyrightconfig.json").write_text(json.dumps(settings))
+    return User(python, project)
+
+
+def test_sdist_builds_the_same_wheel(built: Built, tmp_path: Path) -> None:
+    """Whoever builds from the sdist gets what is built from the repository."""
+    _run(
+        [str(_BIN / "uv"), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(_ROOT)],
+        tmp_path,
+    )
+    (direct,) = tmp_path.glob("*.whl")
+    assert _contents(built.wheel) == _contents(direct)
+
+
+def test_wheel_holds_the_package_alone(built: Built) -> None:
+    """The package with its type marker, and what describes it, but no tests and no docs."""
+    names = set(_contents(built.wheel))
+    tops = {name.partition("/")[0].partition("-")[0] for name in names}
+    assert tops == {"flask_sse"}
+    assert "flask_sse/py.typed" in names
+    modules = {f"flask_sse/{path.name}" for path in (_ROOT / "flask_sse").glob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == modules
+
+
+def test_sdist_holds_what_it_takes_to_check_it(built: Built) -> None:
+    """Tests and documentation come along, and nothing that was generated."""
+    with tarfile.open(built.sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    expected = {
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "Makefile",
+        "docs/conf.py",
+    }
+    assert names >= expected
+    assert not [name for name in names if "/_build/" in name or "__pycache__" in name]
+
+
+def test_verified_types(user: User) -> None:
+    """Every type is known, and the public symbols are the documented ones."""
+    command = [str(_BIN / "basedpyright"), "--verifytypes", "flask_sse", "--ignoreexternal"]
+    report = json.loads(user.run([*command, "--outputjson"]))["typeCompleteness"]
+    assert Path(report["packageRootDirectory"]).is_relative_to(user.python.parents[1])
+    assert report["completenessScore"] == 1
+    assert [module["name"] for module in report["modules"]] == ["flask_sse"]
+    exported = {symbol["name"] for symbol in report["symbols"] if symbol["isExported"]}
+    assert exported == {f"flask_sse.{name}" for name in NAMES}
+    assert report["missingFunctionDocStringCount"] == 0
+    assert report["missingClassDocStringCount"] == 0
+
+
+@pytest.mark.parametrize("version", _VERSIONS)
+def test_mypy(user: User, version: str) -> None:
+    """A user's typed code passes, and its mistakes are found."""
+    executable = ["--python-executable", str(user.python), "--python-version", version]
+    options = ["--strict", "--no-error-summary", "--cache-dir", str(user.folder / ".cache")]
+    assert user.run([str(_BIN / "mypy"), *options, *executable, "."]) == ""
+
+
+@pytest.mark.parametrize("version", _VERSIONS)
+def test_pyright(user: User, version: str) -> None:
+    """A user's typed code passes, and its mistakes are found."""
+    found = user.run([str(_BIN / "basedpyright"), "--pythonversion", version])
+    assert found == "0 errors, 0 warnings, 0 notes\n"
+
+
+def _contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _run(command: Sequence[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
