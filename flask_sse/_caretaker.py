@@ -30,7 +30,7 @@ class Stream(Protocol):
         """Have the stream's own thread end it."""
 
     def send_comment(self, now: float) -> float | None:
-        """Send a comment, if nothing was sent since this was called last.
+        """Send a comment, if there was silence for long enough.
 
         :return: when to call again, on the monotonic clock; `None` for never.
         """
@@ -68,7 +68,7 @@ class Caretaker:
     def keep_alive(self, stream: Stream) -> None:
         """Have a stream send its comments from now on."""
         if self._keepalive is not None:
-            self._schedule(stream, time.monotonic() + self._keepalive)
+            self._schedule(stream, time.monotonic() + self._keepalive / 2)
 
     def dismiss(self, stream: Stream) -> None:
         """Look after it no more; its socket may be closed when this returns."""

@@ -36,7 +36,7 @@ class Client(Subscriber):
     :param keepalive: Seconds of silence after which a comment is sent, or `None`.
     """
 
-    __slots__ = ("_chunked", "_direct", "_keepalive", "_seen", "_written", "connection")
+    __slots__ = ("_chunked", "_direct", "_due", "_keepalive", "_seen", "_written", "connection")
 
     def __init__(self, limit: int, connection: socket.socket, keepalive: float | None) -> None:
         super().__init__(limit)
@@ -44,7 +44,9 @@ class Client(Subscriber):
         self._keepalive = keepalive
         self._chunked: bool | None = None
         self._direct = False
-        self._written = self._seen = time.monotonic()
+        self._written = self._seen = self._due = time.monotonic()
+        if keepalive is not None:
+            self._due += keepalive
 
     def offer(self, batch: Batch) -> bool:
         """Write a batch, or leave it; `False` says that this client is cut off."""
@@ -76,7 +78,7 @@ class Client(Subscriber):
             self._chunked, self._direct = None, False
 
     def send_comment(self, now: float) -> float | None:
-        """Send a comment, if nothing was sent since this was called last.
+        """Send a comment, if there was silence for long enough.
 
         :return: when to call again, on the monotonic clock; `None` for never.
         """
@@ -86,11 +88,13 @@ class Client(Subscriber):
             # After an event to all clients, the comments to them would all be due at
             # the same time: so each is sent earlier than it must be, as chance has it.
             self._seen = self._written
-            return self._written + self._keepalive * random.uniform(0.5, 1.0)
-        if self._direct:
-            self._written = self._seen = now
-            self._write(Batch((), COMMENT))
-        return now + self._keepalive
+            self._due = self._written + self._keepalive * random.uniform(0.5, 1.0)
+        if now >= self._due:
+            self._due = now + self._keepalive
+            if self._direct:
+                self._written = self._seen = now
+                self._write(Batch((), COMMENT))
+        return min(self._due, now + self._keepalive / 2)
 
     def _framed(self, batch: Batch) -> bytes:
         return batch.chunk if self._chunked else batch.frames

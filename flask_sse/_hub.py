@@ -48,7 +48,7 @@ class Hub:
         connect: Callable[[Waker], PubSubConnection],
         provider: JSONProvider,
         *,
-        linger: float = 5.0,
+        linger: float = 2.0,
     ) -> None:
         self.connect = connect
         self.provider = provider

@@ -61,9 +61,10 @@ def _redis_url(config: Mapping[str, Any]) -> str | None:
             raise TypeError(f"{key} must be a str such as 'redis://localhost', not {url!r}")
         scheme, separator, _ = url.partition("://")
         if not separator or scheme not in SCHEMES:
-            # The URL itself is not shown: it may hold a password.
             known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise ValueError(f"{key} must begin with one of {known}, not with {scheme[:20]!r}")
+            # Anything else of it may be a password, and is not shown.
+            seen = f"not with {scheme!r}" if separator and scheme.isalnum() else "and does not"
+            raise ValueError(f"{key} must begin with one of {known}, {seen}")
         return url
     return None
 

@@ -1,0 +1,1 @@
+"""The tests of Flask-SSE, against the real thing wherever there is one."""

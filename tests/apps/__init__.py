@@ -1,0 +1,1 @@
+"""Applications that the tests run in a server's process."""

@@ -1,0 +1,43 @@
+"""A site as the tests of servers need it; its settings come from the environment."""
+
+import threading
+
+from flask import Flask, request
+
+from flask_sse import sse
+
+app = Flask(__name__)
+app.config.from_prefixed_env()
+app.register_blueprint(sse, url_prefix="/stream")
+torn_down: list[str] = []
+
+
+@app.teardown_request
+def note_teardown(_: BaseException | None) -> None:
+    """Remember which requests have been torn down."""
+    torn_down.append(request.path)
+
+
+@app.get("/")
+def index() -> str:
+    """Answer at once."""
+    return "hello"
+
+
+@app.get("/publish")
+def publish() -> str:
+    """Publish what the query says."""
+    arguments = request.args
+    return str(sse.publish(arguments["data"], channel=arguments.get("channel", "sse")))
+
+
+@app.get("/torn-down")
+def torn_down_requests() -> list[str]:
+    """Tell which requests have been torn down."""
+    return torn_down
+
+
+@app.get("/threads")
+def threads() -> list[str]:
+    """Tell what threads there are."""
+    return sorted(thread.name for thread in threading.enumerate())

@@ -1,0 +1,65 @@
+"""What every test may ask for."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from flask_sse import sse
+from tests.support.redis_server import RedisServer
+
+_names = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Return a redis-server that no test stops."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """Return a redis-server that the test may stop."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["redis", "memory"])
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """Return the address of a Redis, a real one and then the embedded one."""
+    if request.param == "memory":
+        return "memory://"
+    server: RedisServer = request.getfixturevalue("shared_redis")
+    return server.url
+
+
+@pytest.fixture
+def channel() -> str:
+    """Return the name of a channel that no other test uses."""
+    return f"channel-{next(_names)}"
+
+
+@pytest.fixture
+def make_app() -> Callable[..., Flask]:
+    """Return a function that makes an application with the given settings."""
+
+    def make(**config: object) -> Flask:
+        app = Flask("tests")
+        app.config.update(config)
+        app.register_blueprint(sse, url_prefix="/stream")
+        return app
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask], redis_url: str) -> Flask:
+    """Return an application on each kind of Redis."""
+    return make_app(REDIS_URL=redis_url)

@@ -1,0 +1,161 @@
+"""A client of an event stream at the level of its socket."""
+
+import socket
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from tests.support.parser import Event, Parser
+from tests.support.processes import LOOPBACK
+
+
+class StreamClient:
+    """Opens a stream and parses strictly what comes.
+
+    :param receive_buffer: Bytes that the kernel may keep for this client.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        channel: str | None = None,
+        *,
+        path: str = "/stream",
+        version: str = "1.1",
+        method: str = "GET",
+        receive_buffer: int | None = None,
+        headers: str = "",
+    ) -> None:
+        query = "" if channel is None else f"?channel={quote(channel)}"
+        self.socket = socket.socket()
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(10)
+        self.socket.connect((LOOPBACK, port))
+        request = f"{method} {path}{query} HTTP/{version}\r\nHost: test\r\n{headers}\r\n"
+        self.socket.sendall(request.encode())
+        self.parser = Parser()
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.ended = False
+        self.complete = False
+        self._raw = b""
+        self._chunked = False
+        self._left = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Go away."""
+        self.socket.close()
+
+    def open(self, seconds: float = 10) -> Self:
+        """Wait for the headers and the first bytes of the stream."""
+        self.read_headers(seconds)
+        assert self.status == 200, f"refused: {self.status}"
+        self._read_until(lambda: self.ended or bool(self.parser.comments or self.retry), seconds)
+        return self
+
+    def read_headers(self, seconds: float = 10) -> Self:
+        """Wait for the headers."""
+        self._read_until(lambda: bool(self.headers), seconds)
+        return self
+
+    @property
+    def retry(self) -> int | None:
+        """What the stream's last ``retry`` said."""
+        return self.parser.retry
+
+    @property
+    def events(self) -> list[Event]:
+        """The events so far."""
+        return self.parser.events
+
+    def wait_events(self, number: int, seconds: float = 10) -> list[Event]:
+        """Wait until there are *number* events in all; return them all."""
+        self._read_until(lambda: len(self.events) >= number, seconds)
+        return self.events
+
+    def wait_comments(self, number: int, seconds: float = 10) -> None:
+        """Wait until there were *number* comments in all."""
+        self._read_until(lambda: self.parser.comments >= number, seconds)
+
+    def wait_end(self, seconds: float = 10) -> Self:
+        """Wait for the end of the response, or of the connection."""
+        self._read_until(lambda: self.ended, seconds)
+        return self
+
+    def _read_until(self, condition: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0 or self.ended:
+                raise AssertionError(
+                    f"not to be had from the stream within {seconds} s; ended: {self.ended}, "
+                    f"events: {self.events[-3:]}, status: {self.status}"
+                )
+            self.socket.settimeout(left)
+            self.receive()
+
+    def receive(self) -> None:
+        """Read once, and parse what has come."""
+        try:
+            piece = self.socket.recv(1 << 16)
+        except TimeoutError:
+            return
+        except ConnectionResetError:
+            piece = b""
+        if not piece:
+            self.ended = True
+            self.complete = self.complete or (bool(self.headers) and not self._chunked)
+            return
+        self._raw += piece
+        if not self.headers and not self._parse_head():
+            return
+        if self.status == 200:
+            self._parse_chunks() if self._chunked else self._parse_bare()
+
+    def _parse_head(self) -> bool:
+        head, end, rest = self._raw.partition(b"\r\n\r\n")
+        if not end:
+            return False
+        status, *lines = head.decode().split("\r\n")
+        self.status = int(status.split()[1])
+        self.headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
+        self._chunked = self.headers.get("transfer-encoding") == "chunked"
+        self._raw = rest
+        return True
+
+    def _parse_bare(self) -> None:
+        self.parser.feed(self._raw)
+        self._raw = b""
+
+    def _parse_chunks(self) -> None:
+        while True:
+            size, end, rest = self._raw.partition(b"\r\n")
+            if not end:
+                return
+            length = int(size, 16)
+            if len(rest) < length + 2:
+                return
+            assert rest[length : length + 2] == b"\r\n", "a chunk of another size than it says"
+            self._raw = rest[length + 2 :]
+            if length == 0:
+                assert not self.parser.torn
+                self.ended = self.complete = True
+                return
+            self.parser.feed(rest[:length])

@@ -1,0 +1,28 @@
+"""Many clients of one server, read by one loop."""
+
+import selectors
+import time
+from collections.abc import Callable, Sequence
+
+from tests.support.client import StreamClient
+
+
+def gather(
+    clients: Sequence[StreamClient], done: Callable[[StreamClient], bool], seconds: float = 30
+) -> None:
+    """Read all clients until each one is done."""
+    deadline = time.monotonic() + seconds
+    waiting = {client for client in clients if not done(client)}
+    with selectors.DefaultSelector() as selector:
+        for client in waiting:
+            selector.register(client.socket, selectors.EVENT_READ, client)
+        while waiting:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{len(waiting)} of {len(clients)} clients still wait")
+            for key, _ in selector.select(0.5):
+                client = key.data
+                client.receive()
+                if done(client) or client.ended:
+                    assert done(client), "a stream has ended too early"
+                    waiting.discard(client)
+                    selector.unregister(client.socket)

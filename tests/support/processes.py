@@ -1,0 +1,106 @@
+"""Processes that a test starts, and ends by itself."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from tests.support.waiting import wait_until
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_listening(port: int) -> bool:
+    """Whether somebody accepts connections on *port*."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+class Process:
+    """A process that listens on a port and writes a log."""
+
+    def __init__(
+        self, command: Sequence[str], port: int, log: Path, env: Mapping[str, str], cwd: Path | None
+    ) -> None:
+        self.port = port
+        self.log = log
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                cwd=cwd,
+                start_new_session=True,
+            )
+        self.info = psutil.Process(self._popen.pid)
+
+    def wait_listening(self) -> None:
+        """Wait until it accepts connections."""
+        wait_until(
+            lambda: self._popen.poll() is not None or is_listening(self.port),
+            f"{self.log.stem} listens on {self.port}",
+            30,
+        )
+        if self._popen.poll() is not None:
+            raise AssertionError(f"{self.log.stem} has ended:\n{self.log.read_text()}")
+
+    def children(self) -> list[psutil.Process]:
+        """Return its child processes."""
+        found: list[psutil.Process] = self.info.children()
+        return found
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """Wait for its end; return its exit status."""
+        return self._popen.wait(seconds)
+
+    def stop(self) -> None:
+        """End it with all its children, by force if need be."""
+        if self._popen.poll() is None:
+            family = [self.info, *self.info.children(recursive=True)]
+            self._popen.send_signal(signal.SIGCONT)
+            self._popen.terminate()
+            _, alive = psutil.wait_procs(family, 10)
+            for process in alive:
+                process.kill()
+        self._popen.wait(10)
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Iterator[Process]:
+    """Run *command* until the block ends, once it listens on *port*."""
+    process = Process(command, port, log, env or {}, cwd)
+    try:
+        process.wait_listening()
+        yield process
+    finally:
+        process.stop()

@@ -1,0 +1,105 @@
+"""A real redis-server, which a test can start, stop, freeze and ask."""
+
+import signal
+from pathlib import Path
+
+import redis
+
+from tests.support.processes import LOOPBACK, Process, free_port
+from tests.support.waiting import wait_until
+
+
+class RedisServer:
+    """A redis-server on a port of its own, which keeps nothing on disk.
+
+    :param options: What else to set, such as ``requirepass``.
+    """
+
+    def __init__(self, folder: Path, *, port: int | None = None, **options: str) -> None:
+        self.port = port or free_port()
+        self.folder = folder
+        self.options = options
+        self._process: Process | None = None
+        self._admin: redis.Redis | None = None
+
+    @property
+    def url(self) -> str:
+        """The address for ``REDIS_URL``."""
+        return f"redis://{LOOPBACK}:{self.port}"
+
+    @property
+    def admin(self) -> redis.Redis:
+        """A client of the test's own."""
+        if self._admin is None:
+            password = self.options.get("requirepass")
+            self._admin = redis.Redis(port=self.port, password=password, client_name="tests")
+        return self._admin
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = {
+            "port": str(self.port),
+            "bind": LOOPBACK,
+            "save": "",
+            "appendonly": "no",
+            "dir": str(self.folder),
+            **self.options,
+        }
+        arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+        log = self.folder / f"redis-{self.port}.log"
+        self._process = Process(["redis-server", *arguments], self.port, log, {}, None)
+        self._process.wait_listening()
+
+    def start_sentinel(self, name: str, master: "RedisServer") -> None:
+        """Start it as a sentinel that watches *master*, and fails over after a second."""
+        config = self.folder / f"sentinel-{self.port}.conf"
+        config.write_text(
+            f"port {self.port}\n"
+            f"bind {LOOPBACK}\n"
+            f"sentinel monitor {name} {LOOPBACK} {master.port} 1\n"
+            f"sentinel down-after-milliseconds {name} 1000\n"
+        )
+        log = self.folder / f"sentinel-{self.port}.log"
+        command = ["redis-server", str(config), "--sentinel"]
+        self._process = Process(command, self.port, log, {}, None)
+        self._process.wait_listening()
+
+    def stop(self) -> None:
+        """Stop it, if it runs."""
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Have it do nothing, with all its connections open."""
+        assert self._process is not None
+        self._process.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        assert self._process is not None
+        self._process.send(signal.SIGCONT)
+
+    def kill_pubsub(self) -> int:
+        """Cut all Pub/Sub connections; return how many there were."""
+        return int(self.admin.client_kill_filter(_type="pubsub"))
+
+    def pubsub_connections(self) -> int:
+        """Return how many connections are subscribed to something."""
+        return len(self.admin.client_list(_type="pubsub"))
+
+    def listeners(self, channel: str = "sse") -> int:
+        """Return how many connections are subscribed to *channel*."""
+        [(_, number)] = self.admin.pubsub_numsub(channel)
+        return int(number)
+
+    def wait_listeners(self, number: int, channel: str = "sse", seconds: float = 10) -> None:
+        """Wait until as many connections are subscribed to *channel*."""
+        wait_until(
+            lambda: self.listeners(channel) == number,
+            f"{number} connections subscribed to {channel!r}",
+            seconds,
+        )

@@ -1,0 +1,78 @@
+"""How the house is laid out: imports run downwards only."""
+
+import ast
+from pathlib import Path
+from typing import Final
+
+import flask_sse
+
+PACKAGE: Final = Path(flask_sse.__file__).parent
+
+ROOMS: Final[dict[str, set[str]]] = {
+    "__init__": {"_blueprint", "_message"},
+    "_blueprint": {"_delivery", "_hub", "_message", "_server", "_state", "_subscriber"},
+    "_state": {"_broker", "_delivery", "_hub", "_pubsub", "_settings"},
+    "_delivery": {
+        "_caretaker",
+        "_client",
+        "_hub",
+        "_message",
+        "_server",
+        "_settings",
+        "_subscriber",
+    },
+    "_client": {"_message", "_server", "_subscriber"},
+    "_caretaker": {"_server"},
+    "_hub": {"_message", "_pubsub", "_server", "_subscriber"},
+    "_pubsub": set(),
+    "_subscriber": set(),
+    "_server": set(),
+    "_broker": {"_settings"},
+    "_settings": set(),
+    "_message": set(),
+}
+
+
+def test_every_module_has_its_room() -> None:
+    """The table of rooms names each module, in an order in which imports run downwards."""
+    assert {path.stem for path in PACKAGE.glob("*.py")} == ROOMS.keys()
+    order = list(ROOMS)
+    for room, knows in ROOMS.items():
+        assert all(order.index(room) < order.index(other) for other in knows), room
+
+
+def test_imports_are_those_of_the_table() -> None:
+    """Each module imports the modules that the table allows it, and no others."""
+    found = {path.stem: _imports(path) for path in PACKAGE.glob("*.py")}
+    assert found == ROOMS
+
+
+def test_names() -> None:
+    """No module overwrites the instance `sse`, and none is a place for anything."""
+    stems = {path.stem.strip("_") for path in PACKAGE.glob("*.py")}
+    assert stems.isdisjoint({"sse", "utils", "util", "helpers", "common", "manager"})
+    assert (PACKAGE / "py.typed").exists()
+
+
+def test_only_the_settings_read_the_configuration() -> None:
+    """`app.config` is read in one place, and handed to it in one."""
+    readers = {
+        path.stem
+        for path in PACKAGE.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "config"
+    }
+    assert readers == {"_state"}
+
+
+def _imports(path: Path) -> set[str]:
+    """Return which modules of the package a module imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("flask_sse") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "flask_sse":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flask_sse."):
+            found.add((node.module or "").split(".")[1])
+    return found

@@ -1,0 +1,136 @@
+"""The quickstart in a real browser, and as the documentation says word for word."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+
+from tests.support import servers
+from tests.support.client import StreamClient
+from tests.support.processes import LOOPBACK
+from tests.support.redis_server import RedisServer
+from tests.support.servers import QUICKSTART, Site
+from tests.support.waiting import wait_until
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Notes what the page's own EventSource goes through, before the page makes it.
+SPY = """
+window.seen = [];
+const Real = EventSource;
+window.EventSource = function (url) {
+  const source = new Real(url);
+  for (const name of ["open", "error", "greeting"])
+    source.addEventListener(name, event => seen.push(event.type));
+  return source;
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return a real, headless Chromium."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    assert path, f"none of {NAMES} is installed; run: make system"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """Return a page that notes its events, and the alerts that it raises."""
+    page = browser.new_page()
+    page.add_init_script(SPY)
+    yield page
+    page.close()
+
+
+def alerts_of(page: Page) -> list[str]:
+    """Return the list to which the page's alerts are added, and accept them."""
+    alerts: list[str] = []
+
+    def accept(dialog: Dialog) -> None:
+        alerts.append(dialog.message)
+        dialog.accept()
+
+    page.on("dialog", accept)
+    return alerts
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_the_quickstart(page: Page, kind: str, shared_redis: RedisServer, tmp_path: Path) -> None:
+    """`open` fires without an event, `/hello` brings the alert, a restart is survived."""
+    environment = {"REDIS_URL": "memory://" if kind == "memory" else shared_redis.url}
+    alerts = alerts_of(page)
+
+    def serve(port: int | None = None) -> AbstractContextManager[Site]:
+        return servers.gunicorn(
+            tmp_path, app="demo:app", cwd=QUICKSTART, port=port, environment=environment
+        )
+
+    with serve() as site:
+        page.goto(f"http://{LOOPBACK}:{site.port}/")
+        page.wait_for_function("seen.includes('open')")
+        assert page.evaluate("seen") == ["open"]
+        assert site.get("/hello") == "Message sent!"
+        page.wait_for_function("seen.includes('greeting')")
+        assert alerts == ["The server says Hello!"]
+    page.wait_for_function("seen.includes('error')")
+    with serve(site.port) as site:
+        page.wait_for_function("seen.lastIndexOf('open') > seen.indexOf('error')")
+        assert site.get("/hello") == "Message sent!"
+        page.wait_for_function("seen.at(-1) == 'greeting'")
+    assert alerts[-1] == "The server says Hello!"
+    assert "Failed to connect to event stream. Is Redis running?" in alerts
+
+
+def test_the_command_line_of_the_documentation(tmp_path: Path) -> None:
+    """`gunicorn sse:app --worker-class gevent` and a Redis at its usual port: that is all."""
+    server = RedisServer(tmp_path, port=6379)
+    with ExitStack() as stack:
+        if not _answers(server):
+            stack.callback(server.stop)
+            server.start()
+        site = stack.enter_context(servers.gunicorn(tmp_path, app="sse:app", cwd=QUICKSTART))
+        with StreamClient(site.port).open() as client:
+            assert site.get("/hello") == "Message sent!"
+            [event] = client.wait_events(1)
+            assert (event.type, event.data) == ("greeting", '{"message": "Hello!"}')
+
+
+def test_a_browser_comes_back_when_redis_is_back(
+    page: Page, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """A page that is opened while Redis is away sees `error`, and later its events."""
+    redis_server.stop()
+    settings = {"REDIS_URL": redis_server.url, "SSE_RETRY": 500}
+    with servers.gunicorn(tmp_path, settings=settings) as site:
+        page.goto(f"http://{LOOPBACK}:{site.port}/")
+        page.evaluate("window.source = new EventSource('/stream')")
+        page.wait_for_function("seen.includes('error')")
+        redis_server.start()
+        redis_server.wait_listeners(1, seconds=20)
+        page.evaluate("() => { source.onmessage = event => seen.push(event.data) }")
+        wait_until(lambda: site.publish("back") == 1, "published")
+        page.wait_for_function("seen.includes('back')")
+
+
+def _answers(server: RedisServer) -> bool:
+    try:
+        return bool(server.admin.ping())
+    except redis.ConnectionError:
+        return False

@@ -1,0 +1,208 @@
+"""Streams under gunicorn's gevent worker, straight to the socket and read by the server."""
+
+import itertools
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support import servers
+from tests.support.client import StreamClient
+from tests.support.gathering import gather
+from tests.support.redis_server import RedisServer
+from tests.support.servers import Site
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["direct", "read"])
+def site(
+    request: pytest.FixtureRequest,
+    shared_redis: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """Return the site with direct delivery, and then without."""
+    settings = {
+        "REDIS_URL": shared_redis.url,
+        "SSE_DIRECT": request.param,
+        "SSE_MAX_PENDING": 100_000,
+    }
+    with servers.gunicorn(tmp_path_factory.mktemp("gunicorn"), settings=settings) as site:
+        yield site
+
+
+def test_two_hundred_clients_on_three_channels(site: Site, shared_redis: RedisServer) -> None:
+    """Each client gets exactly its channel's events, in order, over one connection."""
+    before = shared_redis.pubsub_connections()
+    channels = ["red", "green", "blue"]
+    named = zip(itertools.cycle(channels), range(200), strict=False)
+    clients = [(channel, StreamClient(site.port, channel)) for channel, _ in named]
+    gather([client for _, client in clients], lambda client: client.parser.comments > 0)
+    assert shared_redis.pubsub_connections() == before + 1
+    for number, channel in itertools.product(range(100), channels):
+        shared_redis.admin.publish(channel, f'{{"data": "{channel} {number}"}}')
+    gather([client for _, client in clients], lambda client: len(client.events) >= 100)
+    for channel, client in clients:
+        assert [event.data for event in client.events] == [f"{channel} {n}" for n in range(100)]
+        client.close()
+    for channel in channels:
+        shared_redis.wait_listeners(0, channel)
+
+
+def test_nothing_is_missed_after_the_first_byte(site: Site, shared_redis: RedisServer) -> None:
+    """Who has seen its stream open misses nothing, however many others come and go."""
+    done = threading.Event()
+
+    def churn() -> None:
+        while not done.is_set():
+            StreamClient(site.port, "churned").open().close()
+
+    churners = [threading.Thread(target=churn) for _ in range(3)]
+    for churner in churners:
+        churner.start()
+    try:
+        for number in range(100):
+            with StreamClient(site.port, "churned").open() as client:
+                assert shared_redis.admin.publish("churned", f'{{"data": "{number}"}}') == 1
+                assert client.wait_events(1)[0].data == str(number)
+    finally:
+        done.set()
+        for churner in churners:
+            churner.join()
+
+
+def test_a_client_that_never_reads_is_cut_off(site: Site, shared_redis: RedisServer) -> None:
+    """More than `SSE_MAX_PENDING` bytes end a stream; the others go on without a gap."""
+    data = "x" * 10_000
+    with (
+        StreamClient(site.port, "slow", receive_buffer=4096) as deaf,
+        StreamClient(site.port, "slow") as reader,
+    ):
+        deaf.open()
+        reader.open()
+        for number in range(100):
+            shared_redis.admin.publish("slow", f'{{"data": "{number} {data}"}}')
+            reader.wait_events(number + 1)
+        assert [event.data.split()[0] for event in reader.events] == [str(n) for n in range(100)]
+        wait_until(lambda: "SSE_MAX_PENDING" in site.log(), "cut off")
+        deaf.wait_end()
+        assert not deaf.complete
+        assert len(deaf.events) < 100
+        assert [event.data.split()[0] for event in deaf.events] == [
+            str(n) for n in range(len(deaf.events))
+        ]
+    assert site.log().count("is cut off") == 1
+
+
+def test_half_a_connection_is_no_stream(site: Site, shared_redis: RedisServer) -> None:
+    """A client that says that it sends nothing more has gone: it is let go cleanly."""
+    with StreamClient(site.port, "half").open() as client:
+        client.socket.shutdown(socket.SHUT_WR)
+        client.wait_end(2)
+        assert client.complete
+    shared_redis.wait_listeners(0, "half")
+
+
+def test_clients_that_have_gone_cost_nothing(site: Site, shared_redis: RedisServer) -> None:
+    """Streams that have ended leave no descriptor and no memory behind."""
+    worker = site.worker()
+
+    def come_and_go() -> None:
+        clients = [StreamClient(site.port, f"leak-{number}") for number in range(300)]
+        gather(clients, lambda client: client.parser.comments > 0)
+        for client in clients:
+            client.close()
+        wait_until(lambda: shared_redis.admin.pubsub_channels("leak-*") == [], "unsubscribed")
+
+    come_and_go()
+    wait_until(lambda: "flask-sse" not in site.get("/threads"), "idle")
+    descriptors = worker.num_fds()
+    come_and_go()
+    memory = worker.memory_info().rss
+    for _ in range(4):
+        come_and_go()
+    wait_until(lambda: "flask-sse" not in site.get("/threads"), "idle")
+    wait_until(lambda: worker.num_fds() <= descriptors, "descriptors returned")
+    assert worker.memory_info().rss - memory < 1200 * 2048, "less than 2 KiB for each of them"
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("worker", ["gevent", "gthread"])
+def test_a_stop_ends_each_stream(
+    how: str, worker: str, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Each stream ends with its final chunk, and the worker is gone in under 3 s."""
+    options = ("--worker-class", worker, "--threads", "60")
+    settings = {"REDIS_URL": shared_redis.url}
+    with servers.gunicorn(tmp_path, *options, settings=settings) as site:
+        old = site.worker()
+        clients = [StreamClient(site.port, f"stop-{number % 5}") for number in range(50)]
+        gather(clients, lambda client: client.parser.comments > 0)
+        site.process.send(signal.Signals[how])
+        gather(clients, lambda client: client.complete, 3)
+        psutil.wait_procs([old], 3)
+        assert not old.is_running()
+        for client in clients:
+            client.close()
+        if how == "SIGHUP":
+            assert site.worker() != old
+            with StreamClient(site.port).open():
+                pass
+
+
+def test_a_stop_does_not_wait_for_who_does_not_read(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """A client that has stopped reading holds no worker up."""
+    with servers.gunicorn(tmp_path, settings={"REDIS_URL": shared_redis.url}) as site:
+        old = site.worker()
+        with StreamClient(site.port, "stuck", receive_buffer=4096).open():
+            for _ in range(50):
+                shared_redis.admin.publish("stuck", f'{{"data": "{"x" * 10_000}"}}')
+            site.process.send(signal.SIGTERM)
+            psutil.wait_procs([old], 5)
+            assert not old.is_running()
+
+
+def test_max_requests_ends_the_streams(shared_redis: RedisServer, tmp_path: Path) -> None:
+    """A worker that has served its number of requests is replaced, streams or not."""
+    options = ("--worker-class", "gevent", "--max-requests", "3")
+    settings = {"REDIS_URL": shared_redis.url}
+    with servers.gunicorn(tmp_path, *options, settings=settings) as site:
+        old = site.worker()
+        with StreamClient(site.port).open() as client:
+            site.get("/")
+            site.get("/")
+            client.wait_end(3)
+            assert client.complete
+        psutil.wait_procs([old], 5)
+        assert not old.is_running()
+        assert site.worker() != old
+        with StreamClient(site.port).open():
+            pass
+
+
+def test_keepalive_comments_are_spread(shared_redis: RedisServer, tmp_path: Path) -> None:
+    """After an event to all clients, their comments do not come all at once."""
+    settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 2}
+    with servers.gunicorn(tmp_path, settings=settings) as site:
+        clients = [StreamClient(site.port, "spread") for _ in range(50)]
+        gather(clients, lambda client: client.parser.comments == 1)
+        shared_redis.admin.publish("spread", '{"data": "x"}')
+        gather(clients, lambda client: len(client.events) == 1)
+        times: list[float] = []
+        gather(clients, lambda client: noted(client.parser.comments > 1, times), 4)
+        assert max(times) - min(times) > 0.4, "at different ticks of the caretaker's clock"
+        for client in clients:
+            client.close()
+
+
+def noted(done: bool, times: list[float]) -> bool:
+    """Note when it was done."""
+    if done:
+        times.append(time.monotonic())
+    return done

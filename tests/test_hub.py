@@ -1,0 +1,321 @@
+"""The hub: one subscription, whoever comes and goes and whatever happens to Redis."""
+
+import json
+import os
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+import pytest
+import redis
+from flask import Flask
+
+from flask_sse import Message, sse
+from flask_sse._hub import Hub
+from flask_sse._pubsub import PubSubConnection
+from flask_sse._subscriber import Subscriber
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
+from tests.support.wsgi import open_stream
+
+LIMIT: Final = 1 << 20
+
+
+@contextmanager
+def joined(hub: Hub, channel: str) -> Iterator[Subscriber]:
+    """Subscribe, from the confirmation on until the block ends."""
+    subscriber = Subscriber(LIMIT)
+    hub.join(channel.encode(), subscriber)
+    try:
+        assert subscriber.wait_confirmed(20), "no confirmation"
+        yield subscriber
+    finally:
+        hub.leave(channel.encode(), subscriber)
+
+
+def received(subscriber: Subscriber) -> list[str]:
+    """Wait for something, and return the data of the events that have come."""
+    batches = subscriber.take(timeout=10)
+    assert batches, "nothing has come"
+    return [json.loads(payload)["data"] for batch in batches for payload in batch.payloads]
+
+
+def hub_threads() -> int:
+    """Return how many hubs have an owner."""
+    return sum(thread.name == "flask-sse-hub" for thread in threading.enumerate())
+
+
+@pytest.fixture
+def hub(redis_server: RedisServer) -> Iterator[Hub]:
+    """Return a hub that ends soon, and asks Redis often."""
+    connect = partial(
+        PubSubConnection,
+        redis.Redis(port=redis_server.port),
+        ping_after=0.2,
+        answer_within=0.5,
+    )
+    before = hub_threads()
+    yield Hub(connect, Flask("tests").json, linger=0.1)
+    wait_until(lambda: hub_threads() <= before, "the owner has ended")
+
+
+def test_the_owner_ends_and_starts_again(hub: Hub, redis_server: RedisServer) -> None:
+    """Without subscribers there is neither a thread nor a connection after a while."""
+    before = hub_threads()
+    for _ in range(3):
+        with joined(hub, "x") as subscriber:
+            assert hub_threads() == before + 1
+            assert redis_server.pubsub_connections() == 1
+            redis_server.admin.publish("x", '{"data": "hello"}')
+            assert received(subscriber) == ["hello"]
+        wait_until(lambda: hub_threads() == before, "the owner has ended")
+        wait_until(lambda: redis_server.pubsub_connections() == 0, "disconnected")
+
+
+def test_a_kill_is_noticed_and_mended(
+    hub: Hub, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After `CLIENT KILL` all channels are subscribed again; it is logged once."""
+    with joined(hub, "a") as first, joined(hub, "b") as second:
+        for round_ in range(3):
+            assert redis_server.kill_pubsub() == 1
+            redis_server.wait_listeners(1, "a")
+            redis_server.wait_listeners(1, "b")
+            redis_server.admin.publish("a", f'{{"data": "a{round_}"}}')
+            redis_server.admin.publish("b", f'{{"data": "b{round_}"}}')
+            assert received(first) == [f"a{round_}"]
+            assert received(second) == [f"b{round_}"]
+    assert caplog.text.count("Redis is away") == 3
+    assert caplog.text.count("Redis is back") == 3
+
+
+def test_only_what_is_wanted_is_subscribed_again(hub: Hub, redis_server: RedisServer) -> None:
+    """A reconnect subscribes to the channels of now, not to those of before."""
+    with joined(hub, "stays") as subscriber:
+        with joined(hub, "leaves"):
+            redis_server.stop()
+        redis_server.start()
+        redis_server.wait_listeners(1, "stays")
+        assert redis_server.listeners("leaves") == 0
+        redis_server.admin.publish("stays", '{"data": "x"}')
+        assert received(subscriber) == ["x"]
+
+
+def test_a_frozen_redis_is_noticed(
+    hub: Hub, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Redis that answers no PING is left, and found again when it goes on."""
+    with joined(hub, "x") as subscriber:
+        before = redis_server.admin.client_list(_type="pubsub")[0]["id"]
+        redis_server.freeze()
+        wait_until(lambda: "Redis is away: no answer" in caplog.text, "noticed")
+        redis_server.thaw()
+        wait_until(
+            lambda: [c["id"] for c in redis_server.admin.client_list(_type="pubsub")] > [before],
+            "another connection",
+        )
+        redis_server.wait_listeners(1, "x")
+        redis_server.admin.publish("x", '{"data": "again"}')
+        assert received(subscriber) == ["again"]
+
+
+def test_silence_is_no_outage(
+    hub: Hub, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Redis that answers each PING is kept, however quiet its channels are."""
+    with joined(hub, "x"):
+        [before] = redis_server.admin.client_list(_type="pubsub")
+        wait_until(
+            lambda: redis_server.admin.client_list(_type="pubsub")[0]["cmd"] == "ping", "a PING"
+        )
+        pings = int(redis_server.admin.info("commandstats")["cmdstat_ping"]["calls"])
+        wait_until(
+            lambda: redis_server.admin.info("commandstats")["cmdstat_ping"]["calls"] > pings + 3,
+            "more of them",
+        )
+        [after] = redis_server.admin.client_list(_type="pubsub")
+    assert before["id"] == after["id"]
+    assert not caplog.text
+
+
+def test_the_latest_subscribe_is_the_one_that_counts(hub: Hub, redis_server: RedisServer) -> None:
+    """Who comes while the channel is given up hears all from its confirmation on."""
+    with joined(hub, "anchor"):
+        for number in range(300):
+            with joined(hub, "x") as subscriber:
+                assert redis_server.admin.publish("x", f'{{"data": "{number}"}}') == 1
+                assert received(subscriber) == [str(number)]
+
+
+@pytest.mark.timeout(120)
+def test_churn_with_kills_leaves_nothing_behind(hub: Hub, redis_server: RedisServer) -> None:
+    """50 threads subscribe and unsubscribe 10,000 times while connections are cut."""
+    names = [f"churn-{number}" for number in range(20)]
+    done = threading.Event()
+
+    def churn(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(200):
+            with joined(hub, chance.choice(names)):
+                pass
+
+    def kill() -> None:
+        while not done.wait(0.05):
+            redis_server.kill_pubsub()
+
+    before = threading.active_count()
+    with joined(hub, "anchor") as anchor:
+        with ThreadPoolExecutor(51) as threads:
+            killer = threads.submit(kill)
+            for churner in [threads.submit(churn, seed) for seed in range(50)]:
+                churner.result()
+            done.set()
+            killer.result()
+        redis_server.wait_listeners(1, "anchor")
+        wait_until(
+            lambda: redis_server.admin.pubsub_channels() == [b"anchor"],
+            "no channel left but one",
+        )
+        redis_server.admin.publish("anchor", '{"data": "alive"}')
+        assert received(anchor) == ["alive"]
+    wait_until(lambda: redis_server.pubsub_connections() == 0, "no connection left")
+    wait_until(lambda: threading.active_count() <= before, "no thread left")
+
+
+def test_a_defect_does_not_end_the_owner(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody has foreseen is logged with its trace, and the hub starts again."""
+    fails = iter([True])
+    client = redis.Redis(port=redis_server.port)
+
+    def connect(waker: object) -> PubSubConnection:
+        if next(fails, False):
+            raise ZeroDivisionError("unforeseen")
+        return PubSubConnection(client, waker)  # type: ignore[arg-type]
+
+    hub = Hub(connect, Flask("tests").json, linger=0.1)
+    with joined(hub, "x") as subscriber:
+        redis_server.admin.publish("x", '{"data": "x"}')
+        assert received(subscriber) == ["x"]
+    assert "ZeroDivisionError: unforeseen" in caplog.text
+
+
+def test_ten_thousand_channels_after_a_reconnect(hub: Hub, redis_server: RedisServer) -> None:
+    """All channels of many are subscribed again, and each hears its own."""
+    subscribers = {f"many-{number}": Subscriber(LIMIT) for number in range(10_000)}
+    for name, subscriber in subscribers.items():
+        hub.join(name.encode(), subscriber)
+    assert all(subscriber.wait_confirmed(20) for subscriber in subscribers.values())
+    redis_server.kill_pubsub()
+    redis_server.wait_listeners(1, "many-0")
+    redis_server.wait_listeners(1, "many-9999")
+    pipeline = redis_server.admin.pipeline(transaction=False)
+    for name in subscribers:
+        pipeline.publish(name, f'{{"data": "{name}"}}')
+    assert set(pipeline.execute()) == {1}
+    for name, subscriber in subscribers.items():
+        assert received(subscriber) == [name]
+        hub.leave(name.encode(), subscriber)
+    wait_until(lambda: redis_server.admin.pubsub_channels() == [], "nothing subscribed")
+
+
+def test_a_fork_starts_afresh(shared_redis: RedisServer) -> None:
+    """A process that was forked after a subscription has connections of its own."""
+    app = Flask("tests")
+    app.config["REDIS_URL"] = shared_redis.url
+    app.register_blueprint(sse, url_prefix="/stream")
+    with open_stream(app, "fork") as parent, app.app_context():
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                with open_stream(app, "fork") as stream:
+                    os.write(writer, b"o")
+                    status = 0 if stream.events(1)[0].data == "to both" else 2
+                    sse.publish("from the child", channel="fork-parent")
+            finally:
+                os._exit(status)
+        assert os.read(reader, 1) == b"o"
+        with open_stream(app, "fork-parent") as answer:
+            assert sse.publish("to both", channel="fork") == 2
+            assert parent.events(1)[0].data == "to both"
+            assert answer.events(1)[0].data == "from the child"
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_publish_that_was_sent_is_not_sent_again(redis_server: RedisServer) -> None:
+    """A Redis that is silent for longer than the time-out gets one PUBLISH, not two."""
+    app = Flask("tests")
+    app.config["REDIS_URL"] = redis_server.url + "?socket_timeout=0.5"
+    with app.app_context():
+        sse.publish("warm")
+        redis_server.freeze()
+        with pytest.raises(redis.TimeoutError):
+            sse.publish("once")
+        redis_server.thaw()
+        calls = redis_server.admin.info("commandstats")["cmdstat_publish"]["calls"]
+        assert calls == 2
+
+
+def test_a_connection_that_has_died_costs_no_event(redis_server: RedisServer) -> None:
+    """The first publish after a restart of Redis works: the pool looks before it sends."""
+    app = Flask("tests")
+    app.config["REDIS_URL"] = redis_server.url
+    with app.app_context():
+        sse.publish("before")
+        redis_server.stop()
+        with pytest.raises(redis.ConnectionError):
+            sse.publish("during")
+        redis_server.start()
+        assert sse.publish("after") == 0
+
+
+def test_more_publishers_than_connections(redis_server: RedisServer) -> None:
+    """Publishers wait for a connection of the pool, and lose nothing."""
+    app = Flask("tests")
+    app.config["REDIS_URL"] = redis_server.url + "?max_connections=3"
+    app.register_blueprint(sse, url_prefix="/stream")
+    with open_stream(app, "many") as stream:
+
+        def publish() -> None:
+            with app.app_context():
+                for _ in range(20):
+                    sse.publish("x", channel="many")
+
+        threads = [threading.Thread(target=publish) for _ in range(30)]
+        for thread in threads:
+            thread.start()
+        assert len(stream.events(600)) == 600
+        for thread in threads:
+            thread.join()
+
+
+def test_messages_are_not_shared(shared_redis: RedisServer) -> None:
+    """Who changes a message that `messages` has yielded changes nobody else's."""
+    app = Flask("tests")
+    app.config["REDIS_URL"] = shared_redis.url
+    with app.app_context():
+        results: list[Message] = []
+
+        def listen() -> None:
+            with app.app_context():
+                message = next(sse.messages("shared"))
+            message.data["seen"] = True
+            results.append(message)
+
+        threads = [threading.Thread(target=listen) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        wait_until(
+            lambda: (
+                sse.publish({"n": 1}, channel="shared") and not any(t.is_alive() for t in threads)
+            ),
+            "heard",
+        )
+        assert results == [Message({"n": 1, "seen": True})] * 2

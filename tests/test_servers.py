@@ -1,0 +1,128 @@
+"""Streams under each server, as processes of their own."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import servers
+from tests.support.client import StreamClient
+from tests.support.redis_server import RedisServer
+from tests.support.servers import Serve, Site
+from tests.support.waiting import wait_until
+
+SERVERS = [
+    servers.gunicorn,
+    servers.gthread,
+    servers.flask_server,
+    servers.pywsgi,
+    servers.waitress,
+]
+
+
+@pytest.fixture(scope="module", params=SERVERS, ids=lambda serve: serve.__name__)
+def site(
+    request: pytest.FixtureRequest,
+    shared_redis: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """Return the site under each of the servers."""
+    serve: Serve = request.param
+    settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 0.5}
+    with serve(tmp_path_factory.mktemp("server"), settings=settings) as site:
+        yield site
+
+
+def test_first_bytes_come_without_an_event(site: Site) -> None:
+    """Headers and first bytes arrive at once."""
+    with StreamClient(site.port).open() as stream:
+        assert stream.status == 200
+        assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert stream.headers["cache-control"] == "no-store, no-transform"
+        assert stream.headers["x-accel-buffering"] == "no"
+
+
+def test_a_second_request_is_served_beside_a_stream(site: Site) -> None:
+    """The server goes on serving others, and their events reach the stream."""
+    with StreamClient(site.port, "beside").open() as stream:
+        assert site.get("/") == "hello"
+        assert site.publish("héllo\nwörld", "beside") == 1
+        assert [event.data for event in stream.wait_events(1)] == ["héllo\nwörld"]
+
+
+def test_comments_keep_a_silent_stream_alive(site: Site) -> None:
+    """Comments come, one for each `SSE_KEEPALIVE` or so."""
+    with StreamClient(site.port, "silent").open() as stream:
+        started = time.monotonic()
+        stream.wait_comments(4)
+        assert time.monotonic() - started > 1, "three intervals of half a second have passed"
+
+
+def test_http_1_0(site: Site) -> None:
+    """A client of HTTP/1.0 gets the bare stream."""
+    with StreamClient(site.port, "old", version="1.0").open() as stream:
+        site.publish("x", "old")
+        site.publish("y", "old")
+        assert [event.data for event in stream.wait_events(2)] == ["x", "y"]
+
+
+def test_head(site: Site, shared_redis: RedisServer) -> None:
+    """HEAD answers headers alone, and subscribes to nothing."""
+    with StreamClient(site.port, "head", method="HEAD", headers="Connection: close\r\n") as stream:
+        stream.read_headers()
+        assert stream.status == 200
+        assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
+        stream.socket.settimeout(10)
+        assert stream.socket.recv(1) == b""
+    assert shared_redis.listeners("head") == 0
+
+
+def test_a_client_that_has_gone_is_let_go(site: Site, shared_redis: RedisServer) -> None:
+    """Nothing is published, and yet the subscription of one who went away ends."""
+    with StreamClient(site.port, "gone").open():
+        assert shared_redis.listeners("gone") == 1
+    shared_redis.wait_listeners(0, "gone")
+
+
+def test_teardown_functions_run_when_the_view_returns(site: Site) -> None:
+    """Contexts are torn down while the stream goes on."""
+    before = site.get("/torn-down").count("/stream")
+    with StreamClient(site.port, "teardown").open():
+        wait_until(lambda: site.get("/torn-down").count("/stream") == before + 1, "torn down")
+
+
+def test_the_hubs_owner_ends_with_the_last_stream(site: Site) -> None:
+    """Once nobody listens there is no thread left of ours."""
+    wait_until(lambda: "flask-sse" not in site.get("/threads"), "no thread of ours", 20)
+    with StreamClient(site.port, "thread").open():
+        assert "flask-sse-hub" in site.get("/threads")
+
+
+def test_nothing_was_logged(site: Site) -> None:
+    """What clients do, who come and go, is worth no trace in the log."""
+    for word in ("Traceback", "ERROR", "CRITICAL"):
+        assert word not in site.log()
+
+
+def test_several_workers(shared_redis: RedisServer, tmp_path: Path) -> None:
+    """Each worker has one subscription, and an event reaches the clients of all."""
+    options = ("--worker-class", "gevent", "--workers", "2", "--preload")
+    settings = {"REDIS_URL": shared_redis.url}
+    with servers.gunicorn(tmp_path, *options, settings=settings) as site:
+        streams = [StreamClient(site.port, "workers").open() for _ in range(40)]
+        assert shared_redis.listeners("workers") == 2
+        assert site.publish("x", "workers") == 2
+        for stream in streams:
+            assert [event.data for event in stream.wait_events(1)] == ["x"]
+            stream.close()
+
+
+def test_memory_refuses_several_workers(tmp_path: Path) -> None:
+    """The embedded Redis serves one process, and several workers are told so."""
+    options = ("--worker-class", "gevent", "--workers", "2")
+    settings = {"REDIS_URL": "memory://"}
+    with servers.gunicorn(tmp_path, *options, settings=settings) as site:
+        with StreamClient(site.port).read_headers() as stream:
+            assert stream.status == 500
+        assert "memory:// serves one process only" in site.log()

@@ -1,0 +1,105 @@
+"""The settings: each wrong value is refused by name, before anything is sent."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_sse import sse
+from tests.support.redis_server import RedisServer
+
+MakeApp = Callable[..., Flask]
+
+WRONG: list[tuple[str, object, type[Exception], str]] = [
+    ("SSE_REDIS_URL", 6379, TypeError, r"SSE_REDIS_URL must be a str .* not 6379"),
+    ("REDIS_URL", b"redis://x", TypeError, r"REDIS_URL must be a str .* not b'redis://x'"),
+    ("REDIS_URL", "localhost:6379", ValueError, r"REDIS_URL must begin with one of redis://, .*"),
+    ("REDIS_URL", "http://localhost", ValueError, r"REDIS_URL must begin with .* not with 'http'"),
+    ("REDIS_URL", "redis://localhost:x", ValueError, r"SSE_REDIS_URL or REDIS_URL is no URL"),
+    ("REDIS_URL", "redis://h?socket_timeout=x", ValueError, r"is no URL that redis-py can read"),
+    ("REDIS_URL", "redis+sentinel://h:1", ValueError, r"is no URL that redis-py can read"),
+    ("REDIS_URL", "redis+sentinel://h:1/s/x", ValueError, r"is no URL that redis-py can read"),
+    ("REDIS_URL", "redis+sentinel:///s", ValueError, r"is no URL that redis-py can read"),
+    ("SSE_KEEPALIVE", "15", TypeError, r"SSE_KEEPALIVE must be a number of seconds.* not '15'"),
+    ("SSE_KEEPALIVE", True, TypeError, r"SSE_KEEPALIVE must be a number of seconds.* not True"),
+    ("SSE_KEEPALIVE", -1, ValueError, r"SSE_KEEPALIVE must be from 0 to 86400 seconds, not -1"),
+    ("SSE_KEEPALIVE", float("nan"), ValueError, r"SSE_KEEPALIVE must be from 0 .* not nan"),
+    ("SSE_KEEPALIVE", float("inf"), ValueError, r"SSE_KEEPALIVE must be from 0 .* not inf"),
+    ("SSE_KEEPALIVE", 10**6, ValueError, r"SSE_KEEPALIVE must be from 0 .* not 1000000"),
+    ("SSE_RETRY", "5", TypeError, r"SSE_RETRY must be an int \(milliseconds\) or None, not '5'"),
+    ("SSE_RETRY", 1.5, TypeError, r"SSE_RETRY must be an int .* not 1.5"),
+    ("SSE_RETRY", False, TypeError, r"SSE_RETRY must be an int .* not False"),
+    ("SSE_RETRY", -1, ValueError, r"SSE_RETRY must be 0 milliseconds or more or None, not -1"),
+    ("SSE_MAX_PENDING", None, TypeError, r"SSE_MAX_PENDING must be an int \(bytes\), not None"),
+    ("SSE_MAX_PENDING", "1M", TypeError, r"SSE_MAX_PENDING must be an int \(bytes\), not '1M'"),
+    ("SSE_MAX_PENDING", 0, ValueError, r"SSE_MAX_PENDING must be 1 bytes or more, not 0"),
+    ("SSE_MAX_CLIENTS", 0, ValueError, r"SSE_MAX_CLIENTS must be 1 streams or more or None"),
+    ("SSE_MAX_CLIENTS", "9", TypeError, r"SSE_MAX_CLIENTS must be an int \(streams\) or None"),
+    ("SSE_DIRECT", 1, TypeError, r"SSE_DIRECT must be True or False, not 1"),
+    ("SSE_DIRECT", None, TypeError, r"SSE_DIRECT must be True or False, not None"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "error", "text"), WRONG)
+def test_a_wrong_value_is_refused_by_name(
+    make_app: MakeApp, key: str, value: Any, error: type[Exception], text: str
+) -> None:
+    """Publish, messages and stream raise the error that names the key."""
+    app = make_app(**{"REDIS_URL": "memory://", key: value})
+    with app.test_request_context("/stream"):
+        for attempt in (lambda: sse.publish("x"), sse.messages, sse.stream):
+            with pytest.raises(error, match=text):
+                attempt()
+
+
+def test_the_password_is_not_shown(make_app: MakeApp) -> None:
+    """An error about a URL repeats nothing of it that may be a password."""
+    for url in ("redis://:se/cret@localhost", "se:cret@localhost", "redis://u:se#cret@h:x/"):
+        with make_app(REDIS_URL=url).app_context():
+            with pytest.raises(ValueError, match="REDIS_URL") as caught:
+                sse.publish("x")
+            assert "cret" not in str(caught.value)
+            assert caught.value.__cause__ is None
+            assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_settings_are_read_once(make_app: MakeApp, shared_redis: RedisServer) -> None:
+    """A key that changes later has no effect on an application that has begun."""
+    app = make_app(REDIS_URL=shared_redis.url)
+    with app.app_context():
+        client = sse.redis
+        app.config["REDIS_URL"] = "redis://elsewhere"
+        assert sse.redis is client
+
+
+def test_options_in_the_url_go_first(make_app: MakeApp, shared_redis: RedisServer) -> None:
+    """What the URL's query says goes before what the library would choose."""
+    url = shared_redis.url + "?socket_timeout=1.5&max_connections=7"
+    with make_app(REDIS_URL=url).app_context():
+        pool = sse.redis.connection_pool
+        assert pool.connection_kwargs["socket_timeout"] == 1.5
+        assert pool.max_connections == 7
+        assert sse.redis.ping()
+
+
+def test_a_unix_socket(make_app: MakeApp, tmp_path: Any) -> None:
+    """`unix://` reaches a Redis by its socket."""
+    server = RedisServer(tmp_path, unixsocket=str(tmp_path / "redis.sock"))
+    server.start()
+    try:
+        with make_app(REDIS_URL=f"unix://{tmp_path}/redis.sock").app_context():
+            assert sse.publish("x") == 0
+    finally:
+        server.stop()
+
+
+def test_memory_without_its_package(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says how to get what is missing."""
+    monkeypatch.setitem(sys.modules, "fakeredis", None)
+    with (
+        make_app(REDIS_URL="memory://").app_context(),
+        pytest.raises(ModuleNotFoundError, match=r"pip install 'Flask-SSE\[memory\]'"),
+    ):
+        sse.publish("x")
