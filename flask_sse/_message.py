@@ -28,28 +28,14 @@ class Message:
     r"""Data that is published as a server-sent event.
 
     The attributes bear the names of the parameters. Assigning to one is
-    checked just as the parameter is.
+    checked just as the parameter is. Two messages are equal if all their
+    attributes are.
 
-    :param data: The event's data. What is no string is serialized to JSON by
-        the Flask application's :class:`~flask.json.provider.JSONProvider`.
-        The empty string is data. Carriage returns reach the client as line
-        feeds, since the format has no other line end inside of data.
-    :param type: The event type, which is the name that a page gives to
-        ``addEventListener``. Without one the event is a ``message``.
-    :param id: The event id, which a browser sends back as ``Last-Event-ID``
-        when it reconnects. An empty string resets it.
-    :param retry: The time, in milliseconds, after which clients of this
-        stream reconnect once they have been disconnected.
-    :raises TypeError: if *type*, *id* or *retry* is of another type.
-    :raises ValueError: if *type* contains a line end, *id* a line end or a
-        NUL character, or if *retry* is negative. The format would take what
-        follows for another field.
-
-    The text is that of the `WHATWG specification, section 9.2
-    <https://html.spec.whatwg.org/multipage/server-sent-events.html>`_:
-
-    >>> str(Message({"n": 1}, type="count", id=7))
-    'event:count\ndata:{"n": 1}\nid:7\n\n'
+    >>> message = Message({"n": 1}, type="count", id=7)
+    >>> message.type
+    'count'
+    >>> message == Message({"n": 1}, "count", 7)
+    True
     """
 
     data: Any
@@ -64,6 +50,24 @@ class Message:
         id: str | int | None = None,
         retry: int | None = None,
     ) -> None:
+        """Create a server-sent event.
+
+        :param data: The event's data. What is no string is serialized to JSON
+            by the Flask application's
+            :class:`~flask.json.provider.JSONProvider`. The empty string is data.
+            Carriage returns reach the client as line feeds, since the format
+            has no other line end inside of data.
+        :param type: The event type, which is the name that a page gives to
+            ``addEventListener``. Without one the event is a ``message``.
+        :param id: The event id, which a browser sends back as ``Last-Event-ID``
+            when it reconnects. An empty string resets it.
+        :param retry: The time, in milliseconds, after which clients of this
+            stream reconnect once they have been disconnected.
+        :raises TypeError: if *type*, *id* or *retry* is of another type.
+        :raises ValueError: if *type* contains a line end, *id* a line end or a
+            NUL character, or if *retry* is negative. The format would take what
+            follows for another field.
+        """
         self.data = data
         self.type = type
         self.id = id
@@ -94,8 +98,13 @@ class Message:
         r"""Serialize this event to the text of an event stream.
 
         Every conforming client parses it to the attributes of this message
-        (WHATWG specification, section 9.2.6).
+        (`WHATWG specification, section 9.2.6
+        <https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>`_).
+        Outside of an application context data is serialized by Flask's default
+        JSON provider.
 
+        >>> str(Message({"n": 1}, type="count", id=7))
+        'event:count\ndata:{"n": 1}\nid:7\n\n'
         >>> str(Message("two\nlines"))
         'data:two\ndata:lines\n\n'
         """
