@@ -90,7 +90,7 @@ def test_messages_yields_what_was_published(app: Flask, channel: str) -> None:
     sent = [Message({"n": [1, "ü"]}, type="t", id="i", retry=0), Message("text"), Message(None)]
     with app.app_context():
         messages = sse.messages(channel)
-        assert inspect.isgenerator(messages)
+        assert inspect.getgeneratorstate(messages) == inspect.GEN_CREATED
         received: list[Message] = []
         reader = threading.Thread(target=lambda: received.extend(islice(messages, len(sent))))
         reader.start()

@@ -1,6 +1,5 @@
 """The site behind middlewares that change the body, each in a way of its own."""
 
-import gzip
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests.apps.site import app as site
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
 def iterating(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -52,7 +51,7 @@ def zipping(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iter
         return start_response(status, [*headers, ("Content-Encoding", "gzip")], exc_info)
 
     def pieces(body: Iterable[bytes]) -> Iterator[bytes]:
-        packer = zlib.compressobj(wbits=gzip.zlib.MAX_WBITS | 16)  # type: ignore[attr-defined]
+        packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
         for piece in body:
             yield packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH)
         yield packer.flush()
@@ -69,9 +68,10 @@ def adding(environ: "WSGIEnvironment", start_response: "StartResponse") -> Itera
     return site.wsgi_app(environ, start)
 
 
-applications: "dict[str, WSGIApplication]" = {
-    "iterating": iterating,
-    "filing": filing,
-    "zipping": zipping,
-    "adding": adding,
-}
+def measuring(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    """Announce a length, and leave the body alone."""
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        return start_response(status, [*headers, ("Content-Length", "10000")], exc_info)
+
+    return site.wsgi_app(environ, start)
