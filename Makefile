@@ -8,12 +8,13 @@ ADDRESS ?= 127.0.0.1:8000
 VERSIONS := 3.11 3.12 3.13 3.14
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types check lowest test-lowest system constraints clean
+.PHONY: help demo test lint types check docs inventories lowest test-lowest system constraints clean
 
 help:
 	@echo "make demo         serve the quickstart's page, without a Redis"
 	@echo "make test         check everything: format, lint, types, tests, coverage"
 	@echo "make test-lowest  run the tests with the lowest versions that are declared"
+	@echo "make docs         build the documentation into docs/_build/html"
 	@echo "make constraints  look for newer versions of what the tests run with"
 
 $(BIN)/python:
@@ -66,5 +67,12 @@ constraints: $(VENV)/dev.stamp
 	$(BIN)/uv pip compile --quiet --universal --upgrade --no-emit-index-url --no-annotate --no-header \
 		--all-extras --group dev --output-file constraints.txt pyproject.toml
 
+docs: $(VENV)/dev.stamp
+	$(BIN)/sphinx-build -n -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/sphinx-build -n -W --keep-going -q -b doctest docs docs/_build/doctest
+
+inventories: $(VENV)/dev.stamp
+	$(BIN)/python docs/inventories.py
+
 clean:
-	rm -rf $(VENV) $(VENV)-lowest .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-lowest docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

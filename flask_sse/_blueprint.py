@@ -26,10 +26,10 @@ class ServerSentEventsBlueprint(Blueprint):
 
     @property
     def redis(self) -> StrictRedis:
-        """The client of the current application's Redis.
+        """The :class:`redis.StrictRedis` that is the current application's.
 
-        One for each application and process, with a pool of connections. A subclass
-        may override it: all other methods use what it returns.
+        There is one for each application and process, with a pool of connections. A
+        subclass may override it: all other methods use what it returns.
 
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
         """
@@ -47,12 +47,12 @@ class ServerSentEventsBlueprint(Blueprint):
 
         :param data: The event data. What is no string is serialized to JSON by
             the Flask application's :class:`~flask.json.provider.JSONProvider`.
-        :param type: An optional event type.
-        :param id: An optional event id.
-        :param retry: An optional time, in milliseconds, after which clients of this
-            stream reconnect once they have been disconnected.
-        :param channel: Events can be directed to different clients: only those who
-            listen to this channel get the event.
+        :param type: The event type, which is the name that a page gives to
+            ``addEventListener``.
+        :param id: The event id.
+        :param retry: The time, in milliseconds, after which clients of this stream
+            reconnect once they have been disconnected.
+        :param channel: Only clients that listen to this channel get the event.
         :return: how many processes are subscribed to the channel, as Redis says.
         :raises TypeError: if an argument has the wrong type, or *data* can't be
             serialized to JSON. Nothing has been sent then.

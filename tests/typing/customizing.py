@@ -10,13 +10,13 @@ from flask_sse import Message, ServerSentEventsBlueprint, sse
 
 
 class TenantsBlueprint(ServerSentEventsBlueprint):
-    """A blueprint with a Redis of its own, and with a default of its own."""
+    """A blueprint with a Redis and a default channel of its own."""
 
     @property
     def redis(self) -> StrictRedis:
-        """The Redis of the tenant whose request this is."""
-        clients: dict[str, StrictRedis] = current_app.extensions["tenants"]
-        return clients[g.tenant]
+        """The Redis that the application keeps for its tenants."""
+        client: StrictRedis = current_app.extensions["tenants-redis"]
+        return client
 
     def publish(
         self,

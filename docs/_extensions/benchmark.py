@@ -1,0 +1,108 @@
+"""Shows what the benchmark has measured: its tables, and one figure of them as a chart.
+
+Where the benchmark has not written its files yet, the page says so.
+"""
+
+import json
+from html import escape
+from pathlib import Path
+from statistics import median
+from typing import Any, ClassVar, Final
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.typing import ExtensionMetadata
+
+_TABLE: Final = "performance-table.rst"
+_FIGURES: Final = "performance-table.json"
+_WIDTH: Final = 640
+_ROW: Final = 34
+_BARS_FROM: Final = 170
+_BARS_TO: Final = 550
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Register with Sphinx."""
+    app.add_directive("benchmark-tables", Tables)
+    app.add_directive("benchmark-chart", Chart)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+class Tables(SphinxDirective):
+    """``.. benchmark-tables::``: the tables as the benchmark has written them."""
+
+    def run(self) -> list[nodes.Node]:
+        """Include the tables, if there are any."""
+        table = Path(self.env.srcdir, _TABLE)
+        self.env.note_dependency(str(table))
+        if not table.exists():
+            return [nodes.note("", nodes.paragraph(text="The benchmark has not been run yet."))]
+        return self.parse_text_to_nodes(table.read_text(encoding="utf-8"))
+
+
+class Chart(SphinxDirective):
+    """``.. benchmark-chart:: cpu_us``: the medians of one figure, a bar for each system."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec: ClassVar[dict[str, Any] | None] = {
+        "part": directives.unchanged,
+        "unit": directives.unchanged_required,
+    }
+
+    def run(self) -> list[nodes.Node]:
+        """Draw the chart, if there is anything to draw; the content is its caption."""
+        source = Path(self.env.srcdir, _FIGURES)
+        self.env.note_dependency(str(source))
+        if not source.exists():
+            return []
+        rounds: dict[str, list[dict[str, float]]] = json.loads(source.read_text(encoding="utf-8"))[
+            self.options.get("part", "side_by_side")
+        ]
+        values = medians(rounds, self.arguments[0])
+        if not values:
+            return []
+        caption = " ".join(self.content)
+        figure = (
+            f'<figure class="chart">{draw(values, self.options.get("unit", ""), caption)}'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+        return [nodes.raw("", figure, format="html")]
+
+
+def medians(rounds: dict[str, list[dict[str, float]]], key: str) -> dict[str, float]:
+    """Return the median of one figure for each system that has it, the lowest first."""
+    values = {
+        name: median(figures[key] for figures in each if key in figures)
+        for name, each in rounds.items()
+        if any(key in figures for figures in each)
+    }
+    return dict(sorted(values.items(), key=lambda item: item[1]))
+
+
+def draw(values: dict[str, float], unit: str, title: str) -> str:
+    """Return a chart of horizontal bars as SVG; its colours are those of the theme."""
+    longest = max(values.values()) or 1.0
+    height = _ROW * len(values)
+    rows = [
+        _bar(index * _ROW, name, value, value / longest, unit)
+        for index, (name, value) in enumerate(values.items())
+    ]
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(rows)}</svg>"
+    )
+
+
+def _bar(top: int, name: str, value: float, share: float, unit: str) -> str:
+    width = max(1, round(share * (_BARS_TO - _BARS_FROM)))
+    ours = " ours" if name.startswith("flask-sse-2") else ""
+    middle = top + _ROW // 2 + 5
+    return (
+        f'<text x="{_BARS_FROM - 10}" y="{middle}" text-anchor="end">{escape(name)}</text>'
+        f'<rect class="bar{ours}" x="{_BARS_FROM}" y="{top + 6}" width="{width}" '
+        f'height="{_ROW - 12}" rx="2"/>'
+        f'<text x="{_BARS_FROM + width + 8}" y="{middle}">{value:,.3g} {escape(unit)}</text>'
+    )

@@ -1,0 +1,48 @@
+"""Every user has a channel, and only who was given its address can listen to it."""
+
+from flask import Flask, abort, current_app, request, session, url_for
+from flask.typing import ResponseReturnValue
+from itsdangerous import BadData, URLSafeTimedSerializer
+
+from flask_sse import sse
+
+MAX_AGE = 24 * 60 * 60  # seconds for which a page may stay open
+
+
+def signer() -> URLSafeTimedSerializer:
+    """Sign with the application's key; the salt keeps these tokens from other uses."""
+    secret = current_app.secret_key
+    assert secret is not None
+    return URLSafeTimedSerializer(secret, salt="event-stream")
+
+
+def stream_url(channel: str) -> str:
+    """Return an address for a page that may listen to *channel*."""
+    return url_for("sse.stream", channel=channel, token=signer().dumps(channel))
+
+
+@sse.before_request
+def check_token() -> None:
+    """Let in whose token was made for this channel."""
+    channel = request.args.get("channel", "sse")
+    try:
+        allowed = signer().loads(request.args.get("token", ""), max_age=MAX_AGE)
+    except BadData:
+        allowed = None
+    if allowed != channel:
+        abort(403)
+
+
+def create_app(redis_url: str) -> Flask:
+    """Make the application."""
+    app = Flask(__name__)
+    app.config["SECRET_KEY"] = "keep this one out of the code"
+    app.config["REDIS_URL"] = redis_url
+    app.register_blueprint(sse, url_prefix="/stream")
+
+    @app.route("/my-stream")
+    def my_stream() -> ResponseReturnValue:
+        """Tell the page of a logged-in user where its events are."""
+        return {"url": stream_url(f"user.{session['user']}")}
+
+    return app
