@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from flask.json.provider import JSONProvider
@@ -220,23 +220,28 @@ class _Owner:
         # client carries many events.
         payloads: dict[bytes, list[bytes]] = {}
         for arrival in arrivals:
-            if arrival.channel not in self._channels:
+            channel = self._channels.get(arrival.channel)
+            if channel is None:
                 continue
             if isinstance(arrival, Published):
                 payloads.setdefault(arrival.channel, []).append(arrival.payload)
-            else:
-                self._note_recovery()
-                self._channels[arrival.channel].confirm()
+                continue
+            self._note_recovery()
+            # What was sent for an earlier subscription is not for those who have waited
+            # for this one: there is a hole in between.
+            self._fan_out(arrival.channel, payloads.pop(arrival.channel, []))
+            channel.confirm()
         for name, some in payloads.items():
             self._fan_out(name, some)
 
-    def _fan_out(self, name: bytes, payloads: Iterable[bytes]) -> None:
+    def _fan_out(self, name: bytes, payloads: Sequence[bytes]) -> None:
+        subscribers = self._channels[name].subscribers
+        if not subscribers or not payloads:
+            return
         batch = self._to_batch(name, payloads)
         if not batch.frames:
             return
-        for subscriber in [
-            s for s in self._channels[name].subscribers if not self._offer(s, batch)
-        ]:
+        for subscriber in [one for one in subscribers if not self._offer(one, batch)]:
             _log.warning(
                 "a client of channel %r is cut off: more than SSE_MAX_PENDING bytes waited for it",
                 name.decode(errors="replace"),

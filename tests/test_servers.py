@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -73,8 +74,11 @@ def test_head(site: Site, shared_redis: RedisServer) -> None:
         stream.read_headers()
         assert stream.status == 200
         assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
-        stream.socket.settimeout(10)
-        assert stream.socket.recv(1) == b""
+        body = stream.read_rest()
+        # gevent's own server ends the body that HEAD does not have with a last chunk.
+        assert body in (
+            (b"", b"0\r\n\r\n") if site.process.log.stem.startswith("pywsgi") else (b"",)
+        )
     assert shared_redis.listeners("head") == 0
 
 
@@ -109,13 +113,17 @@ def test_several_workers(shared_redis: RedisServer, tmp_path: Path) -> None:
     """Each worker has one subscription, and an event reaches the clients of all."""
     options = ("--worker-class", "gevent", "--workers", "2", "--preload")
     settings = {"REDIS_URL": shared_redis.url}
-    with servers.gunicorn(tmp_path, *options, settings=settings) as site:
-        streams = [StreamClient(site.port, "workers").open() for _ in range(40)]
-        assert shared_redis.listeners("workers") == 2
+    with servers.gunicorn(tmp_path, *options, settings=settings) as site, ExitStack() as stack:
+        streams: list[StreamClient] = []
+
+        def both_serve() -> bool:
+            streams.append(stack.enter_context(StreamClient(site.port, "workers").open()))
+            return shared_redis.listeners("workers") == 2
+
+        wait_until(both_serve, "a stream at each of the two workers", 30)
         assert site.publish("x", "workers") == 2
         for stream in streams:
             assert [event.data for event in stream.wait_events(1)] == ["x"]
-            stream.close()
 
 
 def test_memory_refuses_several_workers(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class StreamClient:
         self.complete = False
         self._raw = b""
         self._chunked = False
-        self._left = 0
+        self._has_body = method != "HEAD"
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +71,14 @@ class StreamClient:
         """Wait for the headers."""
         self._read_until(lambda: bool(self.headers), seconds)
         return self
+
+    def read_rest(self, seconds: float = 10) -> bytes:
+        """Return all bytes that come after the headers, until the server hangs up."""
+        rest = self._raw
+        self.socket.settimeout(seconds)
+        while piece := self.socket.recv(1 << 16):
+            rest += piece
+        return rest
 
     @property
     def retry(self) -> int | None:
@@ -123,7 +131,7 @@ class StreamClient:
         self._raw += piece
         if not self.headers and not self._parse_head():
             return
-        if self.status == 200:
+        if self.status == 200 and self._has_body:
             self._parse_chunks() if self._chunked else self._parse_bare()
 
     def _parse_head(self) -> bool:
