@@ -7,6 +7,7 @@ is for the greenlet that serves the client.
 import random
 import socket
 import time
+from collections.abc import Callable
 
 from flask_sse import _server
 from flask_sse._message import COMMENT
@@ -36,28 +37,41 @@ class Client(Subscriber):
     :param keepalive: Seconds of silence after which a comment is sent, or `None`.
     """
 
-    __slots__ = ("_chunked", "_direct", "_due", "_keepalive", "_seen", "_written", "connection")
+    __slots__ = ("_chunked", "_due", "_keepalive", "_seen", "_send", "_written", "connection")
 
     def __init__(self, limit: int, connection: socket.socket, keepalive: float | None) -> None:
         super().__init__(limit)
         self.connection = connection
         self._keepalive = keepalive
         self._chunked: bool | None = None
-        self._direct = False
+        self._send: Callable[[bytes], int] | None = None
         self._written = self._seen = self._due = time.monotonic()
         if keepalive is not None:
             self._due += keepalive
 
     def offer(self, batch: Batch) -> bool:
         """Write a batch, or leave it; `False` says that this client is cut off."""
-        if not self._direct:
+        # Once for each event and client: nothing here is done that could be done before.
+        send = self._send
+        if send is None:
             return super().offer(batch)
         self._written = batch.time
-        return self._write(batch)
+        data = batch.chunk if self._chunked else batch.frames
+        try:
+            sent = send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.end()
+            return True
+        if sent == len(data):
+            return True
+        self._send = None
+        return super().offer(_Rest((), data[sent:]))
 
     def end(self) -> None:
         """Write nothing more, and let the client's greenlet know."""
-        self._direct = False
+        self._send = None
         super().end()
 
     def write_waiting(self, *, chunked: bool) -> None:
@@ -67,15 +81,17 @@ class Client(Subscriber):
         :raises OSError: if the client has gone.
         """
         self._chunked = chunked
+        send = _server.non_blocking_send(self.connection)
         try:
             while True:
-                self._direct = not self.is_waiting()
+                self._send = None if self.is_waiting() else send
                 batches = self.take(timeout=None)
                 if batches is None:
                     return
-                self.connection.sendall(b"".join([self._framed(batch) for batch in batches]))
+                frames = [batch.chunk if chunked else batch.frames for batch in batches]
+                self.connection.sendall(b"".join(frames))
         finally:
-            self._chunked, self._direct = None, False
+            self._chunked = self._send = None
 
     def send_comment(self, now: float) -> float | None:
         """Send a comment, if there was silence for long enough.
@@ -91,25 +107,10 @@ class Client(Subscriber):
             self._due = self._written + self._keepalive * random.uniform(0.5, 1.0)
         if now >= self._due:
             self._due = now + self._keepalive
-            if self._direct:
-                self._written = self._seen = now
-                self._write(Batch((), COMMENT))
+            if self._send is not None:
+                self.offer(Batch((), COMMENT))
+                self._seen = self._written
         return min(self._due, now + self._keepalive / 2)
-
-    def _framed(self, batch: Batch) -> bytes:
-        return batch.chunk if self._chunked else batch.frames
-
-    def _write(self, batch: Batch) -> bool:
-        data = self._framed(batch)
-        try:
-            sent = _server.send_now(self.connection, data)
-        except OSError:
-            self.end()
-            return True
-        if sent == len(data):
-            return True
-        self._direct = False
-        return super().offer(_Rest((), data[sent:]))
 
     def _cut_off(self) -> None:
         super()._cut_off()

@@ -241,18 +241,19 @@ class _Owner:
         batch = self._to_batch(name, payloads)
         if not batch.frames:
             return
-        for subscriber in [one for one in subscribers if not self._offer(one, batch)]:
+        cut_off: list[Subscriber] = []
+        for subscriber in subscribers:
+            if not subscriber.offer(batch):
+                cut_off.append(subscriber)
+            self._offers += 1
+            if self._offers % _YIELD_AFTER == 0:
+                time.sleep(0)
+        for subscriber in cut_off:
             _log.warning(
                 "a client of channel %r is cut off: more than SSE_MAX_PENDING bytes waited for it",
                 name.decode(errors="replace"),
             )
             self._remove(name, subscriber)
-
-    def _offer(self, subscriber: Subscriber, batch: Batch) -> bool:
-        self._offers += 1
-        if self._offers % _YIELD_AFTER == 0:
-            time.sleep(0)
-        return subscriber.offer(batch)
 
     def _to_batch(self, name: bytes, payloads: Iterable[bytes]) -> Batch:
         provider = self._hub.provider

@@ -66,16 +66,14 @@ def stop_reading(client: socket.socket) -> None:
     _shut_down(client, socket.SHUT_RD)
 
 
-def send_now(client: socket.socket, data: bytes) -> int:
-    """Send what a gevent socket takes at once, and return how many bytes that was.
+def non_blocking_send(client: socket.socket) -> Callable[[bytes], int]:
+    """Return a function that sends what a gevent socket takes at once.
 
-    :raises OSError: if the client has gone.
+    It is that of the socket inside, which gevent has made non-blocking. It belongs to
+    that object and not to a descriptor: once the server has closed the socket it fails.
     """
-    send: Callable[[bytes, int, float], int] = client.send  # type: ignore[assignment]
-    try:
-        return send(data, 0, 0.0)  # gevent's third parameter is the time to wait
-    except BlockingIOError:
-        return 0
+    send: Callable[[bytes], int] = client._sock.send  # type: ignore[attr-defined]
+    return send
 
 
 def direct_framing(body: object, client: socket.socket) -> bool | None:
