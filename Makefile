@@ -70,6 +70,7 @@ constraints: $(VENV)/dev.stamp
 docs: $(VENV)/dev.stamp
 	$(BIN)/sphinx-build -n -W --keep-going -q -b html docs docs/_build/html
 	$(BIN)/sphinx-build -n -W --keep-going -q -b doctest docs docs/_build/doctest
+	$(BIN)/python docs/check_links.py docs/_build/html
 
 inventories: $(VENV)/dev.stamp
 	$(BIN)/python docs/inventories.py

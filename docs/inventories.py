@@ -22,11 +22,8 @@ class Name(NamedTuple):
 
 NAMES: Final[dict[str, tuple[Name, ...]]] = {
     "python": (
-        Name("py:class", "bool", "library/functions.html#$"),
-        Name("py:class", "bytes", "library/stdtypes.html#$"),
         Name("py:class", "collections.abc.Generator", "library/collections.abc.html#$"),
         Name("py:class", "dict", "library/stdtypes.html#$"),
-        Name("py:class", "float", "library/functions.html#$"),
         Name("py:class", "int", "library/functions.html#$"),
         Name("py:class", "os.PathLike", "library/os.html#$"),
         Name("py:class", "str", "library/stdtypes.html#$"),
@@ -36,7 +33,6 @@ NAMES: Final[dict[str, tuple[Name, ...]]] = {
         Name("py:data", "typing.Any", "library/typing.html#$"),
         Name("py:exception", "BufferError", "library/exceptions.html#$"),
         Name("py:exception", "KeyError", "library/exceptions.html#$"),
-        Name("py:exception", "RuntimeError", "library/exceptions.html#$"),
         Name("py:exception", "TypeError", "library/exceptions.html#$"),
         Name("py:exception", "ValueError", "library/exceptions.html#$"),
         Name("py:function", "dataclasses.dataclass", "library/dataclasses.html#$"),
@@ -45,9 +41,7 @@ NAMES: Final[dict[str, tuple[Name, ...]]] = {
     "flask": (
         Name("py:attribute", "flask.Flask.config", "api/#$"),
         Name("py:attribute", "flask.Flask.json", "api/#$"),
-        Name("py:attribute", "flask.Flask.response_class", "api/#$"),
         Name("py:class", "flask.Blueprint", "api/#$"),
-        Name("py:class", "flask.Flask", "api/#$"),
         Name("py:class", "flask.blueprints.Blueprint", "api/#flask.Blueprint"),
         Name("py:class", "flask.json.provider.JSONProvider", "api/#$"),
         Name("py:class", "flask.wrappers.Response", "api/#flask.Response"),

@@ -1,0 +1,48 @@
+"""The built documentation."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.servers import ROOT
+
+# Nobody listens there: what a build would download, it does not get.
+_NO_NETWORK = dict.fromkeys(["http_proxy", "https_proxy"], "http://127.0.0.1:9")
+
+
+class BuiltSite(NamedTuple):
+    """The site, as Sphinx has built it without a warning and without a network."""
+
+    html: Path
+    doctrees: Path
+
+    def build(self, builder: str, output: Path) -> None:
+        """Run another builder over the pages that have been read already."""
+        _build(builder, output, self.doctrees)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> BuiltSite:
+    """Build the site."""
+    folder = tmp_path_factory.mktemp("site")
+    built = BuiltSite(folder / "html", folder / "doctrees")
+    built.build("html", built.html)
+    return built
+
+
+def _build(builder: str, output: Path, doctrees: Path) -> None:
+    options = ["-n", "-W", "--keep-going", "-q", "-b", builder, "-d", str(doctrees)]
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, str(ROOT / "docs"), str(output)],
+        env={**os.environ, **_NO_NETWORK},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""

@@ -1,0 +1,159 @@
+"""The site as a whole: pages, links, addresses, and what builds it."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import check_links
+import inventories
+import pytest
+from sphinx.util.inventory import InventoryFile
+
+from tests.support.servers import ROOT
+
+from .conftest import BuiltSite
+
+PAGES: Final = {
+    "index": "Flask-SSE",
+    "quickstart": "Quickstart",
+    "configuration": "Configuration",
+    "advanced": "Advanced Usage",
+    "deployment": "Deployment",
+    "guarantees": "Guarantees",
+    "performance": "Performance",
+    "typing": "Typing",
+    "testing": "Testing your app",
+    "migrating": "Coming from 1.0",
+    "api": "API",
+    "changelog": "Changelog",
+    "contributing": "Contributing",
+    "security": "Security",
+}
+OLD_ADDRESSES: Final = {
+    "index.html": (),
+    "quickstart.html": ("quickstart",),
+    "configuration.html": ("configuration", "redis", "application-server"),
+    "advanced.html": ("advanced-usage", "channels", "access-control"),
+    "api.html": (
+        "api",
+        "flask_sse.Message",
+        "flask_sse.Message.__init__",
+        "flask_sse.Message.__str__",
+        "flask_sse.Message.to_dict",
+        "flask_sse.ServerSentEventsBlueprint",
+        "flask_sse.ServerSentEventsBlueprint.messages",
+        "flask_sse.ServerSentEventsBlueprint.publish",
+        "flask_sse.ServerSentEventsBlueprint.redis",
+        "flask_sse.ServerSentEventsBlueprint.stream",
+        "flask_sse.sse",
+    ),
+}
+"""What the documentation of 1.0 had, in its order."""
+
+
+def test_pages(site: BuiltSite) -> None:
+    """There are just these pages, each with its title."""
+    titles = {
+        path.stem: re.search(r"<h1>([^<]*)<", path.read_text(encoding="utf-8"))
+        for path in site.html.glob("*.html")
+        if path.stem not in {"genindex", "py-modindex", "search"}
+    }
+    assert {name: match and match[1] for name, match in titles.items()} == PAGES
+
+
+def test_links(site: BuiltSite) -> None:
+    """Every internal link leads to a page or file that is there, and to an anchor in it."""
+    pages, files = check_links.read_site(site.html)
+    assert sum(len(page.links) for page in pages.values()) > 500
+    assert check_links.find_broken(pages, files) == []
+
+
+@pytest.mark.parametrize("page", OLD_ADDRESSES)
+def test_old_addresses(site: BuiltSite, page: str) -> None:
+    """Links into the documentation of 1.0 still lead to what they meant, in the old order."""
+    text = (site.html / page).read_text(encoding="utf-8")
+    positions = [text.find(f'id="{anchor}"') for anchor in OLD_ADDRESSES[page]]
+    assert -1 not in positions
+    assert positions == sorted(positions)
+
+
+def test_inventory(site: BuiltSite) -> None:
+    """Other projects can link to every public name and every setting, and to nothing private."""
+    inventory = _load(site.html / "objects.inv")
+    names = {name for role, names in inventory.items() if role.startswith("py:") for name in names}
+    anchors = {anchor for anchor in OLD_ADDRESSES["api.html"] if anchor.startswith("flask_sse.")}
+    assert names == {"flask_sse", *anchors}
+    source = (ROOT / "flask_sse" / "_settings.py").read_text(encoding="utf-8")
+    keys = set(re.findall(r'"((?:SSE_)?[A-Z]+(?:_[A-Z]+)+)"', source))
+    assert set(inventory["std:confval"]) == keys
+
+
+def test_settings_are_described_in_full(site: BuiltSite) -> None:
+    """Each setting has a type and a default, and what is new says since when."""
+    text = (ROOT / "docs" / "configuration.rst").read_text(encoding="utf-8")
+    entries = re.split(r"^\.\. confval:: ", text, flags=re.MULTILINE)[1:]
+    assert len(entries) == len(_load(site.html / "objects.inv")["std:confval"])
+    for entry in entries:
+        assert ":type:" in entry, entry
+        assert ":default:" in entry, entry
+        assert entry.startswith(("SSE_REDIS_URL", "REDIS_URL")) or "versionadded:: 2.0" in entry
+
+
+@pytest.mark.parametrize("project", inventories.NAMES)
+def test_names_of_other_projects(site: BuiltSite, project: str) -> None:
+    """The inventories are those that the script writes, and hold nothing that is not used."""
+    committed = _load(inventories.FOLDER / f"{project}.inv")
+    listed = {(name.role, name.name) for name in inventories.NAMES[project]}
+    assert {(role, name) for role, names in committed.items() for name in names} == listed
+    text = "".join(path.read_text(encoding="utf-8") for path in site.html.glob("*.html"))
+    unused = {
+        name.name
+        for name in inventories.NAMES[project]
+        if f'/{name.location.replace("$", name.name)}"' not in text
+    }
+    assert unused == set()
+
+
+def test_every_inventory_is_there() -> None:
+    """A file that is missing would silently become a download."""
+    found = {path.stem for path in inventories.FOLDER.glob("*.inv")}
+    assert found == set(inventories.NAMES)
+    configuration = (ROOT / "docs" / "conf.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"_inventory/(\w+)\.inv", configuration)) == found
+
+
+def test_read_the_docs() -> None:
+    """Read the Docs builds in the same way: strictly, with the same packages."""
+    lines = (ROOT / ".readthedocs.yaml").read_text(encoding="utf-8").splitlines()
+    assert "  configuration: docs/conf.py" in lines
+    assert "  fail_on_warning: true" in lines
+    assert [line for line in lines if re.fullmatch(r'    python: "3\.1\d"', line)]
+    assert [line for line in lines if "--constraint constraints.txt --group docs" in line]
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """The tables for contributors name what the project depends on, and nothing else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lists = [
+        project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"].values(),
+        *project["dependency-groups"].values(),
+    ]
+    declared = {
+        re.split(r"[\[<>=]", requirement)[0]
+        for requirements in lists
+        for requirement in requirements
+        if isinstance(requirement, str)
+    }
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z][^|]*) \|", text.partition("## What it depends on")[2], re.M)
+    named = {name for row in rows for name in re.split(r", (?:with )?", row)}
+    assert named - {"lupa"} == declared
+
+
+def _load(path: Path) -> dict[str, dict[str, Any]]:
+    # The form of Sphinx's own reader has changed between its versions.
+    loaded: Any = InventoryFile.loads(path.read_bytes(), uri="")
+    data: dict[str, dict[str, Any]] = getattr(loaded, "data", loaded)
+    return data
