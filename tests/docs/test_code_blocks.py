@@ -1,0 +1,433 @@
+"""Every code block is run: by a doctest, from a file, or as a command in a shell."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from threading import Thread
+from typing import Any, Final, TypeVar, cast
+from urllib.request import urlopen
+
+import fakeredis
+import pytest
+from flask import Flask
+from playwright.sync_api import sync_playwright
+
+from flask_sse import Message, sse
+from tests.support.client import StreamClient
+from tests.support.processes import LOOPBACK, Process, free_port, running
+from tests.support.redis_server import RedisServer
+from tests.support.servers import ROOT
+from tests.support.waiting import wait_until
+from tests.test_browser import NAMES, OPTIONS
+
+from .blocks import EXAMPLES, Kind, read_blocks
+from .conftest import BuiltSite
+
+_BIN: Final = Path(sys.executable).parent
+_LOCAL: Final = "127.0.0.1:8000"
+_INSTALL: Final = "pip install 'Flask-SSE[gevent]'"
+_QUICKSTART: Final = "gunicorn sse:app --worker-class gevent --bind 127.0.0.1:8000"
+_DEPLOYED: Final = "gunicorn sse:app --config gunicorn.conf.py"
+_PREFIXED: Final = "SSE_REDIS_URL=memory:// flask --app prefixed run"
+_REDIS_CLI: Final = (
+    """redis-cli PUBLISH sse '{"data": {"message": "Hello!"}, "type": "greeting"}'"""
+)
+_MISTAKE: Final = 'from flask_sse import sse\n\nsse.publish("Hello!", retry="3000")\n'
+
+_run_by_a_test: Final[set[str]] = {
+    # See test_proxies.
+    "deployment/nginx.conf",
+    "deployment/apache.conf",
+    "deployment/haproxy.cfg",
+    "deployment/Caddyfile",
+}
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+def runs(*blocks: str) -> Callable[[Test], Test]:
+    """Note which files, commands or languages a test runs."""
+    _run_by_a_test.update(blocks)
+    return lambda test: test
+
+
+@pytest.fixture
+def folder(tmp_path: Path, shared_redis: RedisServer) -> Path:
+    """Return a folder with the examples, whose Redis is the tests'."""
+    copied = shutil.copytree(EXAMPLES, tmp_path / "examples")
+    for path in copied.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("redis://localhost", shared_redis.url), encoding="utf-8")
+    return copied
+
+
+def test_every_block_is_run(site: BuiltSite) -> None:
+    """There is no code block that no test runs."""
+    blocks = read_blocks(site.doctrees)
+    shown = {
+        *(block.file for block in blocks if block.kind is Kind.FILE),
+        *(command for block in blocks for command in block.commands),
+        *(f"{block.page}: {block.language}" for block in blocks if block.kind is Kind.OTHER),
+    }
+    assert shown == _run_by_a_test
+    assert len(blocks) >= 48
+
+
+def test_python_blocks_are_run(site: BuiltSite, tmp_path: Path) -> None:
+    """What is written in the pages themselves, and in docstrings, is run by the doctest builder."""
+    site.build("doctest", tmp_path)
+    blocks = [block for block in read_blocks(site.doctrees) if block.kind is Kind.DOCTEST]
+    summary = (tmp_path / "output.txt").read_text(encoding="utf-8")
+    counted = re.search(r"^ +(\d+) tests?$", summary, re.M)
+    assert counted
+    assert int(counted[1]) >= len(blocks)
+
+
+@runs("README: python", "readme.py")
+def test_readme_shows_the_example() -> None:
+    """The README has the example that the other tests here run."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"```python\n{(EXAMPLES / 'readme.py').read_text(encoding='utf-8')}```" in readme
+
+
+@runs("make demo", "make test")
+def test_make_knows_its_targets() -> None:
+    """What is to be typed at the beginning are targets of the Makefile."""
+    _shell("make --dry-run demo test", ROOT)
+
+
+@runs("ulimit -n 65536")
+def test_limit_of_open_files(tmp_path: Path) -> None:
+    """The limit can be set where the system's own is higher."""
+    _shell(
+        '[ "$(ulimit -Hn)" != unlimited ] && [ "$(ulimit -Hn)" -lt 65536 ] || ulimit -n 65536',
+        tmp_path,
+    )
+
+
+@runs("pip install --upgrade 'Flask-SSE[gevent]'", "pip install 'Flask-SSE[memory]'")
+@pytest.mark.parametrize("extra", ["gevent", "memory"])
+def test_extras_can_be_installed(tmp_path: Path, extra: str) -> None:
+    """The extras that are named exist, and there are packages for all that they need."""
+    install = f"uv pip install --quiet --dry-run --upgrade --python {sys.executable}"
+    assert "does not have an extra" not in _shell(f"{install} '{ROOT}[{extra}]'", tmp_path)
+
+
+@runs("python -m venv sse", ". sse/bin/activate", _INSTALL, _QUICKSTART)
+@runs("quickstart/sse.py", "quickstart/templates/index.html")
+def test_quickstart(folder: Path) -> None:
+    """The quickstart works from its first command on, in an environment with nothing else."""
+    quickstart = folder / "quickstart"
+    install = _INSTALL.replace("Flask-SSE", str(ROOT))
+    _shell(f"python -m venv sse && . sse/bin/activate && {install}", quickstart)
+    port = free_port()
+    command = _QUICKSTART.replace(_LOCAL, f"{LOOPBACK}:{port}")
+    with _serving(f". sse/bin/activate && exec {command}", port, quickstart):
+        _greet(port)
+
+
+@runs(_DEPLOYED, "deployment/gunicorn.conf.py")
+def test_gunicorn_settings(folder: Path) -> None:
+    """The quickstart runs with the settings that are recommended."""
+    port = free_port()
+    settings = (folder / "deployment" / "gunicorn.conf.py").read_text(encoding="utf-8")
+    assert _LOCAL in settings
+    place = folder / "quickstart"
+    (place / "gunicorn.conf.py").write_text(settings.replace(_LOCAL, f"{LOOPBACK}:{port}"))
+    with _serving(f"exec {_DEPLOYED}", port, place):
+        _greet(port)
+
+
+@runs("deployment/app.service", "deployment/Containerfile")
+def test_how_else_gunicorn_is_started() -> None:
+    """A container and systemd run the same command."""
+    service = (EXAMPLES / "deployment" / "app.service").read_text(encoding="utf-8")
+    started = re.search(r"^ExecStart=\S+/(gunicorn .*)$", service, re.M)
+    assert started
+    assert started[1] == _DEPLOYED
+    container = (EXAMPLES / "deployment" / "Containerfile").read_text(encoding="utf-8")
+    command = re.search(r"^CMD (\[.*\])$", container, re.M)
+    assert command
+    assert shlex.join(json.loads(command[1])) == f"{_DEPLOYED} --bind 0.0.0.0:8000"
+    assert _INSTALL.replace("install", "install --no-cache-dir") in container
+
+
+@runs(_REDIS_CLI, "listener.py")
+def test_command_line_and_listener(folder: Path, shared_redis: RedisServer) -> None:
+    """A process that listens gets what the command line of Redis publishes."""
+    log = folder / "listener.log"
+    process = Process([sys.executable, "listener.py"], 0, log, {}, folder)
+    try:
+        shared_redis.wait_listeners(1)
+        published = _shell(
+            _REDIS_CLI.replace("redis-cli", f"redis-cli -p {shared_redis.port}"), folder
+        )
+        assert published == "1\n"
+        _wait_for(lambda: log.read_text(encoding="utf-8") == "Hello!\n")
+    finally:
+        process.stop()
+
+
+@runs("python cron_job.py 100", "cron_job.py")
+def test_cron_job(folder: Path, shared_redis: RedisServer) -> None:
+    """The script publishes to the application's Redis."""
+    with _listening(shared_redis, "dashboard") as payloads:
+        _shell("python cron_job.py 100", folder)
+        assert payloads() == [{"data": {"visitors": 100}, "type": "statistics"}]
+
+
+@runs("celery_tasks.py")
+def test_celery(folder: Path, shared_redis: RedisServer) -> None:
+    """A task in a real worker of Celery's publishes each of its steps."""
+    worker = "exec celery --app celery_tasks --quiet worker --pool solo --concurrency 1"
+    delay = "from celery_tasks import export; export.delay('alice', 2)"
+    process = Process(["bash", "-c", worker], 0, folder / "celery.log", _environment(), folder)
+    try:
+        with _listening(shared_redis, "user.alice") as payloads:
+            _shell(f'python -c "{delay}"', folder)
+            assert payloads(2) == [
+                {"data": {"page": page, "pages": 2}, "type": "progress"} for page in (1, 2)
+            ]
+    finally:
+        process.stop()
+
+
+@runs("pytest test_greeting.py", "test_greeting.py")
+def test_tests_of_the_testing_page(folder: Path) -> None:
+    """The tests that are recommended pass."""
+    assert "2 passed" in _shell("pytest test_greeting.py -p no:cacheprovider -W error", folder)
+
+
+@runs(_PREFIXED, "prefixed.py", "README: javascript")
+def test_script_of_the_readme(folder: Path) -> None:
+    """In a browser, the README's script gets what the README's application publishes."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    script = re.search(r"^```javascript\n(.*?)^```", readme, re.M | re.S)
+    assert script
+    port = free_port()
+    program = next(filter(None, map(shutil.which, NAMES)))
+    with _serving(f"{_PREFIXED} --port {port}", port, folder), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        page = browser.new_page()
+        page.goto(f"http://{LOOPBACK}:{port}/hello")
+        ready = "(source) => new Promise((done) => source.addEventListener('open', done))"
+        source = page.evaluate_handle(script[1].split(".addEventListener")[0])
+        page.evaluate(ready, source)
+        source.evaluate("(source) => source.close()")
+        page.evaluate(script[1])
+        with page.expect_console_message(lambda message: message.text == "Hello!"):
+            page.evaluate("""async () => {
+                for (let i = 0; i < 20; i++) {
+                    await fetch("/hello");
+                    await new Promise((done) => setTimeout(done, 100));
+                }
+            }""")
+        browser.close()
+
+
+@runs("typing: text")
+def test_message_of_the_type_checker(site: BuiltSite, tmp_path: Path) -> None:
+    """What the page on types quotes is what mypy says."""
+    (shown,) = (
+        block.text
+        for block in read_blocks(site.doctrees)
+        if (block.page, block.kind) == ("typing", Kind.OTHER)
+    )
+    (tmp_path / "mistake.py").write_text(_MISTAKE)
+    done = subprocess.run(
+        [_BIN / "mypy", "--cache-dir", ROOT / ".mypy_cache", "mistake.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert shown in done.stdout
+
+
+@runs("access_control.py")
+def test_access_control() -> None:
+    """Only an administrator may listen to the channel."""
+    _apart(_check_access_control)
+
+
+@runs("signed_channels.py")
+def test_signed_channels() -> None:
+    """A token opens the channel for which it was made, and no other."""
+    _apart(_check_signed_channels)
+
+
+@runs("several_apps.py")
+def test_several_apps() -> None:
+    """Two applications, and two streams of one of them, do not meet."""
+    _apart(_check_several_apps)
+
+
+@runs("typed_app.py")
+def test_typed_app() -> None:
+    """What was reported is read back."""
+    _apart(_check_typed_app)
+
+
+def _check_access_control() -> None:
+    import access_control
+
+    client = access_control.create_app("memory://").test_client()
+    assert client.get("/stream?channel=analytics").status_code == 403
+    assert client.get("/stream").status_code == 200
+    with client.session_transaction() as session:
+        session["role"] = "admin"
+    assert client.get("/stream?channel=analytics").status_code == 200
+
+
+def _check_signed_channels() -> None:
+    import signed_channels
+
+    app = signed_channels.create_app("memory://")
+    client = app.test_client()
+    with client.session_transaction() as session:
+        session["user"] = "alice"
+    url = client.get("/my-stream").get_json()["url"]
+    assert client.get("/stream").status_code == 403
+    assert client.get("/stream?channel=user.alice").status_code == 403
+    assert client.get(url.replace("alice", "bob", 1)).status_code == 403
+    assert client.get(url + "x").status_code == 403
+    response = client.get(url)
+    assert response.status_code == 200
+    pieces = response.iter_encoded()
+    next(pieces)
+    with app.app_context():
+        sse.publish("for alice", channel="user.alice")
+    assert next(pieces) == b"data:for alice\n\n"
+    response.close()
+
+
+def _check_several_apps() -> None:
+    import several_apps
+
+    shop = several_apps.create_shop("memory://", fakeredis.FakeStrictRedis())
+    blog = several_apps.create_blog("memory://")
+    streams = {
+        path: app.test_client().get(path)
+        for app, path in ((shop, "/stream"), (shop, "/audit"), (blog, "/news"))
+    }
+    pieces = {path: response.iter_encoded() for path, response in streams.items()}
+    for each in pieces.values():
+        next(each)
+    with blog.app_context():
+        sse.publish("news")
+    with shop.app_context():
+        several_apps.audit.publish("audited")
+        sse.publish("sold")
+    assert {path: next(each) for path, each in pieces.items()} == {
+        "/stream": b"data:sold\n\n",
+        "/audit": b"data:audited\n\n",
+        "/news": b"data:news\n\n",
+    }
+    for response in streams.values():
+        response.close()
+
+
+def _check_typed_app() -> None:
+    import typed_app
+
+    assert typed_app.page(Message({"page": 1, "pages": 2})) == 1
+    app = Flask("typed")
+    app.config["REDIS_URL"] = "memory://"
+    read: list[int] = []
+
+    def listen() -> None:
+        with app.app_context():
+            read.append(next(iter(typed_app.pages())))
+
+    thread = Thread(target=listen)
+    thread.start()
+    with app.app_context():
+        _wait_for(lambda: typed_app.report({"page": 3, "pages": 4}) == 1)
+    thread.join(10)
+    assert read == [3]
+
+
+def _apart(check: Callable[[], None]) -> None:
+    """Run a check in a process of its own, since the ready-made instance is shared by all."""
+    with ProcessPoolExecutor(
+        1,
+        mp_context=get_context("spawn"),
+        initializer=_find_examples,
+    ) as pool:
+        pool.submit(check).result(60)
+
+
+def _find_examples() -> None:
+    sys.path.insert(0, str(EXAMPLES))
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": ""}
+
+
+def _shell(command: str, folder: Path) -> str:
+    done = subprocess.run(
+        ["bash", "-euc", command],
+        cwd=folder,
+        env={**os.environ, **_environment()},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextmanager
+def _serving(command: str, port: int, folder: Path) -> Generator[Process]:
+    log = folder / "server.log"
+    with running(["bash", "-c", command], port, log, env=_environment(), cwd=folder) as process:
+        yield process
+
+
+@contextmanager
+def _listening(server: RedisServer, channel: str) -> Generator[Callable[..., list[object]]]:
+    """Subscribe; yield a function that waits for a number of events and returns them."""
+    # redis-py leaves some types out.
+    options: dict[str, Any] = {"ignore_subscribe_messages": True}
+    with server.admin.pubsub(**options) as pubsub:  # pyright: ignore[reportUnknownMemberType]
+        pubsub.subscribe(channel)
+        server.wait_listeners(1, channel)
+        receive = cast("Callable[..., dict[str, Any] | None]", pubsub.get_message)
+        received: list[object] = []
+
+        def payloads(number: int = 1) -> list[object]:
+            def enough() -> bool:
+                message = receive(timeout=0.1)
+                if message is not None:
+                    received.append(json.loads(message["data"]))
+                return len(received) >= number
+
+            _wait_for(enough)
+            return received
+
+        yield payloads
+
+
+def _greet(port: int) -> None:
+    """Open the stream of the quickstart, have it greet, and see the greeting."""
+    with StreamClient(port) as client:
+        client.open()
+        with urlopen(f"http://{LOOPBACK}:{port}/hello", timeout=10) as answer:
+            assert answer.read() == b"Message sent!"
+        [event] = client.wait_events(1)
+        assert (event.type, event.data) == ("greeting", '{"message": "Hello!"}')
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    wait_until(condition, "the example does its work", 40)
