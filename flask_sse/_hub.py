@@ -91,21 +91,22 @@ class _Channel:
     __slots__ = ("subscribers", "waiting")
 
     def __init__(self) -> None:
-        self.subscribers: set[Subscriber] = set()
-        self.waiting: list[Subscriber] = []
+        # A dictionary keeps the order in which they came, and so did their sockets: at
+        # 10,000 clients that order is kinder to the processor's caches than a set's.
+        self.subscribers: dict[Subscriber, None] = {}
+        self.waiting: dict[Subscriber, None] = {}
 
     def confirm(self) -> None:
         """Let in who has waited for the subscription's confirmation."""
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting = self.waiting, {}
         for subscriber in waiting:
             subscriber.confirm()
         self.subscribers.update(waiting)
 
     def discard(self, subscriber: Subscriber) -> None:
         """Forget a subscriber, if it is known."""
-        self.subscribers.discard(subscriber)
-        if subscriber in self.waiting:
-            self.waiting.remove(subscriber)
+        self.subscribers.pop(subscriber, None)
+        self.waiting.pop(subscriber, None)
 
     def end(self) -> None:
         """End every stream."""
@@ -193,7 +194,7 @@ class _Owner:
             subscriber.end()
             return
         channel = self._channels.setdefault(name, _Channel())
-        channel.waiting.append(subscriber)
+        channel.waiting[subscriber] = None
         if self._connection is not None and self._connection.is_confirmed(name):
             channel.confirm()
 
