@@ -99,6 +99,7 @@ class ServerSentEventsBlueprint(Blueprint):
         """
         channel = _encode_channel(request.args.get("channel") or "sse")
         connection = _server.client_socket(request.environ)
+        _server.drop_unneeded(request.environ)
         body = EventStream(self._hub(), channel, _state().streams, connection)
         return current_app.response_class(
             # Of a file, a server's wrapper uses `read` and `close`; the type names them all.

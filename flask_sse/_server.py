@@ -10,7 +10,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from types import FrameType, ModuleType
 from typing import Any, Final
 
@@ -39,6 +39,15 @@ def client_socket(environ: Mapping[str, Any]) -> socket.socket | None:
         if isinstance(client, socket.socket) and environ.get("HTTP_VERSION") != "2":
             return client
     return None
+
+
+def drop_unneeded(environ: MutableMapping[str, Any]) -> None:
+    """Take out of *environ* what a stream would hold for all of its time, for nothing.
+
+    An application may do so (PEP 3333, "environ Variables"). gunicorn's function for
+    early hints takes half a KiB, and no hint can come after the response.
+    """
+    environ.pop("wsgi.early_hints", None)
 
 
 def prepare(client: socket.socket) -> None:
