@@ -40,7 +40,6 @@ NAMES: Final[dict[str, tuple[Name, ...]]] = {
     ),
     "flask": (
         Name("py:attribute", "flask.Flask.config", "api/#$"),
-        Name("py:attribute", "flask.Flask.json", "api/#$"),
         Name("py:class", "flask.Blueprint", "api/#$"),
         Name("py:class", "flask.blueprints.Blueprint", "api/#flask.Blueprint"),
         Name("py:class", "flask.json.provider.JSONProvider", "api/#$"),
