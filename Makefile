@@ -8,12 +8,14 @@ ADDRESS ?= 127.0.0.1:8000
 VERSIONS := 3.11 3.12 3.13 3.14
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types check docs inventories lowest test-lowest system constraints clean
+.PHONY: help demo test lint types check docs inventories bench bench-smoke test-lowest system constraints clean
 
 help:
 	@echo "make demo         serve the quickstart's page, without a Redis"
 	@echo "make test         check everything: format, lint, types, tests, coverage"
 	@echo "make test-lowest  run the tests with the lowest versions that are declared"
+	@echo "make bench        measure Flask-SSE beside its peers, for about 20 minutes"
+	@echo "make bench-smoke  the same in one minute, to see that it works"
 	@echo "make docs         build the documentation into docs/_build/html"
 	@echo "make constraints  look for newer versions of what the tests run with"
 
@@ -51,7 +53,7 @@ types: $(VENV)/dev.stamp
 
 check: system $(VENV)/dev.stamp
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses 4 --dist loadscope
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -61,7 +63,16 @@ test-lowest: system $(VENV)/dev.stamp
 	$(BIN)/uv pip freeze --python $(VENV)-lowest --exclude-editable > $(VENV)-lowest/versions.txt
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --constraint $(VENV)-lowest/versions.txt --group test
 	@grep -iE '^(flask|redis|gevent|gunicorn|fakeredis)==' $(VENV)-lowest/versions.txt
-	$(VENV)-lowest/bin/python -m pytest tests flask_sse --ignore tests/docs --ignore tests/static
+	$(VENV)-lowest/bin/python -m pytest --numprocesses 4 --dist loadscope tests flask_sse \
+		--ignore tests/docs --ignore tests/static
+
+bench: $(VENV)/dev.stamp
+	@scripts/system-packages benchmark
+	$(BIN)/python -m tests.benchmarks
+
+bench-smoke: $(VENV)/dev.stamp
+	@scripts/system-packages benchmark
+	$(BIN)/python -m tests.benchmarks --smoke
 
 constraints: $(VENV)/dev.stamp
 	$(BIN)/uv pip compile --quiet --universal --upgrade --no-emit-index-url --no-annotate --no-header \

@@ -1,0 +1,43 @@
+"""The machine that a run takes place on: its limits raised, its description for the report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from pathlib import Path
+from typing import Final
+
+_SPARE: Final = 500
+"""Descriptors beside one for each client."""
+
+
+def raise_limits(clients: int) -> None:
+    """Allow as many open files as the system lets us, which the processes we start inherit.
+
+    :raises OSError: where that is too few for the clients.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < clients + _SPARE:
+        raise OSError(
+            f"{clients} clients need {clients + _SPARE} open files, {hard} allowed (ulimit -Hn)"
+        )
+
+
+def description() -> list[str]:
+    """Describe processor, memory and kernel."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return [
+        f"{_processor()}, {cores} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+    ]
+
+
+def _processor() -> str:
+    """Return the processor's name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,133 @@
+"""What a run is to do, as the command line says it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .scenarios import Traffic
+from .systems import SYSTEMS
+
+_ROOT: Final = Path(__file__).parents[2]
+_SMOKE: Final = {
+    "clients": 100,
+    "seconds": 1.5,
+    "bursts": 2,
+    "rounds": 1,
+    "scale": (100, 300),
+    "scale_systems": ("flask-sse-2",),
+    "channels": (50, 200),
+    "output": None,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All options of a run."""
+
+    clients: int
+    rate: float
+    seconds: float
+    burst: int
+    bursts: int
+    rounds: int
+    systems: tuple[str, ...]
+    scale: tuple[int, ...]
+    scale_systems: tuple[str, ...]
+    channels: tuple[int, ...]
+    channel_systems: tuple[str, ...]
+    channel_rate: float
+    work: Path
+    output: Path | None
+
+    @property
+    def traffic(self) -> Traffic:
+        """What is published in the comparison."""
+        return Traffic(self.rate, self.seconds, self.burst, self.bursts)
+
+    @property
+    def needed(self) -> set[str]:
+        """The systems that any part has to do with."""
+        scaled = self.scale_systems if self.scale else ()
+        return {*self.systems, *scaled, *(self.channel_systems if self.channels else ())}
+
+    @property
+    def most_clients(self) -> int:
+        """The most streams that are open at the same time."""
+        return max(self.clients, *self.scale, *self.channels, 1)
+
+
+def read_plan(arguments: Sequence[str] | None = None) -> Plan:
+    """Read the command line. ``--smoke`` changes the defaults only."""
+    smoke = argparse.ArgumentParser(add_help=False)
+    smoke.add_argument(
+        "--smoke", action="store_true", help="few clients, few seconds, one round, nothing written"
+    )
+    known, _ = smoke.parse_known_args(arguments)
+    parser = _parser(smoke)
+    if known.smoke:
+        parser.set_defaults(**_SMOKE)
+    options = vars(parser.parse_args(arguments))
+    del options["smoke"]
+    lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
+    return Plan(**{**options, **lists})
+
+
+def _parser(smoke: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Describe the options."""
+    names = tuple(system.name for system in SYSTEMS)
+    parser = argparse.ArgumentParser(
+        "python -m tests.benchmarks",
+        description="Flask-SSE beside its peers: costs, rates, delays.",
+        parents=[smoke],
+    )
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    add = parser.add_argument
+    add("--clients", type=int, default=1000, help="streams, all of one channel, in the comparison")
+    add("--rate", type=float, default=10.0, help="events a second at the steady rate")
+    add("--seconds", type=float, default=10.0, help="how long the steady rate is kept")
+    add("--burst", type=int, default=50, help="events in a burst")
+    add("--bursts", type=int, default=5, help="bursts in a round")
+    add("--rounds", type=int, default=5, help="rounds, the systems taking turns in each")
+    add("--systems", nargs="*", choices=names, default=names, help="what to compare")
+    add(
+        "--scale",
+        nargs="*",
+        type=int,
+        default=(1000, 10000),
+        help="clients in the scaling part; none: no such part",
+    )
+    add(
+        "--scale-systems",
+        nargs="*",
+        choices=names,
+        default=("flask-sse-2", "nchan", "floor"),
+        help="what to scale",
+    )
+    add(
+        "--channels",
+        nargs="*",
+        type=int,
+        default=(100, 1000, 10000),
+        help="channels with a client each; none: no such part",
+    )
+    add(
+        "--channel-systems",
+        nargs="*",
+        choices=names[:2],
+        default=names[:1],
+        help="what to try many channels with",
+    )
+    add("--channel-rate", type=float, default=1000.0, help="events a second over all the channels")
+    add("--work", type=Path, default=_ROOT / ".bench", help="folder for environments and logs")
+    add(
+        "--output",
+        type=Path,
+        default=_ROOT / "docs" / "performance-table.rst",
+        help="the table for the documentation",
+    )
+    add("--no-output", dest="output", action="store_const", const=None, help="write no table")
+    return parser
