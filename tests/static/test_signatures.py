@@ -70,6 +70,14 @@ def test_public_members(documented: type) -> None:
     assert {name for name in vars(documented) if not name.startswith("_")} == MEMBERS[documented]
 
 
+@pytest.mark.parametrize("documented", MEMBERS, ids=lambda documented: documented.__name__)
+def test_docstrings(documented: type) -> None:
+    """Every documented name has a docstring of its own, from which the site is made."""
+    members = [vars(documented)[name] for name in MEMBERS[documented]]
+    assert [member for member in (documented, *members) if not member.__doc__] == []
+    assert documented.__doc__ not in {base.__doc__ for base in documented.__bases__}
+
+
 @pytest.mark.parametrize("documented", [*MEMBERS, sse], ids=repr)
 def test_where_it_says_it_lives(documented: object) -> None:
     """Public objects name the package, not a module that may move."""
