@@ -4,16 +4,15 @@ from collections.abc import Generator
 from typing import IO, Any, Final, cast
 
 from flask import Blueprint, Response, current_app, has_request_context, request
-from redis import ConnectionError as RedisConnectionError
 from redis import StrictRedis
 from werkzeug.wsgi import wrap_file
 
-from flask_sse import _server
-from flask_sse._delivery import CONFIRM_WITHIN, EventStream
+from flask_sse import _gunicorn, _sockets
+from flask_sse._delivery import EventStream
 from flask_sse._hub import Hub
-from flask_sse._message import Message, from_payload, to_payload
+from flask_sse._message import Message, to_payload
+from flask_sse._messages import listen
 from flask_sse._state import State
-from flask_sse._subscriber import Subscriber
 
 _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
@@ -87,7 +86,8 @@ class ServerSentEventsBlueprint(Blueprint):
             ``SSE_MAX_PENDING`` bytes waited to be fetched.
         """
         name = _encode_channel(channel)
-        return _listen(self._hub(), name, _state())
+        state = _state()
+        return listen(self._hub(), name, state.settings.max_pending, state.provider)
 
     def stream(self) -> Response:
         """Stream server-sent events: a view function.
@@ -98,8 +98,8 @@ class ServerSentEventsBlueprint(Blueprint):
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
         """
         channel = _encode_channel(request.args.get("channel") or "sse")
-        connection = _server.client_socket(request.environ)
-        _server.drop_unneeded(request.environ)
+        connection = _sockets.of_client(request.environ)
+        _gunicorn.drop_unneeded(request.environ)
         body = EventStream(self._hub(), channel, _state().streams, connection)
         return current_app.response_class(
             # Of a file, a server's wrapper uses `read` and `close`; the type names them all.
@@ -110,31 +110,10 @@ class ServerSentEventsBlueprint(Blueprint):
         )
 
     def _hub(self) -> Hub:
-        # Blueprints that do not bring a Redis of their own share the application's hub.
-        own = type(self).redis is not ServerSentEventsBlueprint.redis
-        return _state().hub(self if own else None, lambda: self.redis)
+        return _state().hub(self.redis)
 
 
 ServerSentEventsBlueprint.__module__ = "flask_sse"
-
-
-def _listen(hub: Hub, channel: bytes, state: State) -> Generator[Message, None, None]:
-    subscriber = Subscriber(state.settings.max_pending)
-    hub.join(channel, subscriber)
-    try:
-        if not subscriber.wait_confirmed(CONFIRM_WITHIN):
-            raise RedisConnectionError(f"no subscription to be had within {CONFIRM_WITHIN} s")
-        while (batches := subscriber.take(timeout=None)) is not None:
-            for batch in batches:
-                for payload in batch.payloads:
-                    yield from_payload(payload, state.provider)
-        if subscriber.overflowed:
-            raise BufferError(
-                "messages() was read too slowly: more than SSE_MAX_PENDING bytes waited; "
-                "raise that setting or hand the messages on to another thread"
-            )
-    finally:
-        hub.leave(channel, subscriber)
 
 
 def _state() -> State:

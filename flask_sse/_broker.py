@@ -3,13 +3,14 @@
 Making a client connects to nothing. The clients are safe to share between threads.
 """
 
-from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from flask_sse._settings import URL_KEYS, Settings
 
@@ -17,6 +18,8 @@ _NO_URL: Final = "Must set a redis connection URL in app config."
 _CONNECTIONS: Final = 50
 _TIMEOUT: Final = 5.0
 _SENTINEL_PORT: Final = 26379
+_SENTINEL_SCHEME: Final = "redis+sentinel://"
+_SENTINEL_OPTION: Final = "sentinel_"
 
 
 def make_client(settings: Settings) -> redis.StrictRedis:
@@ -34,56 +37,55 @@ def make_client(settings: Settings) -> redis.StrictRedis:
     if settings.in_memory:
         return _in_memory()
     try:
-        return _sentinel(url) if url.startswith("redis+sentinel://") else _server(url)
-    except ValueError as error:
+        pool = _sentinel_pool(url) if url.startswith(_SENTINEL_SCHEME) else _pool(url)
+        # It connects to nothing yet, but an option that redis-py does not know is told.
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError):
         # The reason may show a part of the password, and so may the traceback.
         raise ValueError(
             f"{' or '.join(URL_KEYS)} is no URL that redis-py can read; is every special "
-            f"character of the password percent-encoded, and each option known?"
-        ) from (error if "@" not in url else None)
-
-
-def _server(url: str) -> redis.StrictRedis:
-    # The pool that waits for a free connection: with redis-py's other one, more
-    # publishing greenlets than connections would lose events.
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=_CONNECTIONS,
-        timeout=_TIMEOUT,
-        socket_timeout=_TIMEOUT,
-        socket_connect_timeout=_TIMEOUT,
-        retry=_no_retry(),
-    )
+            f"character of the password percent-encoded, and each option known to redis-py?"
+        ) from None
     return redis.StrictRedis(connection_pool=pool)
 
 
-def _sentinel(url: str) -> redis.StrictRedis:
+class _SentinelPool(SentinelConnectionPool, redis.BlockingConnectionPool):
+    """A pool that asks sentinels for the master, and waits for a free connection."""
+
+
+def _pool(url: str) -> redis.ConnectionPool:
+    # The pool that waits for a free connection: with redis-py's other one, more
+    # publishing greenlets than connections would lose events.
+    pool: redis.ConnectionPool = redis.BlockingConnectionPool.from_url(url, **_defaults())
+    return pool
+
+
+def _sentinel_pool(url: str) -> redis.ConnectionPool:
     """Understand ``redis+sentinel://user:password@host:port,host:port/service/db``."""
     parts = urlsplit(url)
-    login, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = login.partition(":")
+    login, at, hosts = parts.netloc.rpartition("@")
     service, _, db = parts.path.strip("/").partition("/")
     if not service:
         raise ValueError("the URL names no service")
-    options = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-    sentinel = Sentinel(
+    query = parse_qsl(parts.query)
+    own = [(key, value) for key, value in query if not key.startswith(_SENTINEL_OPTION)]
+    # All but the hosts is as in any other URL, and so redis-py reads it.
+    options = parse_url(f"redis://{login}{at}master/{db}?{urlencode(own)}")
+    del options["host"]
+    options["db"] = int(db or 0)
+    sentinels = Sentinel(
         [_address(host) for host in hosts.split(",")],
         sentinel_kwargs={
             "socket_timeout": _TIMEOUT,
-            "username": options.get("sentinel_username"),
-            "password": options.get("sentinel_password"),
+            **{
+                key.removeprefix(_SENTINEL_OPTION): value
+                for key, value in query
+                if key.startswith(_SENTINEL_OPTION)
+            },
         },
-        socket_timeout=_TIMEOUT,
-        retry=_no_retry(),
     )
-    client: redis.StrictRedis = sentinel.master_for(
-        service,
-        redis_class=redis.StrictRedis,
-        db=int(db or 0),
-        username=unquote(user) or None,
-        password=unquote(password) or None,
-    )
-    return client
+    # redis-py has no types for what makes this pool.
+    return _SentinelPool(service, sentinels, **{**_defaults(), **options})  # type: ignore[no-untyped-call]
 
 
 def _address(host: str) -> tuple[str, int]:
@@ -91,6 +93,19 @@ def _address(host: str) -> tuple[str, int]:
     if not parts.hostname:
         raise ValueError("the URL names no sentinel")
     return parts.hostname, parts.port or _SENTINEL_PORT
+
+
+def _defaults() -> dict[str, Any]:
+    return {
+        "max_connections": _CONNECTIONS,
+        "timeout": _TIMEOUT,
+        "socket_timeout": _TIMEOUT,
+        "socket_connect_timeout": _TIMEOUT,
+        # A command that has been sent may have been carried out: by default redis-py
+        # delivered one publish twice when Redis was silent for longer than the time-out.
+        # A connection of the pool that has died is noticed before anything is sent.
+        "retry": Retry(NoBackoff(), 0),
+    }
 
 
 def _in_memory() -> redis.StrictRedis:
@@ -101,10 +116,3 @@ def _in_memory() -> redis.StrictRedis:
             "memory:// needs the package fakeredis: pip install 'Flask-SSE[memory]'"
         ) from error
     return fakeredis.FakeStrictRedis(server=fakeredis.FakeServer())
-
-
-def _no_retry() -> Retry:
-    # A command that has been sent may have been carried out: by default redis-py delivered
-    # one publish twice when Redis was silent for longer than the time-out. A connection
-    # of the pool that has died is noticed before anything is sent.
-    return Retry(NoBackoff(), 0)

@@ -1,8 +1,9 @@
 """Looks after the open streams of a process in between events.
 
-`admit`, `keep_alive` and `dismiss` may be called from any thread and do not block. The
-rest is done by one thread (a greenlet where gevent has patched), which there is as long
-as there are streams.
+`admit` and `dismiss` may be called from any thread and do not block. The rest is done by
+one thread (a greenlet where gevent has patched), which there is as long as there are
+streams. `keep_alive` is for streams that gevent's greenlets serve, which take turns
+with that one.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import time
 from collections import defaultdict
 from typing import Final, Protocol
 
-from flask_sse import _server
+from flask_sse import _gunicorn, _sockets
 
 _TICK: Final = 0.5
 _GRACE: Final = 1.0
@@ -58,12 +59,10 @@ class Caretaker:
         descriptor = stream.connection.fileno()
         with self._lock:
             if not self._running:
-                self._running = True
-                self._epoll = _server.new_epoll()
-                threading.Thread(target=self._run, name="flask-sse-care", daemon=True).start()
-            self._streams[descriptor] = stream
+                self._start()
             if self._epoll is not None:
                 self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
+            self._streams[descriptor] = stream
 
     def keep_alive(self, stream: Stream) -> None:
         """Have a stream send its comments from now on."""
@@ -81,12 +80,25 @@ class Caretaker:
                 with contextlib.suppress(OSError):
                     self._epoll.unregister(descriptor)
 
-    def _run(self) -> None:
-        epoll = self._epoll
+    def _start(self) -> None:
+        epoll = _sockets.new_epoll()
+        selector = selectors.DefaultSelector()
+        if epoll is not None:
+            selector.register(epoll, selectors.EVENT_READ)
+        thread = threading.Thread(
+            target=self._run, args=[epoll, selector], name="flask-sse-care", daemon=True
+        )
+        # Told first, as the thread may be done before `start` returns; and taken back.
+        self._epoll, self._running = epoll, True
+        try:
+            thread.start()
+        except RuntimeError:
+            self._epoll, self._running = None, False
+            raise
+
+    def _run(self, epoll: "select.epoll | None", selector: selectors.BaseSelector) -> None:
         # The selector is closed first: it must not know of a descriptor that is closed.
-        with epoll or contextlib.nullcontext(), selectors.DefaultSelector() as selector:
-            if epoll is not None:
-                selector.register(epoll, selectors.EVENT_READ)
+        with epoll or contextlib.nullcontext(), selector:
             self._look_after(selector)
 
     def _look_after(self, selector: selectors.BaseSelector) -> None:
@@ -96,8 +108,9 @@ class Caretaker:
             now = time.monotonic()
             self._end_gone()
             self._send_comments(now)
-            if stopped_at is None and _server.is_stopping():
+            if stopped_at is None and _gunicorn.is_stopping():
                 stopped_at = now
+                self._end_all()
             if stopped_at is not None and now - stopped_at > _GRACE:
                 self._hang_up()
 
@@ -137,8 +150,13 @@ class Caretaker:
     def _slot(self, due: float) -> int:
         return int(due / self._tick)
 
+    def _end_all(self) -> None:
+        with self._lock:
+            for stream in self._streams.values():
+                stream.end()
+
     def _hang_up(self) -> None:
         """Let go who would hold up the server's stop by not reading."""
         with self._lock:
             for stream in self._streams.values():
-                _server.hang_up(stream.connection)
+                _sockets.hang_up(stream.connection)

@@ -1,7 +1,7 @@
 """A subscriber whose client's socket is known.
 
-As `_subscriber` says: `offer`, `end` and `send_comment` never block, and `write_waiting`
-is for the greenlet that serves the client.
+`offer`, `end` and `send_comment` never block; `write_waiting` is for the greenlet that
+serves the client.
 """
 
 import random
@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from flask_sse import _server
+from flask_sse import _sockets
 from flask_sse._message import COMMENT
 from flask_sse._subscriber import Batch, Subscriber
 
@@ -78,10 +78,9 @@ class Client(Subscriber):
         """Write all that comes to the socket, until the end.
 
         :param chunked: Whether the response is sent in chunks.
-        :raises OSError: if the client has gone.
         """
         self._chunked = chunked
-        send = _server.non_blocking_send(self.connection)
+        send = _sockets.non_blocking_send(self.connection)
         try:
             while True:
                 self._send = None if self.is_waiting() else send
@@ -90,6 +89,9 @@ class Client(Subscriber):
                     return
                 frames = [batch.chunk if chunked else batch.frames for batch in batches]
                 self.connection.sendall(b"".join(frames))
+        except OSError:
+            # The client has gone. Of the errors that say so, gunicorn would log some.
+            return
         finally:
             self._chunked = self._send = None
 
@@ -114,4 +116,4 @@ class Client(Subscriber):
 
     def _cut_off(self) -> None:
         super()._cut_off()
-        _server.hang_up(self.connection)
+        _sockets.hang_up(self.connection)

@@ -10,18 +10,15 @@ import socket
 import threading
 from typing import Final
 
-from flask_sse import _server
+from flask_sse import _gunicorn, _sockets
 from flask_sse._caretaker import Caretaker
 from flask_sse._client import Client
-from flask_sse._hub import Hub
+from flask_sse._hub import CONFIRM_WITHIN, Hub
 from flask_sse._message import COMMENT
 from flask_sse._settings import Settings
 from flask_sse._subscriber import Subscriber
 
 _log: Final = logging.getLogger("flask_sse")
-
-CONFIRM_WITHIN: Final = 4.0
-"""Seconds for which a client waits for Redis before it is sent away."""
 
 _RETRY: Final = 3_000
 
@@ -65,6 +62,7 @@ class EventStream:
         "_chunked",
         "_connection",
         "_ended",
+        "_entered",
         "_hub",
         "_streams",
         "_subscriber",
@@ -79,6 +77,7 @@ class EventStream:
         self._connection = connection
         self._subscriber: Subscriber | None = None
         self._chunked: bool | None = None
+        self._entered = False
         self._ended = False
 
     def fileno(self) -> int:
@@ -87,7 +86,7 @@ class EventStream:
         :raises io.UnsupportedOperation: always, whereupon the server reads.
         """
         if self._connection is not None and self._streams.settings.direct:
-            self._chunked = _server.direct_framing(self, self._connection)
+            self._chunked = _gunicorn.direct_framing(self, self._connection)
         raise io.UnsupportedOperation("an event stream has no descriptor")
 
     def read(self, size: int = -1) -> bytes:
@@ -100,7 +99,7 @@ class EventStream:
             return b""
         subscriber = self._subscriber
         if subscriber is None:
-            return self._open()
+            return self._open_or_close()
         if self._chunked is not None and isinstance(subscriber, Client):
             # The server has sent the headers by now, with what it read first.
             self._streams.caretaker.keep_alive(subscriber)
@@ -117,17 +116,30 @@ class EventStream:
         """Unsubscribe. The server calls this however the response has ended."""
         self._ended = True
         subscriber, self._subscriber = self._subscriber, None
-        if subscriber is None:
-            return
-        self._hub.leave(self._channel, subscriber)
-        if isinstance(subscriber, Client):
-            self._streams.caretaker.dismiss(subscriber)
-            if _server.is_stopping():
-                _server.stop_reading(subscriber.connection)
-        self._streams.exit()
+        try:
+            if subscriber is not None:
+                subscriber.end()
+                self._hub.leave(self._channel, subscriber)
+        finally:
+            if isinstance(subscriber, Client):
+                self._streams.caretaker.dismiss(subscriber)
+                if _gunicorn.is_stopping():
+                    _sockets.stop_reading(subscriber.connection)
+            if self._entered:
+                self._entered = False
+                self._streams.exit()
+
+    def _open_or_close(self) -> bytes:
+        try:
+            return self._open()
+        except BaseException:
+            # Of descriptors or threads there may be none left; of places there must be.
+            self.close()
+            raise
 
     def _open(self) -> bytes:
-        if not self._streams.enter():
+        self._entered = self._streams.enter()
+        if not self._entered:
             return self._send_away()
         self._subscriber = subscriber = self._new_subscriber()
         self._hub.join(self._channel, subscriber)
@@ -141,7 +153,7 @@ class EventStream:
         settings = self._streams.settings
         if self._connection is None:
             return Subscriber(settings.max_pending)
-        _server.prepare(self._connection)
+        _sockets.prepare(self._connection)
         client = Client(settings.max_pending, self._connection, settings.keepalive)
         self._streams.caretaker.admit(client)
         return client

@@ -12,9 +12,9 @@ import contextlib
 import selectors
 import socket
 import time
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final, NamedTuple, Self
+from collections import Counter, deque
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -26,6 +26,7 @@ LOST: Final = (redis.RedisError, OSError)
 _CONNECT_TIMEOUT: Final = 5.0
 _READ_TIMEOUT: Final = 5.0
 _POLL_INTERVAL: Final = 0.02
+_COST_OF_AN_EVENT: Final = 64
 
 
 class Published(NamedTuple):
@@ -41,6 +42,16 @@ class Subscribed(NamedTuple):
     channel: bytes
 
 
+class Refused(NamedTuple):
+    """Redis does not let us subscribe to a channel."""
+
+    channel: bytes
+    error: redis.ResponseError
+
+
+Arrival = Published | Subscribed | Refused
+
+
 class Waker:
     """Ends the wait of the connection's owner, from any thread."""
 
@@ -48,6 +59,8 @@ class Waker:
         self._receiver, self._sender = socket.socketpair()
         self._receiver.setblocking(False)
         self._sender.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._receiver, selectors.EVENT_READ)
         self.is_set = False
 
     def fileno(self) -> int:
@@ -68,13 +81,13 @@ class Waker:
 
     def wait(self, timeout: float) -> None:
         """Wait *timeout* seconds at most for `set`."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self, selectors.EVENT_READ)
-            if selector.select(timeout):
-                self.clear()
+        if self._selector.select(timeout):
+            self.clear()
 
     def close(self) -> None:
         """Give the descriptors back."""
+        # In this order: a selector must not know of a descriptor that is closed.
+        self._selector.close()
         self._receiver.close()
         self._sender.close()
 
@@ -101,11 +114,14 @@ class PubSubConnection:
         self._waker = waker
         self._ping_after = ping_after
         self._answer_within = answer_within
+        # The channels of the commands that wait for their answer; answers keep the order.
+        self._asked: deque[bytes | None] = deque()
         self._unconfirmed: Counter[bytes] = Counter()
         self.channels: set[bytes] = set()
         self._connection = _connect(client)
         self._heard = time.monotonic()
         self._answer_due: float | None = None
+        self._has_more = False
         # redis-py has no public name for the socket, from 5.0 to 8.1. What is no
         # socket, as fakeredis's, can't be selected and is polled.
         sock = getattr(self._connection, "_sock", None)
@@ -123,7 +139,6 @@ class PubSubConnection:
 
     def close(self) -> None:
         """Disconnect; Redis forgets every subscription."""
-        # In this order: a selector must not know of a descriptor that is closed.
         if self._selector is not None:
             self._selector.close()
         self._connection.disconnect()
@@ -133,7 +148,7 @@ class PubSubConnection:
         return channel in self.channels and channel not in self._unconfirmed
 
     def subscribe(self, channels: Collection[bytes]) -> None:
-        """Send SUBSCRIBE; `read` tells when Redis has confirmed it."""
+        """Send SUBSCRIBE; `read` tells when Redis has confirmed it, or refuses."""
         self.channels.update(channels)
         self._unconfirmed.update(channels)
         self._send("SUBSCRIBE", channels)
@@ -145,30 +160,33 @@ class PubSubConnection:
 
     def wait(self, timeout: float) -> None:
         """Wait *timeout* seconds at most for Redis or the waker."""
-        if self._selector is None:
+        if self._has_more:
+            # It may be in redis-py's buffer, of which no selector knows.
+            time.sleep(0)
+        elif self._selector is None:
             self._poll(timeout)
-            return
-        for key, _ in self._selector.select(timeout):
-            if key.fileobj is self._waker:
-                self._waker.clear()
+        else:
+            for key, _ in self._selector.select(timeout):
+                if key.fileobj is self._waker:
+                    self._waker.clear()
 
-    def read(self, limit: int) -> Iterator[Published | Subscribed]:
+    def read(self, limit: int) -> Iterator[Arrival]:
         """Yield what Redis has sent, without waiting for more.
 
-        :param limit: Bytes of payload after which the rest is left for the next time.
+        :param limit: Bytes after which the rest is left for the next time.
         """
         size = 0
-        while size < limit and self._connection.can_read(timeout=0):
-            kind, channel, payload = self._answer()
-            if kind == b"message":
-                size += len(payload)
-                yield Published(channel, payload)
-            elif kind == b"subscribe":
-                # Of several that are under way, the last one is the one in force.
-                self._unconfirmed[channel] -= 1
-                if not self._unconfirmed[channel]:
-                    del self._unconfirmed[channel]
-                    yield Subscribed(channel)
+        self._has_more = True
+        while size < limit:
+            if not self._connection.can_read(timeout=0):
+                self._has_more = False
+                return
+            arrival = self._next()
+            if isinstance(arrival, Published):
+                # An empty event has its cost too.
+                size += len(arrival.payload) + len(arrival.channel) + _COST_OF_AN_EVENT
+            if arrival is not None:
+                yield arrival
 
     def check(self) -> None:
         """Make sure that Redis is still there; to be called from time to time.
@@ -180,19 +198,49 @@ class PubSubConnection:
             if now > self._answer_due:
                 raise redis.TimeoutError(f"no answer within {self._answer_within} s")
         elif now - self._heard > self._ping_after:
-            self._send("PING", ())
+            self._asked.append(None)
+            self._connection.send_command("PING", check_health=False)
+            self._answer_due = now + self._answer_within
 
     def _send(self, command: str, channels: Collection[bytes]) -> None:
-        self._connection.send_command(command, *channels, check_health=False)
+        # A command for each channel, in one packet: Redis refuses a command as a whole.
+        packed = self._connection.pack_commands([(command, channel) for channel in channels])
+        self._asked.extend(channels)
+        self._connection.send_packed_command(packed, check_health=False)
         if self._answer_due is None:
             self._answer_due = time.monotonic() + self._answer_within
 
-    def _answer(self) -> Sequence[Any]:
-        answer = self._connection.read_response()
+    def _next(self) -> Arrival | None:
+        try:
+            answer = self._connection.read_response()
+        except redis.ResponseError as error:
+            answer = error
         self._heard = time.monotonic()
         self._answer_due = None
-        # Without a subscription the answer to PING is no array.
-        return answer if isinstance(answer, list) and len(answer) == 3 else (b"pong", b"", b"")
+        if isinstance(answer, list) and answer[0] == b"message":
+            return Published(answer[1], answer[2])
+        channel = self._asked.popleft() if self._asked else None
+        if isinstance(answer, redis.ResponseError):
+            return self._note_refusal(channel, answer)
+        if isinstance(answer, list) and answer[0] == b"subscribe":
+            # Of several that are under way, the last one is the one in force.
+            return Subscribed(answer[1]) if self._is_last(answer[1]) else None
+        return None
+
+    def _note_refusal(self, channel: bytes | None, error: redis.ResponseError) -> Refused:
+        if channel is None:
+            raise error
+        self.channels.discard(channel)
+        self._is_last(channel)
+        return Refused(channel, error)
+
+    def _is_last(self, channel: bytes) -> bool:
+        """Count an answer to SUBSCRIBE; return whether no other is awaited."""
+        self._unconfirmed[channel] -= 1
+        if self._unconfirmed[channel] > 0:
+            return False
+        del self._unconfirmed[channel]
+        return True
 
     def _poll(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -40,9 +40,9 @@ class Settings:
         return cls(
             redis_url=_redis_url(config),
             keepalive=_seconds(config, "SSE_KEEPALIVE", default=15) or None,
-            retry=_integer(config, "SSE_RETRY", default=None, least=0, unit="milliseconds"),
-            max_pending=_integer(config, "SSE_MAX_PENDING", 1 << 20, least=1, unit="bytes") or 0,
-            max_clients=_integer(config, "SSE_MAX_CLIENTS", None, least=1, unit="streams"),
+            retry=_optional_integer(config, "SSE_RETRY", least=0, unit="milliseconds"),
+            max_pending=_integer(config, "SSE_MAX_PENDING", default=1 << 20, least=1, unit="bytes"),
+            max_clients=_optional_integer(config, "SSE_MAX_CLIENTS", least=1, unit="streams"),
             direct=_boolean(config, "SSE_DIRECT", default=True),
         )
 
@@ -58,11 +58,14 @@ def _redis_url(config: Mapping[str, Any]) -> str | None:
         if url is None or url == "":
             continue
         if not isinstance(url, str):
-            raise TypeError(f"{key} must be a str such as 'redis://localhost', not {url!r}")
+            # Its value may hold a password, and so is not shown.
+            raise TypeError(
+                f"{key} must be a str such as 'redis://localhost', not of the type "
+                f"{type(url).__name__}; pass str() of it"
+            )
         scheme, separator, _ = url.partition("://")
         if not separator or scheme not in SCHEMES:
             known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            # Anything else of it may be a password, and is not shown.
             seen = f"not with {scheme!r}" if separator and scheme.isalnum() else "and does not"
             raise ValueError(f"{key} must begin with one of {known}, {seen}")
         return url
@@ -83,17 +86,20 @@ def _seconds(config: Mapping[str, Any], key: str, default: float) -> float | Non
 
 
 def _integer(
-    config: Mapping[str, Any], key: str, default: int | None, least: int, unit: str
-) -> int | None:
+    config: Mapping[str, Any], key: str, default: int, *, least: int, unit: str, optional: str = ""
+) -> int:
     value = config.get(key, default)
-    if value is None and default is None:
-        return None
-    optional = " or None" if default is None else ""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{key} must be an int ({unit}){optional}, not {value!r}")
     if value < least:
         raise ValueError(f"{key} must be {least} {unit} or more{optional}, not {value!r}")
     return value
+
+
+def _optional_integer(config: Mapping[str, Any], key: str, *, least: int, unit: str) -> int | None:
+    if config.get(key) is None:
+        return None
+    return _integer(config, key, least, least=least, unit=unit, optional=" or None")
 
 
 def _boolean(config: Mapping[str, Any], key: str, *, default: bool) -> bool:

@@ -6,7 +6,7 @@ thread.
 
 import os
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from functools import partial
 from typing import Final, Self
 
@@ -20,6 +20,7 @@ from flask_sse._pubsub import PubSubConnection
 from flask_sse._settings import Settings
 
 _KEY: Final = "flask_sse"
+_WHERE: Final = ("host", "port", "path", "username", "password", "credential_provider", "server")
 
 
 class State:
@@ -63,10 +64,22 @@ class State:
                 self._client = make_client(self.settings)
             return self._client
 
-    def hub(self, key: Hashable, client: Callable[[], redis.Redis]) -> Hub:
-        """Return the hub kept under *key*, for the client that *client* gives."""
+    def hub(self, client: redis.Redis) -> Hub:
+        """Return the hub for the Redis to which *client* leads."""
+        key = _destination(client)
         hub = self._hubs.get(key)
         if hub is None:
-            connect = partial(PubSubConnection, client())
-            hub = self._hubs.setdefault(key, Hub(connect, self.provider))
+            # Of two threads that come first, one wins; a hub that nobody joins is nothing.
+            hub = self._hubs.setdefault(key, Hub(partial(PubSubConnection, client), self.provider))
         return hub
+
+
+def _destination(client: redis.Redis) -> Hashable:
+    """Tell where a client leads, so that it has the same hub as others that lead there."""
+    pool = client.connection_pool
+    known = pool.connection_kwargs
+    return (
+        pool.connection_class,
+        getattr(pool, "service_name", None),
+        *(known.get(key) for key in _WHERE),
+    )

@@ -1,8 +1,9 @@
 """What waits for one client, within its bound.
 
 One end belongs to the hub, which never blocks here: `confirm`, `offer`, `end`. The
-other belongs to the one thread or greenlet that serves the client:
-`wait_confirmed`, `take`. Each counter has one writer, so neither end needs a lock.
+other belongs to the one thread or greenlet that serves the client: `wait_confirmed`,
+`take`. Each counter has one writer. The list of what waits is only appended to by the
+one end and only emptied, of what it has copied, by the other, so it needs no lock.
 """
 
 import contextlib
@@ -51,6 +52,7 @@ class Subscriber:
         "_offered",
         "_taken",
         "_waiting",
+        "error",
         "overflowed",
     )
 
@@ -62,6 +64,7 @@ class Subscriber:
         self._confirmed = False
         self._ended = False
         self.overflowed = False
+        self.error: Exception | None = None
         # A list and a lock, since a queue of gevent's takes 2.8 KiB: of 17 for a client.
         self._waiting: list[Batch] = []
         # Locked as long as there is nothing to wake up for.
@@ -110,6 +113,10 @@ class Subscriber:
         del self._waiting[: len(batches)]
         self._handed = sum([len(batch.frames) for batch in batches])
         return None if self._ended and not batches else batches
+
+    def has_ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self._ended
 
     def is_waiting(self) -> bool:
         """Whether something waits, the end included."""

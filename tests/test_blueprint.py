@@ -372,6 +372,64 @@ def test_a_subclass_may_bring_its_own_redis(shared_redis: RedisServer) -> None:
         assert shared_redis.pubsub_connections() == before + 1
 
 
+def test_a_redis_for_each_tenant(shared_redis: RedisServer, redis_server: RedisServer) -> None:
+    """A `redis` that depends on the request leads to as many Redis servers as it says."""
+    ports = {"a": shared_redis.port, "b": redis_server.port}
+
+    class Tenants(ServerSentEventsBlueprint):
+        @property
+        def redis(self) -> redis.StrictRedis:
+            return redis.StrictRedis(port=ports[request.args["tenant"]])
+
+    tenants = Tenants("tenants", __name__)
+    tenants.add_url_rule("", endpoint="stream", view_func=tenants.stream)
+    app = Flask("tests")
+    app.register_blueprint(tenants, url_prefix="/stream")
+    client = app.test_client()
+    with client.get("/stream?tenant=a") as first, client.get("/stream?tenant=b") as second:
+        streams = {"a": pieces_of(first), "b": pieces_of(second)}
+        for tenant, stream in streams.items():
+            assert next(stream) == b":\n\n"
+            with app.test_request_context(f"/?tenant={tenant}"):
+                assert tenants.publish(f"secret of {tenant}") == 1
+        for tenant, stream in streams.items():
+            assert next(stream) == f"data:secret of {tenant}\n\n".encode()
+
+
+def test_close_ends_a_reader(make_app: MakeApp) -> None:
+    """A server that closes the body from another thread ends the thread that reads it."""
+    app = make_app(REDIS_URL="memory://", SSE_KEEPALIVE=None)
+    with app.test_request_context("/stream"):
+        response = sse.stream()
+    pieces = pieces_of(response)
+    assert next(pieces) == b":\n\n"
+    reader = threading.Thread(target=lambda: rest.extend(pieces))
+    rest: list[bytes] = []
+    reader.start()
+    response.response.close()  # type: ignore[union-attr]
+    reader.join(10)
+    assert not reader.is_alive()
+    assert rest == []
+
+
+def test_a_failure_to_open_gives_the_place_back(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of `SSE_MAX_CLIENTS` places none is lost to a stream that could not be opened."""
+    app = make_app(REDIS_URL="memory://", SSE_MAX_CLIENTS=1)
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", _refuse_to_start)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                app.test_client().get("/stream")
+    with open_stream(app) as stream:
+        assert stream.first == b":\n\n"
+
+
+def _refuse_to_start(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_two_applications_do_not_meet(make_app: MakeApp) -> None:
     """Applications with Redis servers of their own hear nothing of each other."""
     first, second = make_app(REDIS_URL="memory://"), make_app(REDIS_URL="memory://")

@@ -131,7 +131,7 @@ def test_clients_that_have_gone_cost_nothing(site: Site, shared_redis: RedisServ
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("worker", ["gevent", "gthread"])
+@pytest.mark.parametrize("worker", ["gevent", "gthread", "gevent_pywsgi"])
 def test_a_stop_ends_each_stream(
     how: str, worker: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
@@ -152,6 +152,26 @@ def test_a_stop_ends_each_stream(
             assert site.worker() != old
             with StreamClient(site.port).open():
                 pass
+
+
+@pytest.mark.parametrize("worker", ["gevent", "gthread"])
+def test_a_stop_while_redis_is_frozen(
+    worker: str, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Streams end cleanly though the hub waits for a Redis that does nothing."""
+    options = ("--worker-class", worker, "--threads", "10")
+    with servers.gunicorn(tmp_path, *options, settings={"REDIS_URL": redis_server.url}) as site:
+        old = site.worker()
+        clients = [StreamClient(site.port).open() for _ in range(5)]
+        redis_server.kill_pubsub()
+        redis_server.freeze()
+        wait_until(lambda: "Redis is away" in site.log(), "noticed", 20)
+        site.process.send(signal.SIGTERM)
+        gather(clients, lambda client: client.complete, 5)
+        psutil.wait_procs([old], 5)
+        assert not old.is_running()
+        for client in clients:
+            client.close()
 
 
 def test_a_stop_does_not_wait_for_who_does_not_read(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ import redis
 from flask import Flask
 
 from flask_sse import Message, sse
-from flask_sse._hub import Hub
-from flask_sse._pubsub import PubSubConnection
+from flask_sse._hub import Hub, _Outage
+from flask_sse._pubsub import PubSubConnection, Waker
 from flask_sse._subscriber import Subscriber
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -319,3 +320,120 @@ def test_messages_are_not_shared(shared_redis: RedisServer) -> None:
             "heard",
         )
         assert results == [Message({"n": 1, "seen": True})] * 2
+
+
+def test_an_outage_may_last(caplog: pytest.LogCaptureFixture) -> None:
+    """The pauses stay bounded, however often it was tried; both ends are told once."""
+    outage = _Outage()
+    pauses = [outage.goes_on(ConnectionError("refused")) for _ in range(3000)]
+    assert all(0 <= pause <= 2 for pause in pauses)
+    outage.is_over()
+    outage.is_over()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Redis is away: refused; streams stay open and go on when it is back",
+        "Redis is back after 3000 attempts",
+    ]
+
+
+def test_a_lack_of_descriptors_is_an_outage(
+    hub: Hub, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that can open no more files reconnects when it can."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with joined(hub, "x") as subscriber:
+        admin = redis_server.admin
+        admin.ping()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            admin.client_kill_filter(_type="pubsub")
+            wait_until(lambda: "Redis is away" in caplog.text, "noticed")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        redis_server.wait_listeners(1, "x")
+        admin.publish("x", '{"data": "again"}')
+        assert received(subscriber) == ["again"]
+
+
+def test_what_is_in_the_buffer_is_not_waited_for(redis_server: RedisServer) -> None:
+    """What redis-py has read already is fetched at once, though no selector knows of it."""
+    waker = Waker()
+    client = redis.Redis(port=redis_server.port)
+    with PubSubConnection(client, waker) as connection:
+        connection.subscribe([b"x"])
+        connection.wait(10)
+        assert len(list(connection.read(1000))) == 1
+        pipeline = redis_server.admin.pipeline(transaction=False)
+        for _ in range(100):
+            pipeline.publish("x", b"y" * 100)
+        pipeline.execute()
+        arrived = 0
+        while arrived < 100:
+            # Far beyond the time that this test may take.
+            connection.wait(3600)
+            arrived += len(list(connection.read(1000)))
+        assert arrived == 100
+    waker.close()
+
+
+def test_a_forbidden_channel_concerns_nobody_else(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A channel that Redis's rules forbid ends the streams of that channel, and no others."""
+    redis_server.admin.execute_command(
+        "ACL", "SETUSER", "limited", "on", ">secret", "+@all", "resetchannels", "&allowed*"
+    )
+    app = Flask("tests")
+    app.config["REDIS_URL"] = redis_server.url.replace("//", "//limited:secret@")
+    app.register_blueprint(sse, url_prefix="/stream")
+    with open_stream(app, "allowed") as stream, app.app_context():
+        [before] = redis_server.admin.client_list(_type="pubsub")
+        for _ in range(3):
+            with open_stream(app, "forbidden") as refused:
+                assert refused.first.startswith(b"retry:")
+                assert refused.read() == b""
+        with pytest.raises(redis.ResponseError, match="permissions"):
+            next(sse.messages("forbidden"))
+        sse.publish("x", channel="allowed")
+        assert stream.events(1)[0].data == "x"
+        [after] = redis_server.admin.client_list(_type="pubsub")
+        assert before["id"] == after["id"]
+    assert "dropped subscription number 1, on channel 'forbidden'" in caplog.text
+    assert "Redis is away" not in caplog.text
+
+
+def test_rubbish_does_not_fill_the_log(
+    shared_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a flood of malformed events the log tells a few, each of them in short."""
+    app = Flask("tests")
+    app.config["REDIS_URL"] = shared_redis.url
+    app.register_blueprint(sse, url_prefix="/stream")
+    with open_stream(app, "rubbish") as stream, app.app_context():
+        pipeline = shared_redis.admin.pipeline(transaction=False)
+        for _ in range(1000):
+            pipeline.publish("rubbish", json.dumps({"data": "x", "type": "\n" * 10_000}))
+        pipeline.execute()
+        sse.publish("sound", channel="rubbish")
+        assert stream.events(1)[0].data == "sound"
+    assert len(caplog.records) == 10
+    assert max(len(record.getMessage()) for record in caplog.records) < 400
+
+
+def test_an_outage_is_told_once_for_all_clients(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that come one after the other during an outage are one outage."""
+    monkeypatch.setattr("flask_sse._delivery.CONFIRM_WITHIN", 0.2)
+    app = Flask("tests")
+    app.config["REDIS_URL"] = redis_server.url
+    app.register_blueprint(sse, url_prefix="/stream")
+    redis_server.stop()
+    for _ in range(3):
+        with open_stream(app) as refused:
+            assert refused.first.startswith(b"retry:")
+        wait_until(lambda: hub_threads() == 0, "the owner has ended")
+    assert caplog.text.count("Redis is away") == 1
+    redis_server.start()
+    monkeypatch.undo()
+    with open_stream(app):
+        assert caplog.text.count("Redis is back") == 1
