@@ -67,7 +67,9 @@ class ServerSentEventsBlueprint(Blueprint):
         """
         name = _encode_channel(channel)
         message = Message(data, type=type, id=id, retry=retry)
-        return int(self.redis.publish(name, to_payload(message, current_app.json)))
+        payload = to_payload(message, current_app.json)
+        # redis-py leaves the type of the method's `**kwargs` out.
+        return int(self.redis.publish(name, payload))  # pyright: ignore[reportUnknownMemberType]
 
     def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
         """Generate the :class:`Message` objects of the given channel.

@@ -3,12 +3,12 @@
 Making a client connects to nothing. The clients are safe to share between threads.
 """
 
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
+from redis.connection import parse_url  # pyright: ignore[reportUnknownVariableType] - untyped
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
@@ -56,8 +56,9 @@ class _SentinelPool(SentinelConnectionPool, redis.BlockingConnectionPool):
 def _pool(url: str) -> redis.ConnectionPool:
     # The pool that waits for a free connection: with redis-py's other one, more
     # publishing greenlets than connections would lose events.
-    pool: redis.ConnectionPool = redis.BlockingConnectionPool.from_url(url, **_defaults())
-    return pool
+    return redis.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
+        url, **_defaults()
+    )
 
 
 def _sentinel_pool(url: str) -> redis.ConnectionPool:
@@ -70,7 +71,7 @@ def _sentinel_pool(url: str) -> redis.ConnectionPool:
     query = parse_qsl(parts.query)
     own = [(key, value) for key, value in query if not key.startswith(_SENTINEL_OPTION)]
     # All but the hosts is as in any other URL, and so redis-py reads it.
-    options = parse_url(f"redis://{login}{at}master/{db}?{urlencode(own)}")
+    options = cast("dict[str, Any]", parse_url(f"redis://{login}{at}master/{db}?{urlencode(own)}"))
     del options["host"]
     options["db"] = int(db or 0)
     sentinels = Sentinel(

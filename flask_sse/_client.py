@@ -39,6 +39,8 @@ class Client(Subscriber):
 
     __slots__ = ("_chunked", "_due", "_keepalive", "_seen", "_send", "_written", "connection")
 
+    _seen: float
+
     def __init__(self, limit: int, connection: socket.socket, keepalive: float | None) -> None:
         super().__init__(limit)
         self.connection = connection

@@ -22,7 +22,7 @@ def is_stopping() -> bool:
     signal, for ``max_requests`` and for a reload.
     """
     base = sys.modules.get("gunicorn.workers.base")
-    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    worker: Any = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return base is not None and isinstance(worker, base.Worker) and not worker.alive
 
 
@@ -44,10 +44,11 @@ def direct_framing(body: object, client: socket.socket) -> bool | None:
 
     :return: `True` for chunks, `False` for bare bytes, `None` if it is not safe.
     """
-    response = _asking_response(body, sys._getframe(2))
+    response = _asking_response(body, sys._getframe(2))  # pyright: ignore[reportPrivateUsage]
+    if response is None:
+        return None
     safe = (
-        response is not None
-        and response.sock is client
+        response.sock is client
         and response.response_length is None
         # uWSGI's protocol came with gunicorn 24.
         and getattr(response.cfg, "protocol", "http") == "http"

@@ -58,7 +58,7 @@ class Hub:
         self._connect = connect
         self._provider = provider
         self._linger = linger
-        self._outage = _Outage()
+        self._outage = Outage()
         self._requests: deque[_Request] = deque()
         # For the owner's start and end alone. It can be taken twice: within it the
         # garbage collector may close a generator of messages, which leaves the hub.
@@ -116,7 +116,7 @@ class Hub:
         return True
 
 
-class _Outage:
+class Outage:
     """Whether Redis is away; told once an outage, not once a client or an attempt."""
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ class _Owner:
         connect: Callable[[Waker], PubSubConnection],
         provider: JSONProvider,
         linger: float,
-        outage: _Outage,
+        outage: Outage,
         requests: deque[_Request],
         *,
         waker: Waker,

@@ -6,7 +6,7 @@ an event stream".
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict, cast
 
 from flask import json
 from flask.json.provider import JSONProvider
@@ -73,11 +73,13 @@ class Message:
         self.id = id
         self.retry = retry
 
-    def __setattr__(self, name: str, value: object) -> None:
-        check = _CHECKS.get(name)
-        if check is not None and value is not None:
-            check(value)
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # a type checker would take it for leave to assign to any name
+
+        def __setattr__(self, name: str, value: object) -> None:
+            check = _CHECKS.get(name)
+            if check is not None and value is not None:
+                check(value)
+            super().__setattr__(name, value)
 
     def to_dict(self) -> StoredMessage:
         """Serialize this event to a minimal dictionary, for storing in Redis.
@@ -155,9 +157,10 @@ def from_payload(payload: bytes, provider: JSONProvider) -> Message:
     :raises ValueError: if it is no JSON object with ``data``.
     :raises TypeError: if one of its values has the wrong type.
     """
-    stored = provider.loads(payload)
-    if not isinstance(stored, dict) or "data" not in stored:
+    loaded = provider.loads(payload)
+    if not isinstance(loaded, dict) or "data" not in loaded:
         raise ValueError('not a JSON object with the key "data"')
+    stored = cast("dict[str, Any]", loaded)  # a JSON object has no other keys
     return Message(stored["data"], stored.get("type"), stored.get("id"), stored.get("retry"))
 
 

@@ -13,8 +13,8 @@ import selectors
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
-from typing import Final, NamedTuple, Self
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Final, NamedTuple, Protocol, Self, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -50,6 +50,17 @@ class Refused(NamedTuple):
 
 
 Arrival = Published | Subscribed | Refused
+
+
+class _Connection(Protocol):
+    """What is used of redis-py's connections, with the types that they lack."""
+
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...
+    def can_read(self, timeout: float) -> bool: ...
+    def read_response(self) -> list[Any] | bytes: ...
+    def pack_commands(self, commands: Iterable[tuple[str | bytes, ...]]) -> list[bytes]: ...
+    def send_packed_command(self, command: list[bytes], *, check_health: bool) -> None: ...
 
 
 class Waker:
@@ -199,18 +210,21 @@ class PubSubConnection:
                 raise redis.TimeoutError(f"no answer within {self._answer_within} s")
         elif now - self._heard > self._ping_after:
             self._asked.append(None)
-            self._connection.send_command("PING", check_health=False)
-            self._answer_due = now + self._answer_within
+            self._send_packed([("PING",)])
 
     def _send(self, command: str, channels: Collection[bytes]) -> None:
         # A command for each channel, in one packet: Redis refuses a command as a whole.
-        packed = self._connection.pack_commands([(command, channel) for channel in channels])
         self._asked.extend(channels)
+        self._send_packed((command, channel) for channel in channels)
+
+    def _send_packed(self, commands: Iterable[tuple[str | bytes, ...]]) -> None:
+        packed = self._connection.pack_commands(commands)
         self._connection.send_packed_command(packed, check_health=False)
         if self._answer_due is None:
             self._answer_due = time.monotonic() + self._answer_within
 
     def _next(self) -> Arrival | None:
+        answer: list[Any] | bytes | redis.ResponseError
         try:
             answer = self._connection.read_response()
         except redis.ResponseError as error:
@@ -222,9 +236,9 @@ class PubSubConnection:
         channel = self._asked.popleft() if self._asked else None
         if isinstance(answer, redis.ResponseError):
             return self._note_refusal(channel, answer)
-        if isinstance(answer, list) and answer[0] == b"subscribe":
-            # Of several that are under way, the last one is the one in force.
-            return Subscribed(answer[1]) if self._is_last(answer[1]) else None
+        # Of several SUBSCRIBE that are under way, the last one is the one in force.
+        if isinstance(answer, list) and answer[0] == b"subscribe" and self._is_last(answer[1]):
+            return Subscribed(answer[1])
         return None
 
     def _note_refusal(self, channel: bytes | None, error: redis.ResponseError) -> Refused:
@@ -251,7 +265,7 @@ class PubSubConnection:
             self._waker.clear()
 
 
-def _connect(client: redis.Redis) -> redis.Connection:
+def _connect(client: redis.Redis) -> _Connection:
     pool = client.connection_pool
     kwargs = {
         key: value
@@ -270,6 +284,6 @@ def _connect(client: redis.Redis) -> redis.Connection:
         retry_on_error=[],
         retry_on_timeout=False,
     )
-    connection: redis.Connection = pool.connection_class(**kwargs)
+    connection = cast("_Connection", pool.connection_class(**kwargs))
     connection.connect()
     return connection

@@ -69,8 +69,8 @@ def non_blocking_send(client: socket.socket) -> Callable[[bytes], int]:
     It is that of the socket inside, which gevent has made non-blocking. It belongs to
     that object and not to a descriptor: once the server has closed the socket it fails.
     """
-    send: Callable[[bytes], int] = client._sock.send  # type: ignore[attr-defined]
-    return send
+    inner: socket.socket = getattr(client, "_sock")  # noqa: B009 - no type tells of it
+    return inner.send
 
 
 def new_epoll() -> "select.epoll | None":

@@ -302,7 +302,7 @@ def test_messages_refuses_a_bad_channel(make_app: MakeApp) -> None:
     """A channel is text."""
     with make_app(REDIS_URL="memory://").app_context():
         with pytest.raises(TypeError, match="channel must be a str, not 7"):
-            sse.messages(7)  # type: ignore[arg-type]
+            sse.messages(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         with pytest.raises(ValueError, match="channel must be text"):
             sse.messages("\ud800")
 
@@ -399,14 +399,13 @@ def test_a_redis_for_each_tenant(shared_redis: RedisServer, redis_server: RedisS
 def test_close_ends_a_reader(make_app: MakeApp) -> None:
     """A server that closes the body from another thread ends the thread that reads it."""
     app = make_app(REDIS_URL="memory://", SSE_KEEPALIVE=None)
-    with app.test_request_context("/stream"):
-        response = sse.stream()
+    response = app.test_client().get("/stream")
     pieces = pieces_of(response)
     assert next(pieces) == b":\n\n"
     reader = threading.Thread(target=lambda: rest.extend(pieces))
     rest: list[bytes] = []
     reader.start()
-    response.response.close()  # type: ignore[union-attr]
+    response.close()
     reader.join(10)
     assert not reader.is_alive()
     assert rest == []

@@ -16,7 +16,7 @@ import redis
 from flask import Flask
 
 from flask_sse import Message, sse
-from flask_sse._hub import Hub, _Outage
+from flask_sse._hub import Hub, Outage
 from flask_sse._pubsub import PubSubConnection, Waker
 from flask_sse._subscriber import Subscriber
 from tests.support.redis_server import RedisServer
@@ -196,7 +196,7 @@ def test_a_defect_does_not_end_the_owner(
     def connect(waker: object) -> PubSubConnection:
         if next(fails, False):
             raise ZeroDivisionError("unforeseen")
-        return PubSubConnection(client, waker)  # type: ignore[arg-type]
+        return PubSubConnection(client, waker)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     hub = Hub(connect, Flask("tests").json, linger=0.1)
     with joined(hub, "x") as subscriber:
@@ -324,7 +324,7 @@ def test_messages_are_not_shared(shared_redis: RedisServer) -> None:
 
 def test_an_outage_may_last(caplog: pytest.LogCaptureFixture) -> None:
     """The pauses stay bounded, however often it was tried; both ends are told once."""
-    outage = _Outage()
+    outage = Outage()
     pauses = [outage.goes_on(ConnectionError("refused")) for _ in range(3000)]
     assert all(0 <= pause <= 2 for pause in pauses)
     outage.is_over()

@@ -17,7 +17,7 @@ def iterating(environ: "WSGIEnvironment", start_response: "StartResponse") -> It
         for piece in body:
             yield piece.upper()
     finally:
-        body.close()  # type: ignore[attr-defined]
+        body.close()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _UpperCasingFile:
@@ -39,7 +39,8 @@ def filing(environ: "WSGIEnvironment", start_response: "StartResponse") -> Itera
     body = site.wsgi_app(environ, start_response)
     wrapper = environ["wsgi.file_wrapper"]
     if isinstance(body, wrapper):
-        wrapped: Iterable[bytes] = wrapper(_UpperCasingFile(body.filelike))
+        inner = body.filelike  # pyright: ignore[reportAttributeAccessIssue] - it is the wrapper's
+        wrapped: Iterable[bytes] = wrapper(_UpperCasingFile(inner))
         return wrapped
     return body
 

@@ -26,6 +26,7 @@ def make_a_message_wrongly() -> None:
     Message("Hello!", retry="3000")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     message = Message("Hello!")
     message.id = 4.2  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    message.channel = "users"  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     message.to_dict()["event"]  # type: ignore[typeddict-item]  # pyright: ignore[reportGeneralTypeIssues]
 
 
