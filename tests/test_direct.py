@@ -22,13 +22,16 @@ from tests.support.gathering import gather
 from tests.support.parser import Event, Parser
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
-from tests.support.servers import Site
+from tests.support.servers import GUNICORN_SETTINGS, Site
 from tests.support.waiting import wait_until
 
 GEVENT: Final = ("--worker-class", "gevent")
 # What gunicorn itself has written of a response: with direct delivery, the first comment.
 LOG_SENT: Final = ("--access-logfile", "-", "--access-logformat", "%(m)s %(U)s sent %(B)s")
 OPENING: Final = len(":\n\n")
+# What gunicorn has learned in the course of time.
+HTTP_VERSIONS: Final = ["HTTP/1.1", *(["HTTP/2"] if "http_protocols" in GUNICORN_SETTINGS else [])]
+PROTOCOLS: Final = ["uwsgi"] if "protocol" in GUNICORN_SETTINGS else []
 DATA: Final = "mixed Case, ünïcode \U0001f980"
 EVENT: Final = Event("message", DATA, "")
 
@@ -123,8 +126,8 @@ def test_a_middleware_that_leaves_the_body_alone(shared_redis: RedisServer, tmp_
         assert was_direct(site)
 
 
-@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
-def test_tls(http2: bool, shared_redis: RedisServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", HTTP_VERSIONS)
+def test_tls(version: str, shared_redis: RedisServer, tmp_path: Path) -> None:
     """Over TLS, with HTTP/1.1 or HTTP/2, the server does the writing."""
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
@@ -134,6 +137,7 @@ def test_tls(http2: bool, shared_redis: RedisServer, tmp_path: Path) -> None:
     authority.configure_trust(context)
     pem = str(tmp_path / "both.pem")
     options = ["--certfile", pem, "--keyfile", pem]
+    http2 = version == "HTTP/2"
     if http2:
         options += ["--http-protocols", "h2,h1"]
     # A stream of HTTP/2 has no socket of its own, whose end would tell that the client went.
@@ -142,7 +146,7 @@ def test_tls(http2: bool, shared_redis: RedisServer, tmp_path: Path) -> None:
             httpx.Client(http2=http2, verify=context, timeout=10) as client,
             client.stream("GET", f"https://localhost:{site.port}/stream?channel=tls") as answer,
         ):
-            assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+            assert answer.http_version == version
             parser = Parser()
             pieces = answer.iter_raw()
             while not parser.comments:
@@ -154,7 +158,8 @@ def test_tls(http2: bool, shared_redis: RedisServer, tmp_path: Path) -> None:
         assert not was_direct(site)
 
 
-def test_the_uwsgi_protocol(shared_redis: RedisServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_another_protocol(protocol: str, shared_redis: RedisServer, tmp_path: Path) -> None:
     """To a proxy that speaks uwsgi, the server does the writing, without chunks."""
     variables = {
         "REQUEST_METHOD": "GET",
@@ -169,7 +174,7 @@ def test_the_uwsgi_protocol(shared_redis: RedisServer, tmp_path: Path) -> None:
         len(text).to_bytes(2, "little") + text.encode()
         for text in itertools.chain.from_iterable(variables.items())
     )
-    with serve(tmp_path, shared_redis, "--protocol", "uwsgi") as site:
+    with serve(tmp_path, shared_redis, "--protocol", protocol) as site:
         with socket.create_connection((LOOPBACK, site.port), 10) as proxy:
             proxy.sendall(b"\0" + len(block).to_bytes(2, "little") + b"\0" + block)
             received = b""

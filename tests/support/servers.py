@@ -10,6 +10,7 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import psutil
+from gunicorn.config import Config
 
 from tests.support.processes import LOOPBACK, Process, free_port, running
 from tests.support.waiting import wait_until
@@ -17,6 +18,12 @@ from tests.support.waiting import wait_until
 ROOT: Final = Path(__file__).parents[2]
 QUICKSTART: Final = ROOT / "docs" / "examples" / "quickstart"
 SITE: Final = "tests.apps.site:app"
+
+GUNICORN_SETTINGS: Final = Config().settings
+"""What this version of gunicorn can be told."""
+
+# Later ones open a socket in the user's home, one for all.
+_QUIET: Final = ("--no-control-socket",) if "control_socket_disable" in GUNICORN_SETTINGS else ()
 
 _PYWSGI: Final = """
 from gevent import monkey
@@ -73,7 +80,8 @@ def gunicorn(
     options = options or ("--worker-class", "gevent")
     command = [
         *(sys.executable, "-m", "gunicorn", app, "--bind", f"{LOOPBACK}:{port}"),
-        *("--no-control-socket", *options),
+        *_QUIET,
+        *options,
     ]
     env = _environment(settings, environment)
     with running(command, port, folder / f"gunicorn-{port}.log", env=env, cwd=cwd) as process:
