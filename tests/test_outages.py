@@ -102,9 +102,9 @@ def test_a_wrong_password(tmp_path: Path) -> None:
 
 def test_maxclients_reached(tmp_path: Path) -> None:
     """A Redis that is full is an outage, which ends when there is room."""
-    server = RedisServer(tmp_path, maxclients="1")
+    server = RedisServer(tmp_path)
     server.start()
-    server.admin.ping()
+    server.admin.config_set("maxclients", 1)
     try:
         with servers.gunicorn(tmp_path, settings={"REDIS_URL": server.url}) as site:
             with StreamClient(site.port).wait_end() as client:
