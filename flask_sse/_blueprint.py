@@ -31,6 +31,10 @@ class ServerSentEventsBlueprint(Blueprint):
         subclass may override it: all other methods use what it returns.
 
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+
+        >>> with app.app_context():
+        ...     sse.redis.ping()
+        True
         """
         return _state().client()
 
@@ -86,6 +90,10 @@ class ServerSentEventsBlueprint(Blueprint):
             can't be reached.
         :raises BufferError: from a later ``next()``, if more than
             ``SSE_MAX_PENDING`` bytes waited to be fetched.
+
+        >>> with app.app_context():
+        ...     messages = sse.messages("users")
+        >>> messages.close()
         """
         name = _encode_channel(channel)
         state = _state()
@@ -98,6 +106,10 @@ class ServerSentEventsBlueprint(Blueprint):
         ``Last-Event-ID`` header of the request is passed over.
 
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+
+        >>> with app.test_client().get("/stream") as response:
+        ...     response.content_type
+        'text/event-stream; charset=utf-8'
         """
         channel = _encode_channel(request.args.get("channel") or "sse")
         connection = _sockets.of_client(request.environ)

@@ -7,6 +7,7 @@ with that one.
 """
 
 import contextlib
+import logging
 import select
 import selectors
 import socket
@@ -16,6 +17,8 @@ from collections import defaultdict
 from typing import Final, Protocol
 
 from flask_sse import _gunicorn, _sockets
+
+_log: Final = logging.getLogger("flask_sse")
 
 _TICK: Final = 0.5
 _GRACE: Final = 1.0
@@ -99,7 +102,12 @@ class Caretaker:
     def _run(self, epoll: "select.epoll | None", selector: selectors.BaseSelector) -> None:
         # The selector is closed first: it must not know of a descriptor that is closed.
         with epoll or contextlib.nullcontext(), selector:
-            self._look_after(selector)
+            try:
+                self._look_after(selector)
+            except Exception:  # noqa: BLE001 - the next stream must find somebody who looks after it
+                _log.exception("the caretaker of the streams has failed")
+                with self._lock:
+                    self._running = False
 
     def _look_after(self, selector: selectors.BaseSelector) -> None:
         stopped_at: float | None = None
@@ -128,10 +136,13 @@ class Caretaker:
         if self._epoll is None:
             return
         with self._lock:
-            for descriptor, _ in self._epoll.poll(0):
+            for descriptor, events in self._epoll.poll(0):
                 stream = self._streams.get(descriptor)
-                if stream is not None:
-                    stream.end()
+                if stream is None:
+                    continue
+                if events & select.EPOLLERR:
+                    _sockets.hang_up(stream.connection)
+                stream.end()
 
     def _send_comments(self, now: float) -> None:
         asked = 0

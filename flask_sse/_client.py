@@ -64,6 +64,7 @@ class Client(Subscriber):
         except BlockingIOError:
             sent = 0
         except OSError:
+            _sockets.hang_up(self.connection)
             self.end()
             return True
         if sent == len(data):
@@ -92,8 +93,7 @@ class Client(Subscriber):
                 frames = [batch.chunk if chunked else batch.frames for batch in batches]
                 self.connection.sendall(b"".join(frames))
         except OSError:
-            # The client has gone. Of the errors that say so, gunicorn would log some.
-            return
+            _sockets.hang_up(self.connection)
         finally:
             self._chunked = self._send = None
 

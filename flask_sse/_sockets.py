@@ -43,6 +43,10 @@ def prepare(client: socket.socket) -> None:
 def hang_up(client: socket.socket) -> None:
     """End a client's connection, though its own thread may be writing to it."""
     _shut_down(client, socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        # What the server still writes is to fail as it does for any client that has gone:
+        # of a host that vanished it would log the reason, with a traceback.
+        client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def stop_reading(client: socket.socket) -> None:

@@ -1,6 +1,7 @@
 """The quickstart in a real browser, and as the documentation says word for word."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -96,6 +97,25 @@ def test_the_quickstart(page: Page, kind: str, shared_redis: RedisServer, tmp_pa
         page.wait_for_function("seen.at(-1) == 'greeting'")
     assert alerts[-1] == "The server says Hello!"
     assert "Failed to connect to event stream. Is Redis running?" in alerts
+
+
+def test_a_reload_of_the_server(page: Page, shared_redis: RedisServer, tmp_path: Path) -> None:
+    """At `SIGHUP` the browser moves on to the new worker by itself."""
+    settings = {"REDIS_URL": shared_redis.url, "SSE_RETRY": 200}
+    with servers.gunicorn(tmp_path, settings=settings) as site:
+        old = site.worker()
+        page.goto(f"http://{LOOPBACK}:{site.port}/")
+        page.evaluate("() => { window.source = new EventSource('/stream?channel=reload') }")
+        page.evaluate("() => { source.onmessage = event => seen.push(event.data) }")
+        page.wait_for_function("seen.includes('open')")
+        site.process.send(signal.SIGHUP)
+        page.wait_for_function(
+            "seen.includes('error') && seen.lastIndexOf('open') > seen.indexOf('error')"
+        )
+        wait_until(lambda: not old.is_running(), "the old worker has gone")
+        shared_redis.wait_listeners(1, "reload")
+        assert site.publish("from the new one", "reload") == 1
+        page.wait_for_function("seen.includes('from the new one')")
 
 
 def test_the_command_line_of_the_documentation(tmp_path: Path) -> None:
