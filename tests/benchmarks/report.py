@@ -187,5 +187,5 @@ def _list_table(rows: Rows) -> str:
 
 
 def _number(value: float | None, decimals: int) -> str:
-    """Write a number, a dash where there is none."""
-    return "-" if value is None else f"{value:,.{decimals}f}"
+    """Write a number, or that there is none."""
+    return "n/a" if value is None else f"{value:,.{decimals}f}"
