@@ -1,0 +1,22 @@
+"""A plugin of pytest's: the names that the examples in docstrings take for granted.
+
+Sphinx runs the same examples, with the same names (``doctest_global_setup``).
+"""
+
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_sse import Message, ServerSentEventsBlueprint, sse
+
+
+@pytest.fixture(autouse=True)
+def names_of_examples(doctest_namespace: dict[str, Any]) -> None:
+    """Give an example an application of its own."""
+    app = Flask("examples")
+    app.config["REDIS_URL"] = "memory://"
+    app.register_blueprint(sse, url_prefix="/stream")
+    doctest_namespace.update(
+        app=app, sse=sse, Message=Message, ServerSentEventsBlueprint=ServerSentEventsBlueprint
+    )
