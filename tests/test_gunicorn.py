@@ -188,6 +188,23 @@ def test_a_stop_does_not_wait_for_who_does_not_read(
             assert not old.is_running()
 
 
+@pytest.mark.parametrize("worker", ["gevent", "gthread"])
+def test_a_stop_ends_messages(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
+    """A loop over `messages` in a thread of the worker ends when the worker does."""
+    options = ("--worker-class", worker, "--threads", "4")
+    settings = {"REDIS_URL": shared_redis.url}
+    with servers.gunicorn(tmp_path, *options, settings=settings) as site:
+        # A stream keeps the worker until it has ended, as the thread alone would not.
+        with StreamClient(site.port, "listen").open() as client:
+            assert site.get("/listen?channel=heard") == "listening"
+            shared_redis.wait_listeners(1, "heard")
+            site.publish("hello", "heard")
+            wait_until(lambda: "heard hello" in site.log(), "heard")
+            site.process.send(signal.SIGTERM)
+            client.wait_end(5)
+        wait_until(lambda: "listened to the end" in site.log(), "ended")
+
+
 def test_max_requests_ends_the_streams(shared_redis: RedisServer, tmp_path: Path) -> None:
     """A worker that has served its number of requests is replaced, streams or not."""
     options = ("--worker-class", "gevent", "--max-requests", "3")

@@ -17,7 +17,7 @@ from flask import Flask
 
 from flask_sse import Message, sse
 from flask_sse._hub import Hub, Outage
-from flask_sse._pubsub import PubSubConnection, Waker
+from flask_sse._pubsub import PubSubConnection, Subscribed, Waker
 from flask_sse._subscriber import Subscriber
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -373,6 +373,42 @@ def test_what_is_in_the_buffer_is_not_waited_for(redis_server: RedisServer) -> N
             arrived += len(list(connection.read(1000)))
         assert arrived == 100
     waker.close()
+
+
+def test_of_several_subscribes_the_last_is_confirmed(redis_server: RedisServer) -> None:
+    """A channel taken, given up and taken again is confirmed once, by the last answer."""
+    waker = Waker()
+    client = redis.Redis(port=redis_server.port)
+    with PubSubConnection(client, waker) as connection:
+        connection.subscribe([b"x"])
+        connection.unsubscribe([b"x"])
+        connection.subscribe([b"x"])
+        assert not connection.is_confirmed(b"x")
+        arrivals: list[object] = []
+
+        def confirmed() -> bool:
+            connection.wait(0.1)
+            arrivals.extend(connection.read(1000))
+            return connection.is_confirmed(b"x")
+
+        wait_until(confirmed, "confirmed")
+        assert arrivals == [Subscribed(b"x")]
+    waker.close()
+
+
+def test_messages_without_a_redis(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first `next` says that there is no subscription, and the generator has ended."""
+    monkeypatch.setattr("flask_sse._messages.CONFIRM_WITHIN", 0.2)
+    redis_server.stop()
+    app = Flask("tests")
+    app.config["REDIS_URL"] = redis_server.url
+    with app.app_context():
+        messages = sse.messages()
+        with pytest.raises(redis.ConnectionError, match="Redis has not confirmed"):
+            next(messages)
+        assert list(messages) == []
 
 
 def test_a_forbidden_channel_concerns_nobody_else(

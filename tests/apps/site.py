@@ -41,3 +41,17 @@ def torn_down_requests() -> list[str]:
 def threads() -> list[str]:
     """Tell what threads there are."""
     return sorted(thread.name for thread in threading.enumerate())
+
+
+@app.get("/listen")
+def listen() -> str:
+    """Listen in a thread, and log what is heard and that it has ended."""
+    messages = sse.messages(request.args["channel"])
+
+    def log_all() -> None:
+        for message in messages:
+            print("heard", message.data, flush=True)
+        print("listened to the end", flush=True)
+
+    threading.Thread(target=log_all, daemon=True).start()
+    return "listening"
