@@ -75,7 +75,7 @@ bench-smoke: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.benchmarks --smoke
 
 constraints: $(VENV)/dev.stamp
-	$(BIN)/uv pip compile --quiet --universal --upgrade --no-emit-index-url --no-annotate --no-header \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --no-annotate --no-header \
 		--all-extras --group dev --output-file constraints.txt pyproject.toml
 
 docs: $(VENV)/dev.stamp

@@ -60,6 +60,10 @@ class Plan:
         return max(self.clients, *self.scale, *self.channels, 1)
 
 
+_LISTS: Final = ("systems", "scale", "scale_systems", "channels", "channel_systems")
+"""The options with several values, which argparse gives as lists."""
+
+
 def read_plan(arguments: Sequence[str] | None = None) -> Plan:
     """Read the command line. ``--smoke`` changes the defaults only."""
     smoke = argparse.ArgumentParser(add_help=False)
@@ -72,8 +76,9 @@ def read_plan(arguments: Sequence[str] | None = None) -> Plan:
         parser.set_defaults(**_SMOKE)
     options = vars(parser.parse_args(arguments))
     del options["smoke"]
-    lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
-    return Plan(**{**options, **lists})
+    for name in _LISTS:
+        options[name] = tuple(options[name])
+    return Plan(**options)
 
 
 def _parser(smoke: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -88,34 +88,23 @@ def gunicorn(
         yield Site(process)
 
 
-@contextmanager
-def flask_server(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
+def flask_server(folder: Path, *, settings: Mapping[str, object]) -> AbstractContextManager[Site]:
     """Run the site under Flask's own server, which has a thread for each request."""
     port = free_port()
-    command = [sys.executable, "-m", "flask", "--app", SITE, "run", "--port", str(port)]
-    log = folder / f"flask-{port}.log"
-    with running(command, port, log, env=_environment(settings), cwd=ROOT) as process:
-        yield Site(process)
+    return _python(folder, "flask", port, settings, "-m", "flask", "--app", SITE, "run", "-p", port)
 
 
-@contextmanager
-def pywsgi(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
+def pywsgi(folder: Path, *, settings: Mapping[str, object]) -> AbstractContextManager[Site]:
     """Run the site under gevent's own server."""
     port = free_port()
-    command = [sys.executable, "-c", _PYWSGI.format(port=port)]
-    log = folder / f"pywsgi-{port}.log"
-    with running(command, port, log, env=_environment(settings), cwd=ROOT) as process:
-        yield Site(process)
+    return _python(folder, "pywsgi", port, settings, "-c", _PYWSGI.format(port=port))
 
 
-@contextmanager
-def waitress(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
+def waitress(folder: Path, *, settings: Mapping[str, object]) -> AbstractContextManager[Site]:
     """Run the site under waitress."""
     port = free_port()
-    command = [sys.executable, "-m", "waitress", f"--listen={LOOPBACK}:{port}", SITE]
-    log = folder / f"waitress-{port}.log"
-    with running(command, port, log, env=_environment(settings), cwd=ROOT) as process:
-        yield Site(process)
+    address = f"--listen={LOOPBACK}:{port}"
+    return _python(folder, "waitress", port, settings, "-m", "waitress", address, SITE)
 
 
 @contextmanager
@@ -123,6 +112,16 @@ def gthread(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
     """Run the site under gunicorn's threads."""
     with gunicorn(folder, "--threads", "8", settings=settings) as site:
         yield site
+
+
+@contextmanager
+def _python(
+    folder: Path, name: str, port: int, settings: Mapping[str, object], *arguments: object
+) -> Iterator[Site]:
+    command = [sys.executable, *map(str, arguments)]
+    log = folder / f"{name}-{port}.log"
+    with running(command, port, log, env=_environment(settings), cwd=ROOT) as process:
+        yield Site(process)
 
 
 def _environment(
