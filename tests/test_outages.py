@@ -104,8 +104,8 @@ def test_maxclients_reached(tmp_path: Path) -> None:
     """A Redis that is full is an outage, which ends when there is room."""
     server = RedisServer(tmp_path)
     server.start()
-    server.admin.config_set("maxclients", 1)
     try:
+        server.admin.config_set("maxclients", 1)
         with servers.gunicorn(tmp_path, settings={"REDIS_URL": server.url}) as site:
             with StreamClient(site.port).wait_end() as client:
                 assert (client.status, client.complete) == (200, True)
