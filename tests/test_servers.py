@@ -1,6 +1,5 @@
 """Streams under each server, as processes of their own."""
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,11 +52,10 @@ def test_a_second_request_is_served_beside_a_stream(site: Site) -> None:
 
 
 def test_comments_keep_a_silent_stream_alive(site: Site) -> None:
-    """Comments come, one for each `SSE_KEEPALIVE` or so."""
+    """Comments come again and again, though nothing is published."""
     with StreamClient(site.port, "silent").open() as stream:
-        started = time.monotonic()
         stream.wait_comments(4)
-        assert time.monotonic() - started > 1, "three intervals of half a second have passed"
+        assert stream.events == []
 
 
 def test_http_1_0(site: Site) -> None:
