@@ -7,11 +7,11 @@ from flask import Blueprint, Response, current_app, has_request_context, request
 from redis import StrictRedis
 from werkzeug.wsgi import wrap_file
 
-from flask_sse import _gunicorn, _sockets
-from flask_sse._delivery import EventStream
+from flask_sse import _server
 from flask_sse._hub import Hub
 from flask_sse._message import Message, to_payload
 from flask_sse._messages import listen
+from flask_sse._response import EventStream
 from flask_sse._state import State
 
 _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
@@ -73,7 +73,9 @@ class ServerSentEventsBlueprint(Blueprint):
         message = Message(data, type=type, id=id, retry=retry)
         payload = to_payload(message, current_app.json)
         # redis-py leaves the type of the method's `**kwargs` out.
-        return int(self.redis.publish(name, payload))  # pyright: ignore[reportUnknownMemberType]
+        number = int(self.redis.publish(name, payload))  # pyright: ignore[reportUnknownMemberType]
+        _state().wake_hubs()
+        return number
 
     def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
         """Generate the :class:`Message` objects of the given channel.
@@ -112,16 +114,18 @@ class ServerSentEventsBlueprint(Blueprint):
         'text/event-stream; charset=utf-8'
         """
         channel = _encode_channel(request.args.get("channel") or "sse")
-        connection = _sockets.of_client(request.environ)
-        _gunicorn.drop_unneeded(request.environ)
-        body = EventStream(self._hub(), channel, _state().streams, connection)
-        return current_app.response_class(
+        _server.drop_early_hints(request.environ)
+        body = EventStream(self._hub(), channel, _state().streams, request.environ)
+        response = current_app.response_class(
             # Of a file, a server's wrapper uses `read` and `close`; the type names them all.
             wrap_file(request.environ, cast("IO[bytes]", body)),
             headers=_HEADERS,
             content_type="text/event-stream; charset=utf-8",
             direct_passthrough=True,
         )
+        # The response's own would run when the view has returned, or never.
+        response.call_on_close = body.call_on_close  # type: ignore[method-assign]
+        return response
 
     def _hub(self) -> Hub:
         return _state().hub(self.redis)

@@ -8,8 +8,9 @@ from collections.abc import Generator
 import redis
 from flask.json.provider import JSONProvider
 
-from flask_sse._hub import CONFIRM_WITHIN, Hub
+from flask_sse._hub import Hub
 from flask_sse._message import Message, from_payload
+from flask_sse._owner import CONFIRM_WITHIN
 from flask_sse._subscriber import Subscriber
 
 

@@ -5,16 +5,14 @@ twenty events were lost, and a second reply to SUBSCRIBE was the only sign. This
 speaks through redis-py's connection instead, and every loss is an exception, after
 which the object is of no more use.
 
-Everything but `Waker.set` is for the one owner of the connection.
+Everything is for the hub's owner alone, once the connection has been made.
 """
 
-import contextlib
-import selectors
 import socket
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Final, NamedTuple, Protocol, Self, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -25,7 +23,6 @@ LOST: Final = (redis.RedisError, OSError)
 
 _CONNECT_TIMEOUT: Final = 5.0
 _READ_TIMEOUT: Final = 5.0
-_POLL_INTERVAL: Final = 0.02
 _COST_OF_AN_EVENT: Final = 64
 
 
@@ -52,6 +49,13 @@ class Refused(NamedTuple):
 Arrival = Published | Subscribed | Refused
 
 
+class _Command(NamedTuple):
+    """A command that has been sent."""
+
+    name: str
+    channel: bytes
+
+
 class _Connection(Protocol):
     """What is used of redis-py's connections, with the types that they lack."""
 
@@ -63,51 +67,12 @@ class _Connection(Protocol):
     def send_packed_command(self, command: list[bytes], *, check_health: bool) -> None: ...
 
 
-class Waker:
-    """Ends the wait of the connection's owner, from any thread."""
-
-    def __init__(self) -> None:
-        self._receiver, self._sender = socket.socketpair()
-        self._receiver.setblocking(False)
-        self._sender.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._receiver, selectors.EVENT_READ)
-        self.is_set = False
-
-    def fileno(self) -> int:
-        """Return the descriptor that can be read after `set`."""
-        return self._receiver.fileno()
-
-    def set(self) -> None:
-        """End the owner's wait, or its next one."""
-        if not self.is_set:
-            self.is_set = True
-            self._sender.send(b"\0")
-
-    def clear(self) -> None:
-        """Wait again from now on."""
-        with contextlib.suppress(BlockingIOError):
-            self._receiver.recv(64)
-        self.is_set = False
-
-    def wait(self, timeout: float) -> None:
-        """Wait *timeout* seconds at most for `set`."""
-        if self._selector.select(timeout):
-            self.clear()
-
-    def close(self) -> None:
-        """Give the descriptors back."""
-        # In this order: a selector must not know of a descriptor that is closed.
-        self._selector.close()
-        self._receiver.close()
-        self._sender.close()
-
-
 class PubSubConnection:
     """A connection to the Redis of a client, outside of that client's pool.
 
+    Making one blocks until Redis has answered.
+
     :param client: Says where Redis is and how to log in.
-    :param waker: Ends a `wait`.
     :param ping_after: Seconds of silence after which Redis is asked for a PONG.
     :param answer_within: Seconds that Redis has for any answer. redis-py's own
         health check sends PING, but never looks whether a PONG comes.
@@ -115,43 +80,26 @@ class PubSubConnection:
     """
 
     def __init__(
-        self,
-        client: redis.Redis,
-        waker: Waker,
-        *,
-        ping_after: float = 10.0,
-        answer_within: float = 5.0,
+        self, client: redis.Redis, *, ping_after: float = 10.0, answer_within: float = 5.0
     ) -> None:
-        self._waker = waker
         self._ping_after = ping_after
         self._answer_within = answer_within
-        # The channels of the commands that wait for their answer; answers keep the order.
-        self._asked: deque[bytes | None] = deque()
+        # Commands that wait for their answer; answers keep the order.
+        self._asked: deque[_Command] = deque()
         self._unconfirmed: Counter[bytes] = Counter()
         self.channels: set[bytes] = set()
         self._connection = _connect(client)
         self._heard = time.monotonic()
         self._answer_due: float | None = None
-        self._has_more = False
-        # redis-py has no public name for the socket, from 5.0 to 8.1. What is no
-        # socket, as fakeredis's, can't be selected and is polled.
+        self.has_more = False
+        """Whether `read` has left something, of which no selector may know."""
+        # redis-py has no public name for it, from 5.0 to 8.1.
         sock = getattr(self._connection, "_sock", None)
-        self._selector: selectors.BaseSelector | None = None
-        if isinstance(sock, socket.socket):
-            self._selector = selectors.DefaultSelector()
-            self._selector.register(sock, selectors.EVENT_READ)
-            self._selector.register(waker, selectors.EVENT_READ)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self.socket: socket.socket | None = sock if isinstance(sock, socket.socket) else None
+        """What to select on; `None` if the connection must be polled, as fakeredis's."""
 
     def close(self) -> None:
         """Disconnect; Redis forgets every subscription."""
-        if self._selector is not None:
-            self._selector.close()
         self._connection.disconnect()
 
     def is_confirmed(self, channel: bytes) -> bool:
@@ -169,28 +117,16 @@ class PubSubConnection:
         self.channels.difference_update(channels)
         self._send("UNSUBSCRIBE", channels)
 
-    def wait(self, timeout: float) -> None:
-        """Wait *timeout* seconds at most for Redis or the waker."""
-        if self._has_more:
-            # It may be in redis-py's buffer, of which no selector knows.
-            time.sleep(0)
-        elif self._selector is None:
-            self._poll(timeout)
-        else:
-            for key, _ in self._selector.select(timeout):
-                if key.fileobj is self._waker:
-                    self._waker.clear()
-
     def read(self, limit: int) -> Iterator[Arrival]:
         """Yield what Redis has sent, without waiting for more.
 
         :param limit: Bytes after which the rest is left for the next time.
         """
         size = 0
-        self._has_more = True
+        self.has_more = True
         while size < limit:
             if not self._connection.can_read(timeout=0):
-                self._has_more = False
+                self.has_more = False
                 return
             arrival = self._next()
             if isinstance(arrival, Published):
@@ -209,12 +145,12 @@ class PubSubConnection:
             if now > self._answer_due:
                 raise redis.TimeoutError(f"no answer within {self._answer_within} s")
         elif now - self._heard > self._ping_after:
-            self._asked.append(None)
+            self._asked.append(_Command("PING", b""))
             self._send_packed([("PING",)])
 
     def _send(self, command: str, channels: Collection[bytes]) -> None:
         # A command for each channel, in one packet: Redis refuses a command as a whole.
-        self._asked.extend(channels)
+        self._asked.extend(_Command(command, channel) for channel in channels)
         self._send_packed((command, channel) for channel in channels)
 
     def _send_packed(self, commands: Iterable[tuple[str | bytes, ...]]) -> None:
@@ -233,20 +169,21 @@ class PubSubConnection:
         self._answer_due = None
         if isinstance(answer, list) and answer[0] == b"message":
             return Published(answer[1], answer[2])
-        channel = self._asked.popleft() if self._asked else None
+        if not self._asked:
+            if isinstance(answer, redis.ResponseError):
+                raise answer
+            return None
+        name, channel = self._asked.popleft()
+        # Any answer to PING proves that Redis is there, that it is forbidden too. A refused
+        # UNSUBSCRIBE costs Redis some work, and nobody an event.
+        if name != "SUBSCRIBE":
+            return None
+        is_last = self._is_last(channel)
         if isinstance(answer, redis.ResponseError):
-            return self._note_refusal(channel, answer)
+            self.channels.discard(channel)
+            return Refused(channel, answer)
         # Of several SUBSCRIBE that are under way, the last one is the one in force.
-        if isinstance(answer, list) and answer[0] == b"subscribe" and self._is_last(answer[1]):
-            return Subscribed(answer[1])
-        return None
-
-    def _note_refusal(self, channel: bytes | None, error: redis.ResponseError) -> Refused:
-        if channel is None:
-            raise error
-        self.channels.discard(channel)
-        self._is_last(channel)
-        return Refused(channel, error)
+        return Subscribed(channel) if is_last else None
 
     def _is_last(self, channel: bytes) -> bool:
         """Count an answer to SUBSCRIBE; return whether no other is awaited."""
@@ -255,14 +192,6 @@ class PubSubConnection:
             return False
         del self._unconfirmed[channel]
         return True
-
-    def _poll(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while not self._waker.is_set and time.monotonic() < deadline:
-            if self._connection.can_read(timeout=_POLL_INTERVAL):
-                return
-        if self._waker.is_set:
-            self._waker.clear()
 
 
 def _connect(client: redis.Redis) -> _Connection:

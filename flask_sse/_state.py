@@ -14,9 +14,9 @@ import redis
 from flask import Flask
 
 from flask_sse._broker import make_client
-from flask_sse._delivery import Streams
 from flask_sse._hub import Hub
 from flask_sse._pubsub import PubSubConnection
+from flask_sse._response import Streams
 from flask_sse._settings import Settings
 
 _KEY: Final = "flask_sse"
@@ -70,8 +70,21 @@ class State:
         hub = self._hubs.get(key)
         if hub is None:
             # Of two threads that come first, one wins; a hub that nobody joins is nothing.
-            hub = self._hubs.setdefault(key, Hub(partial(PubSubConnection, client), self.provider))
+            hub = self._hubs.setdefault(
+                key,
+                Hub(
+                    partial(PubSubConnection, client),
+                    self.provider,
+                    keepalive=self.settings.keepalive,
+                ),
+            )
         return hub
+
+    def wake_hubs(self) -> None:
+        """Have the hubs look for events that only they could otherwise poll for."""
+        if self.settings.in_memory:
+            for hub in [*self._hubs.values()]:
+                hub.wake()
 
 
 def _destination(client: redis.Redis) -> Hashable:

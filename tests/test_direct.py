@@ -15,7 +15,7 @@ import httpx
 import pytest
 import trustme
 
-from flask_sse import _sockets
+from flask_sse import _server
 from tests.support import servers
 from tests.support.client import StreamClient
 from tests.support.gathering import gather
@@ -26,9 +26,8 @@ from tests.support.servers import GUNICORN_SETTINGS, Site
 from tests.support.waiting import wait_until
 
 GEVENT: Final = ("--worker-class", "gevent")
-# What gunicorn itself has written of a response: with direct delivery, the first comment.
+# What gunicorn itself has written of a response's body: nothing, where it was handed over.
 LOG_SENT: Final = ("--access-logfile", "-", "--access-logformat", "%(m)s %(U)s sent %(B)s")
-OPENING: Final = len(":\n\n")
 # What gunicorn has learned in the course of time.
 HTTP_VERSIONS: Final = ["HTTP/1.1", *(["HTTP/2"] if "http_protocols" in GUNICORN_SETTINGS else [])]
 PROTOCOLS: Final = ["uwsgi"] if "protocol" in GUNICORN_SETTINGS else []
@@ -56,7 +55,7 @@ def was_direct(site: Site) -> bool:
     """Whether the one stream that the site has served was written past gunicorn."""
     wait_until(lambda: "GET /stream sent" in site.log(), "the stream is in the access log")
     [line] = [line for line in site.log().splitlines() if line.startswith("GET /stream sent")]
-    return int(line.split()[-1]) == OPENING
+    return int(line.split()[-1]) == 0
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
@@ -301,7 +300,7 @@ def test_what_a_slow_or_silent_peer_may_cost_is_bounded(
 ) -> None:
     """The kernel gives up a peer that does not answer, and keeps a bounded buffer for it."""
     with socket.create_connection((LOOPBACK, shared_redis.port)) as peer:
-        _sockets.prepare(peer)
+        _server.bound_costs(peer)
         timeout = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
         assert timeout == 30_000
         # Linux doubles what it is told, for its own bookkeeping (socket(7)).

@@ -12,7 +12,9 @@ from tests.support.servers import Site
 from tests.support.waiting import wait_until
 
 
-@pytest.fixture(params=[servers.gunicorn, servers.gthread], ids=["gevent", "gthread"])
+@pytest.fixture(
+    params=[servers.gunicorn, servers.gthread, servers.sync], ids=["gevent", "gthread", "sync"]
+)
 def site(
     request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path
 ) -> Iterator[Site]:

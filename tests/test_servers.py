@@ -15,6 +15,7 @@ from tests.support.waiting import wait_until
 SERVERS = [
     servers.gunicorn,
     servers.gthread,
+    servers.sync,
     servers.flask_server,
     servers.pywsgi,
     servers.waitress,

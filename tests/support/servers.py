@@ -108,9 +108,16 @@ def waitress(folder: Path, *, settings: Mapping[str, object]) -> AbstractContext
 
 
 @contextmanager
+def sync(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
+    """Run the site under gunicorn's default worker, which serves one request at a time."""
+    with gunicorn(folder, "--workers", "1", settings=settings) as site:
+        yield site
+
+
+@contextmanager
 def gthread(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
-    """Run the site under gunicorn's threads."""
-    with gunicorn(folder, "--threads", "8", settings=settings) as site:
+    """Run the site under gunicorn's worker with threads, two of them."""
+    with gunicorn(folder, "--threads", "2", settings=settings) as site:
         yield site
 
 

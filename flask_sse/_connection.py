@@ -1,0 +1,196 @@
+"""A stream's connection after the hand-over: what is sent, what waits, the end.
+
+For the hub's owner alone, which is the only one that writes to it. Nothing blocks.
+"""
+
+import errno
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
+
+from flask_sse import _syscalls
+from flask_sse._subscriber import Batch
+
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+_JOIN_UP_TO: Final = 1 << 16
+_MOST_PARTS: Final = 512
+
+
+class Terms(NamedTuple):
+    """What all streams of an application have in common."""
+
+    opening: bytes
+    """The first frames of a stream."""
+    rejection: Callable[[], bytes]
+    """Makes the frames for a client that gets no stream."""
+    limit: int
+    """Bytes that may wait for a client; one for which nothing waits gets its batch anyway."""
+    ended: Callable[[Sequence[Callable[[], object]]], None]
+    """Called once a connection, with its `callbacks`, when it has been closed."""
+
+
+class Connection:
+    """One client's connection.
+
+    :param descriptor: The connection's, which belongs to this object.
+    :param head: The head of the response, which has not been sent.
+    :param chunked: Whether the body is sent in chunks (RFC 9112, section 7.1).
+    :param callbacks: What to call when the stream has ended.
+    """
+
+    __slots__ = (
+        "_callbacks",
+        "_head",
+        "_pending",
+        "_sent",
+        "_terms",
+        "_waiting",
+        "channel",
+        "chunked",
+        "commented",
+        "descriptor",
+        "is_closing",
+        "is_gone",
+        "overflowed",
+    )
+
+    def __init__(
+        self,
+        descriptor: int,
+        head: bytes,
+        terms: Terms,
+        *,
+        chunked: bool,
+        callbacks: Sequence[Callable[[], object]],
+    ) -> None:
+        self.descriptor = descriptor
+        self.chunked = chunked
+        self.channel = b""
+        self.commented = 0.0
+        self.is_gone = False
+        self.is_closing = False
+        self.overflowed = False
+        self._head: bytes | None = head
+        self._terms = terms
+        self._callbacks = callbacks
+        # What the socket has not taken; of the first part, `_sent` bytes have gone.
+        self._waiting: deque[bytes] | None = None
+        self._sent = 0
+        self._pending = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client has been sent its first bytes."""
+        return self._head is None
+
+    @property
+    def is_lagging(self) -> bool:
+        """Whether something waits for the client."""
+        return self._waiting is not None
+
+    def open(self) -> None:
+        """Send the head and the stream's first bytes."""
+        self._send_first(self._terms.opening)
+
+    def reject(self) -> None:
+        """Answer with a stream that ends at once, and says when to come back."""
+        if not self.is_open:
+            self._send_first(self._terms.rejection())
+        self.finish()
+
+    def send(self, batch: Batch) -> None:
+        """Send a batch, or as much of it as the socket takes."""
+        self._send(self._framed(batch))
+
+    def _send(self, data: bytes) -> None:
+        if self._waiting is not None:
+            self._keep(data)
+            return
+        sent = _syscalls.send(self.descriptor, data, len(data), _syscalls.FLAGS)
+        if sent != len(data):
+            self.keep_rest(data, sent)
+
+    def keep_rest(self, data: bytes, sent: int) -> None:
+        """Have what `_syscalls.send` has left of *data* wait.
+
+        :param sent: The bytes that were sent; -1 for a failure, which is looked into.
+        """
+        self._waiting = deque([data])
+        self._sent = max(sent, 0)
+        self._pending = len(data) - self._sent
+        if sent < 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as much as the socket takes."""
+        while self._waiting:
+            data = self._first_part(self._waiting)
+            address = _syscalls.address_of(data) + self._sent
+            length = len(data) - self._sent
+            sent = _syscalls.send(self.descriptor, address, length, _syscalls.FLAGS)
+            if sent < 0:
+                if _syscalls.last_error() not in (errno.EAGAIN, errno.EINTR):
+                    self.is_gone = True
+                return
+            self._sent += sent
+            self._pending -= sent
+            if sent == length:
+                self._waiting.popleft()
+                self._sent = 0
+        self._waiting = None
+
+    def finish(self) -> None:
+        """End the response; what waits is sent first."""
+        self.is_closing = True
+        if self._waiting is not None:
+            # Whatever waits may be more than the limit allows to be added to.
+            self._waiting.append(_LAST_CHUNK if self.chunked else b"")
+        elif self.chunked:
+            self._send(_LAST_CHUNK)
+
+    def close(self) -> None:
+        """Close the connection, whatever waits."""
+        descriptor, self.descriptor = self.descriptor, -1
+        # The number may be another connection's by now.
+        if descriptor >= 0:
+            self._waiting = None
+            self.is_gone = True
+            _syscalls.close_socket(descriptor)
+            self._terms.ended(self._callbacks)
+
+    def _send_first(self, frames: bytes) -> None:
+        head, self._head = self._head, None
+        assert head is not None
+        self._send(head + self._framed(Batch((), frames)))
+
+    def _framed(self, batch: Batch) -> bytes:
+        return batch.chunk if self.chunked else batch.frames
+
+    def _keep(self, data: bytes) -> None:
+        assert self._waiting is not None
+        if self._pending + len(data) > self._terms.limit:
+            self.overflowed = self.is_gone = True
+            return
+        self._waiting.append(data)
+        self._pending += len(data)
+
+    def _first_part(self, waiting: "deque[bytes]") -> bytes:
+        """Return what to send first, with small parts joined: one call a part is slow."""
+        data = waiting[0]
+        if len(waiting) == 1 or len(data) - self._sent >= _JOIN_UP_TO:
+            return data
+        parts = [data[self._sent :]]
+        size = len(parts[0])
+        for part in islice(waiting, 1, _MOST_PARTS):
+            size += len(part)
+            if size > _JOIN_UP_TO:
+                break
+            parts.append(part)
+        if len(parts) == 1:
+            return data
+        for _ in parts:
+            waiting.popleft()
+        waiting.appendleft(b"".join(parts))
+        self._sent = 0
+        return waiting[0]

@@ -1,0 +1,496 @@
+"""The one loop of a hub: Redis, requests, the clients' sockets, timers, the stop.
+
+It runs in a thread of its own, a greenlet where gevent has patched, and everything it owns
+is its own: others leave requests. It never blocks on Redis or on a client.
+"""
+
+import logging
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from flask.json.provider import JSONProvider
+
+from flask_sse import _server
+from flask_sse._channel import Channel, Listener
+from flask_sse._clients import Clients
+from flask_sse._connection import Connection
+from flask_sse._message import COMMENT, encode, from_payload
+from flask_sse._outage import Outage
+from flask_sse._pubsub import LOST, Arrival, Published, PubSubConnection, Refused
+from flask_sse._subscriber import Batch, Subscriber
+from flask_sse._waker import Waker
+from flask_sse._watch import Watch
+
+_log: Final = logging.getLogger("flask_sse")
+
+CONFIRM_WITHIN: Final = 4.0
+"""Seconds that a client waits for Redis to confirm its subscription."""
+
+_TICK: Final = 0.5
+_POLL_INTERVAL: Final = 0.02
+_READ_LIMIT: Final = 1 << 16
+_STOP_GRACE: Final = 1.0
+_TURN: Final = 0.02
+"""Seconds after which other greenlets have their turn."""
+
+
+class Request(NamedTuple):
+    """What another thread asks for."""
+
+    channel: bytes
+    listener: Listener
+    joins: bool
+
+
+class Options(NamedTuple):
+    """How an owner works."""
+
+    connect: Callable[[], PubSubConnection]
+    """Makes a connection to Redis; it may block, and runs in a thread of its own."""
+    provider: JSONProvider
+    keepalive: float | None
+    """Seconds of silence within which a connection is sent a comment."""
+    linger: float
+    """Seconds for which a connection to Redis is kept that nobody needs."""
+
+
+class _Attempt:
+    """An attempt to connect, which ends the owner's wait when it is done."""
+
+    def __init__(self, connect: Callable[[], PubSubConnection], waker: Waker) -> None:
+        self._connect = connect
+        self._waker = waker
+        self.connection: PubSubConnection | None = None
+        self.error: Exception | None = None
+        self.is_done = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="flask-sse-connect", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.connection = self._connect()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the owner tries again
+            self.error = error
+        finally:
+            self.is_done = True
+            self._waker.set()
+
+
+class Owner:
+    """Owns the connection to Redis, those of the clients, and who listens to what.
+
+    :param requests: What others have asked for, in order.
+    :param watch: The clients of those subscribers whose stream the server reads.
+    """
+
+    def __init__(
+        self, options: Options, outage: Outage, requests: deque[Request], watch: Watch
+    ) -> None:
+        self._options = options
+        self._outage = outage
+        self._requests = requests
+        self._watch = watch
+        self.waker = Waker()
+        self.stop_requested = False
+        """Set by others to have every stream ended."""
+        self.has_stopped = threading.Event()
+        """Set when there is no stream left after that."""
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self.waker, selectors.EVENT_READ)
+        if (descriptor := watch.fileno()) is not None:
+            self._selector.register(descriptor, selectors.EVENT_READ)
+        self._channels: dict[bytes, Channel] = {}
+        # The channels whose subscription may not be what is wanted.
+        self._changed: set[bytes] = set()
+        self._connection: PubSubConnection | None = None
+        self._attempt: _Attempt | None = None
+        self._next_attempt = 0.0
+        self._clients: Clients | None = None
+        self._idle_since: float | None = None
+        self._malformed = 0
+        self._refused = 0
+        self._stopping_since: float | None = None
+        self._yielded = time.monotonic()
+        keepalive = options.keepalive
+        self._tick = _TICK if keepalive is None else min(_TICK, keepalive / 4)
+        self._pause = self._let_others_run if _server.is_patched_by_gevent() else _do_nothing
+
+    def run(self, retire: Callable[[], bool]) -> None:
+        """Work as long as there is something to do.
+
+        :param retire: Asked whether to end; `False` if there are requests again.
+        """
+        while True:
+            try:
+                while not self._is_idle() or not retire():
+                    self._turn()
+            except Exception:  # noqa: BLE001 - whatever it is, the streams keep an owner
+                _log.exception("the event hub has failed and goes on")
+                time.sleep(_TICK)
+            else:
+                break
+        self.close()
+
+    def close(self) -> None:
+        """Give all descriptors back."""
+        if self._connection is not None:
+            self._lose_connection()
+        # A selector must not know of a descriptor that is closed.
+        self._selector.close()
+        if self._clients is not None:
+            self._clients.close()
+        self.waker.close()
+
+    def _turn(self) -> None:
+        self._wait()
+        self._process_requests()
+        self._serve_clients()
+        self._serve_redis()
+        self._keep_time()
+        self._check_shutdown()
+
+    def _wait(self) -> None:
+        timeout = self._tick
+        connection = self._connection
+        if connection is not None and connection.has_more:
+            timeout = 0
+        elif connection is not None and connection.socket is None:
+            timeout = min(timeout, _POLL_INTERVAL)
+        elif connection is None and self._channels and self._attempt is None:
+            timeout = min(timeout, max(0, self._next_attempt - time.monotonic()))
+        for key, _ in self._selector.select(timeout):
+            if key.fileobj is self.waker:
+                self.waker.clear()
+            elif key.fd == self._watch.fileno():
+                self._watch.end_gone()
+        # Selecting lets other greenlets run.
+        self._yielded = time.monotonic()
+
+    def _is_idle(self) -> bool:
+        self._process_requests()
+        if self._channels or self._clients or self._attempt is not None:
+            self._idle_since = None
+            return False
+        now = time.monotonic()
+        if self._idle_since is None:
+            self._idle_since = now
+        if self.stop_requested and self._stopping_since is None:
+            return False
+        return (
+            self._connection is None
+            or self._stopping_since is not None
+            or now - self._idle_since >= self._options.linger
+        )
+
+    # Requests: who listens to what
+
+    def _process_requests(self) -> None:
+        while self._requests:
+            request = self._requests.popleft()
+            if request.joins:
+                self._add(request.channel, request.listener)
+            else:
+                self._remove(request.channel, request.listener)
+
+    def _add(self, name: bytes, listener: Listener) -> None:
+        if self._stopping_since is not None:
+            self._turn_away(listener)
+            return
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = Channel(name)
+        self._changed.add(name)
+        if isinstance(listener, Connection):
+            listener.channel = channel.name
+            self._serve(listener)
+        channel.add(listener)
+        if self._connection is not None and self._connection.is_confirmed(name):
+            self._confirm(channel)
+
+    def _turn_away(self, listener: Listener) -> None:
+        if isinstance(listener, Connection):
+            listener.reject()
+            listener.close()
+        else:
+            listener.end()
+
+    def _serve(self, connection: Connection) -> None:
+        if self._clients is None:
+            self._clients = Clients(self._options.keepalive)
+            self._selector.register(self._clients, selectors.EVENT_READ)
+        connection.commented = time.monotonic()
+        self._clients.add(connection, connection.commented + CONFIRM_WITHIN)
+
+    def _remove(self, name: bytes, listener: Listener) -> None:
+        channel = self._channels.get(name)
+        if channel is None:
+            return
+        channel.discard(listener)
+        if not channel:
+            self._changed.add(name)
+            del self._channels[name]
+
+    def _confirm(self, channel: Channel) -> None:
+        for connection in channel.confirm():
+            self._drop(connection)
+
+    def _end(self, listener: Listener, error: Exception | None = None) -> None:
+        """End a stream properly; what waits for a client is sent first."""
+        if isinstance(listener, Subscriber):
+            listener.error = error
+            listener.end()
+        elif not listener.is_closing:
+            listener.reject() if not listener.is_open else listener.finish()
+            self._remove(listener.channel, listener)
+            # Nobody waits for a client that does not read, except when everything ends.
+            if not listener.is_lagging or listener.is_gone or self._stopping_since is None:
+                self._drop(listener)
+
+    def _drop(self, connection: Connection) -> None:
+        """Close a connection."""
+        self._remove(connection.channel, connection)
+        if self._clients is not None:
+            self._clients.discard(connection)
+        if connection.overflowed:
+            _log_overflow(connection.channel)
+        connection.close()
+
+    # The clients' sockets
+
+    def _serve_clients(self) -> None:
+        if self._clients is None:
+            return
+        for connection, has_ended in self._clients.events():
+            if connection.is_lagging:
+                connection.flush()
+                self._settle(connection)
+            if connection.is_gone:
+                self._drop(connection)
+            elif has_ended:
+                self._end(connection)
+
+    def _settle(self, connection: Connection) -> None:
+        """Do what follows from what a connection has taken of what waited for it."""
+        channel = self._channels.get(connection.channel)
+        if connection.is_closing:
+            if not connection.is_lagging:
+                self._drop(connection)
+        elif channel is not None and connection.is_open:
+            channel.place(connection)
+
+    def _keep_time(self) -> None:
+        if self._clients is None:
+            return
+        now = time.monotonic()
+        for connection in self._clients.overdue(now):
+            self._end(connection)
+        comment = Batch((), COMMENT)
+        for connection in self._clients.in_turn(now):
+            self._send_comment(connection, comment)
+            self._pause()
+
+    def _send_comment(self, connection: Connection, comment: Batch) -> None:
+        channel = self._channels.get(connection.channel)
+        keepalive = self._options.keepalive
+        if channel is None or keepalive is None or not connection.is_open or connection.is_lagging:
+            return
+        if comment.time - max(channel.sent, connection.commented) < keepalive * 0.75:
+            return
+        connection.commented = comment.time
+        connection.send(comment)
+        if connection.is_gone:
+            self._drop(connection)
+        elif connection.is_lagging:
+            channel.place(connection)
+
+    # Redis
+
+    def _serve_redis(self) -> None:
+        connection = self._connection
+        if connection is None:
+            self._connect()
+            return
+        try:
+            self._align(connection)
+            self._dispatch(connection.read(_READ_LIMIT))
+            self._align(connection)
+            connection.check()
+        except LOST as error:
+            self._lose_connection()
+            self._next_attempt = time.monotonic() + self._outage.goes_on(error)
+
+    def _connect(self) -> None:
+        """Connect in a thread: a Redis that does not answer must not hold up the clients."""
+        attempt = self._attempt
+        if attempt is None:
+            if self._channels and time.monotonic() >= self._next_attempt:
+                self._attempt = _Attempt(self._options.connect, self.waker)
+                self._start_attempt(self._attempt)
+            return
+        if not attempt.is_done:
+            return
+        self._attempt = None
+        if attempt.connection is not None:
+            self._use_connection(attempt.connection)
+        elif attempt.error is not None:
+            unforeseen = not isinstance(attempt.error, LOST)
+            pause = self._outage.goes_on(attempt.error, unforeseen=unforeseen)
+            self._next_attempt = time.monotonic() + pause
+
+    def _start_attempt(self, attempt: _Attempt) -> None:
+        try:
+            attempt.start()
+        except RuntimeError as error:
+            # No thread could be started.
+            attempt.error = error
+            attempt.is_done = True
+
+    def _use_connection(self, connection: PubSubConnection) -> None:
+        self._connection = connection
+        if connection.socket is not None:
+            self._selector.register(connection.socket, selectors.EVENT_READ)
+        self._changed.update(self._channels)
+        self._serve_redis()
+
+    def _lose_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        try:
+            if connection.socket is not None:
+                self._selector.unregister(connection.socket)
+        finally:
+            connection.close()
+
+    def _align(self, connection: PubSubConnection) -> None:
+        """Subscribe to what is wanted, and to nothing else."""
+        if not self._changed:
+            return
+        changed, self._changed = self._changed, set()
+        missing = [
+            name for name in changed if name in self._channels and name not in connection.channels
+        ]
+        surplus = [
+            name for name in changed if name not in self._channels and name in connection.channels
+        ]
+        if missing:
+            connection.subscribe(missing)
+        if surplus:
+            connection.unsubscribe(surplus)
+
+    def _dispatch(self, arrivals: Iterable[Arrival]) -> None:
+        # All that has come for a channel is written at once: one system call a
+        # client carries many events.
+        payloads: dict[bytes, list[bytes]] = {}
+        try:
+            for arrival in arrivals:
+                name = arrival.channel
+                if isinstance(arrival, Refused):
+                    self._refuse(name, arrival.error)
+                elif name not in self._channels:
+                    continue
+                elif isinstance(arrival, Published):
+                    payloads.setdefault(name, []).append(arrival.payload)
+                else:
+                    self._outage.is_over()
+                    # What was sent for an earlier subscription is not for those who have
+                    # waited for this one: there is a hole in between.
+                    self._fan_out(name, payloads.pop(name, []))
+                    self._confirm(self._channels[name])
+        finally:
+            # What has arrived is delivered, though the connection is lost in the same read.
+            for name, some in payloads.items():
+                self._fan_out(name, some)
+
+    def _fan_out(self, name: bytes, payloads: Sequence[bytes]) -> None:
+        channel = self._channels.get(name)
+        if channel is None or not payloads:
+            return
+        batch = self._to_batch(name, payloads)
+        if not batch.frames:
+            return
+        for listener in channel.send(batch, self._pause):
+            if isinstance(listener, Connection):
+                self._drop(listener)
+            else:
+                _log_overflow(name)
+                self._watch.disconnect(listener)
+                self._remove(name, listener)
+
+    def _to_batch(self, name: bytes, payloads: Iterable[bytes]) -> Batch:
+        sound: list[bytes] = []
+        frames: list[bytes] = []
+        for payload in payloads:
+            try:
+                frames.append(
+                    encode(from_payload(payload, self._options.provider), self._options.provider)
+                )
+            except Exception as error:  # noqa: BLE001 - a JSON provider may raise anything
+                self._malformed += 1
+                _log_dropped("malformed event", self._malformed, name, error)
+            else:
+                sound.append(payload)
+        return Batch(sound, b"".join(frames))
+
+    def _refuse(self, name: bytes, error: Exception) -> None:
+        """End the streams of a channel that Redis forbids, and no others."""
+        self._refused += 1
+        _log_dropped("subscription", self._refused, name, error)
+        channel = self._channels.pop(name, None)
+        for listener in channel or ():
+            self._end(listener, error)
+
+    # The end
+
+    def _check_shutdown(self) -> None:
+        """End all streams once the server has been told to stop, or has stopped."""
+        now = time.monotonic()
+        if self._stopping_since is None:
+            if not self.stop_requested and not _server.is_stopping():
+                return
+            self._stopping_since = now
+            self._changed.update(self._channels)
+            for channel in [*self._channels.values()]:
+                for listener in channel:
+                    self._end(listener)
+                    self._pause()
+            self._channels.clear()
+        elif now - self._stopping_since > _STOP_GRACE:
+            self._watch.disconnect_all()
+            for connection in self._clients or ():
+                self._drop(connection)
+        if not self._clients:
+            self.has_stopped.set()
+
+    def _let_others_run(self) -> None:
+        if time.monotonic() - self._yielded > _TURN:
+            time.sleep(0)
+            self._yielded = time.monotonic()
+
+
+def _do_nothing() -> None:
+    """Threads need no pause: the interpreter itself takes turns between them."""
+
+
+def format_channel(name: bytes) -> str:
+    """Return a channel's name as the log shows it."""
+    return repr(name[:100].decode(errors="replace"))
+
+
+def _log_overflow(name: bytes) -> None:
+    _log.warning(
+        "a client of channel %s is disconnected: more than SSE_MAX_PENDING bytes waited for it",
+        format_channel(name),
+    )
+
+
+def _log_dropped(what: str, number: int, name: bytes, error: Exception) -> None:
+    # A publisher of malformed events, or a client that asks for forbidden channels, could fill
+    # the log: the first is logged, and then each whose number is a power of two.
+    if number & (number - 1) == 0:
+        text = "dropped %s number %d, on channel %s: %.200s"
+        _log.warning(text, what, number, format_channel(name), error)

@@ -1,0 +1,213 @@
+"""The body of a stream's response: handed over to the hub, or read by the server.
+
+A body belongs to the one thread or greenlet in which the server serves its client.
+"""
+
+import errno
+import io
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from flask_sse import _callbacks, _server
+from flask_sse._connection import Connection, Terms
+from flask_sse._hub import Hub
+from flask_sse._message import COMMENT
+from flask_sse._owner import CONFIRM_WITHIN
+from flask_sse._places import Places
+from flask_sse._settings import Settings
+from flask_sse._subscriber import Subscriber
+
+_log: Final = logging.getLogger("flask_sse")
+
+_RETRY: Final = 3_000
+
+class Streams:
+    """What the streams of an application have in common."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.places = Places.of(settings.max_clients)
+        retry = settings.retry
+        self.terms = Terms(
+            COMMENT if retry is None else _retry(retry),
+            self.rejection,
+            settings.max_pending,
+            self._handed_over_ended,
+        )
+        self._warned = False
+
+    def rejection(self) -> bytes:
+        """Return what a client is told that gets no stream.
+
+        A browser gives up for good after a 5xx, but comes back after a stream that has ended
+        (WHATWG specification, section 9.2.3); not all clients at the same time.
+        """
+        usual = self.settings.retry or _RETRY
+        return _retry(random.randint(usual, 2 * usual))
+
+    def warn_of_blocking(self) -> None:
+        """Say once that a stream blocks the whole server."""
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "this server handles one request at a time, so an open event stream blocks all "
+                "other requests; use gunicorn, or a server with threads"
+            )
+
+    def _handed_over_ended(self, callbacks: Sequence[_callbacks.Callback]) -> None:
+        self.places.exit()
+        if callbacks:
+            _callbacks.run_in_background(callbacks)
+
+
+class EventStream:
+    """The file from which the server reads what it sends to one client.
+
+    It subscribes when it is first read and not before, so that a body which the
+    server never asks for leaves nothing behind. Where the server is gunicorn and holds
+    this very body, the first `read` takes the client's connection over: the server finds
+    that the client has gone, and the hub serves it.
+
+    :param environ: The request's.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_channel",
+        "_client",
+        "_close_callbacks",
+        "_ended",
+        "_entered",
+        "_handover",
+        "_hub",
+        "_streams",
+        "_subscriber",
+    )
+
+    def __init__(
+        self, hub: Hub, channel: bytes, streams: Streams, environ: Mapping[str, Any]
+    ) -> None:
+        self._hub = hub
+        self._channel = channel
+        self._streams = streams
+        self._client = _server.client_socket(environ)
+        self._blocks = _server.serves_one_request_at_a_time(environ)
+        self._close_callbacks: list[_callbacks.Callback] = []
+        self._handover: _server.Handover | None = None
+        self._subscriber: Subscriber | None = None
+        self._entered = False
+        self._ended = False
+
+    def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:
+        """Have a function called once, when the stream has ended, however it has ended.
+
+        It stands in for the response's own method, which knows nothing of a hand-over.
+        """
+        self._close_callbacks.append(func)
+        _callbacks.await_at_exit()
+        return func
+
+    def fileno(self) -> int:
+        """Refuse; but where gunicorn asks, note that its connection can be taken over.
+
+        :raises io.UnsupportedOperation: always, so that the server calls `read`.
+        """
+        if self._client is not None and self._streams.settings.direct:
+            self._handover = _server.find_handover(self, self._client)
+        raise io.UnsupportedOperation("an event stream has no descriptor")
+
+    def read(self, size: int = -1) -> bytes:
+        """Wait for what comes next and return all of it.
+
+        :param size: Ignored, since frames are returned whole.
+        :return: frames, a comment after a while of silence, or nothing at the end.
+        :raises BrokenPipeError: if the connection has been taken over, so that the server
+            does what it does for a client that has gone: nothing.
+        """
+        if self._ended:
+            return b""
+        subscriber = self._subscriber
+        if subscriber is None:
+            return self._open_or_close()
+        if self._blocks:
+            self._streams.warn_of_blocking()
+        batches = subscriber.take(self._streams.settings.keepalive)
+        if batches is None:
+            self.close()
+            return b""
+        return b"".join([batch.frames for batch in batches]) or COMMENT
+
+    def close(self) -> None:
+        """Unsubscribe. The server calls this however the response has ended."""
+        self._ended = True
+        subscriber, self._subscriber = self._subscriber, None
+        try:
+            if subscriber is not None:
+                subscriber.end()
+                self._hub.leave(self._channel, subscriber, self._client)
+                if self._client is not None and _server.is_stopping():
+                    _server.stop_reading(self._client)
+        finally:
+            if self._entered:
+                self._entered = False
+                self._streams.places.exit()
+            callbacks, self._close_callbacks = self._close_callbacks, []
+            _callbacks.run(callbacks)
+
+    def _open_or_close(self) -> bytes:
+        try:
+            return self._open()
+        except BrokenPipeError:
+            raise
+        except BaseException:
+            # Of descriptors or threads there may be none left; of places there must be.
+            self.close()
+            raise
+
+    def _open(self) -> bytes:
+        self._entered = self._streams.places.enter()
+        if not self._entered:
+            return self._reject()
+        if self._handover is not None:
+            self._hand_over(self._handover)
+        self._subscriber = subscriber = Subscriber(self._streams.settings.max_pending)
+        if self._client is not None:
+            _server.bound_costs(self._client)
+        self._hub.join(self._channel, subscriber, self._client)
+        if not subscriber.wait_confirmed(CONFIRM_WITHIN):
+            self.close()
+            return self._reject()
+        return self._streams.terms.opening
+
+    def _hand_over(self, handover: _server.Handover) -> None:
+        assert self._client is not None
+        _server.bound_costs(self._client)
+        callbacks = self._close_callbacks
+
+        def take() -> Connection:
+            descriptor, head = handover.take()
+            return Connection(
+                descriptor,
+                head,
+                self._streams.terms,
+                chunked=handover.chunked,
+                callbacks=callbacks,
+            )
+
+        self._hub.adopt(self._channel, take)
+        # From here on nothing is this body's any more.
+        self._ended = True
+        self._entered = False
+        self._close_callbacks = []
+        self._handover = self._client = None
+        raise BrokenPipeError(errno.EPIPE, "the stream goes on without the server")
+
+    def _reject(self) -> bytes:
+        self._ended = True
+        return self._streams.rejection()
+
+
+def _retry(milliseconds: int) -> bytes:
+    return b"retry:%d\n\n" % milliseconds

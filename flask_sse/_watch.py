@@ -1,0 +1,82 @@
+"""The clients of streams that a server reads: which of them have closed their side.
+
+`add` and `discard` are for the thread that serves the client, the rest for the hub's
+owner. Nothing blocks.
+"""
+
+import contextlib
+import select
+import socket
+import threading
+from typing import Final
+
+from flask_sse import _server
+from flask_sse._subscriber import Subscriber
+
+_EVENTS: Final = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT", 0)
+_ERROR: Final = getattr(select, "EPOLLERR", 0)
+
+
+class Watch:
+    """The sockets of such clients, which belong to the server.
+
+    Where the system has no epoll, nothing is noticed here, and the keep-alives find out.
+    """
+
+    def __init__(self) -> None:
+        # Held while an event is looked at: a client that is discarded meanwhile must not give
+        # its descriptor back, or the next client would be taken for the one that went.
+        self._lock = threading.Lock()
+        self._subscribers: dict[int, Subscriber] = {}
+        self._clients: dict[Subscriber, socket.socket] = {}
+        self._epoll = _server.new_epoll()
+
+    def fileno(self) -> int | None:
+        """Return a descriptor that can be read when somebody has gone."""
+        return None if self._epoll is None else self._epoll.fileno()
+
+    def add(self, client: socket.socket, subscriber: Subscriber) -> None:
+        """Watch a client, and end *subscriber* when it has gone."""
+        descriptor = client.fileno()
+        with self._lock:
+            if self._epoll is not None:
+                self._epoll.register(descriptor, _EVENTS)
+            self._subscribers[descriptor] = subscriber
+            self._clients[subscriber] = client
+
+    def discard(self, client: socket.socket, subscriber: Subscriber) -> None:
+        """Watch it no more; its socket may be closed when this returns."""
+        descriptor = client.fileno()
+        with self._lock:
+            self._clients.pop(subscriber, None)
+            if self._subscribers.get(descriptor) is subscriber:
+                del self._subscribers[descriptor]
+                if self._epoll is not None:
+                    with contextlib.suppress(OSError):
+                        self._epoll.unregister(descriptor)
+
+    def end_gone(self) -> None:
+        """End the subscribers whose clients have closed their side."""
+        if self._epoll is None:
+            return
+        with self._lock:
+            for descriptor, events in self._epoll.poll(0):
+                subscriber = self._subscribers.get(descriptor)
+                if subscriber is None:
+                    continue
+                if events & _ERROR:
+                    _server.disconnect(self._clients[subscriber])
+                subscriber.end()
+
+    def disconnect(self, subscriber: Subscriber) -> None:
+        """Disconnect a client, to which the server may be writing."""
+        with self._lock:
+            client = self._clients.get(subscriber)
+            if client is not None:
+                _server.disconnect(client)
+
+    def disconnect_all(self) -> None:
+        """Disconnect clients that would delay the server's stop by not reading."""
+        with self._lock:
+            for client in self._clients.values():
+                _server.disconnect(client)

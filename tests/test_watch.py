@@ -1,0 +1,70 @@
+"""The clients of streams that a server reads: who has gone is noticed."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from flask_sse._subscriber import Subscriber
+from flask_sse._watch import Watch
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Return the server's end of a connection and the client's."""
+    server, client = socket.socketpair()
+    with server, client:
+        yield server, client
+
+
+def test_a_client_that_closes_is_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The subscriber ends, though nothing is written."""
+    server, client = pair
+    watch, subscriber = Watch(), Subscriber(1)
+    watch.add(server, subscriber)
+    watch.end_gone()
+    assert not subscriber.has_ended()
+    client.close()
+    watch.end_gone()
+    assert subscriber.has_ended()
+    watch.discard(server, subscriber)
+    watch.discard(server, subscriber)
+
+
+def test_one_that_is_discarded_is_left_alone(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Whoever gets the descriptor next is not taken for the one that went."""
+    server, client = pair
+    watch, subscriber = Watch(), Subscriber(1)
+    watch.add(server, subscriber)
+    watch.discard(server, subscriber)
+    client.close()
+    watch.end_gone()
+    watch.disconnect(subscriber)
+    assert not subscriber.has_ended()
+
+
+@pytest.mark.parametrize("all_", [True, False])
+def test_a_client_is_disconnected(pair: tuple[socket.socket, socket.socket], all_: bool) -> None:
+    """A server that is writing to it finds the connection closed."""
+    server, client = pair
+    watch, subscriber = Watch(), Subscriber(1)
+    watch.add(server, subscriber)
+    watch.disconnect_all() if all_ else watch.disconnect(subscriber)
+    assert client.recv(1) == b""
+    with pytest.raises(BrokenPipeError):
+        server.send(b"x")
+
+
+def test_without_epoll_nothing_is_noticed_and_nothing_fails(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a system without epoll the keep-alives find out who has gone."""
+    monkeypatch.setattr("flask_sse._server.new_epoll", lambda: None)
+    server, client = pair
+    watch, subscriber = Watch(), Subscriber(1)
+    assert watch.fileno() is None
+    watch.add(server, subscriber)
+    client.close()
+    watch.end_gone()
+    assert not subscriber.has_ended()
+    watch.discard(server, subscriber)
