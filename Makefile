@@ -8,11 +8,12 @@ ADDRESS ?= 127.0.0.1:8000
 VERSIONS := 3.11 3.12 3.13 3.14
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types check docs inventories bench bench-smoke test-lowest system constraints clean
+.PHONY: help demo test lint types check test-long docs inventories bench bench-smoke test-lowest system constraints clean
 
 help:
 	@echo "make demo         serve the quickstart's page, without a Redis"
 	@echo "make test         check everything: format, lint, types, tests, coverage"
+	@echo "make test-long    run the tests that take minutes"
 	@echo "make test-lowest  run the tests with the lowest versions that are declared"
 	@echo "make bench        measure Flask-SSE beside its peers, for about 20 minutes"
 	@echo "make bench-smoke  the same in one minute, to see that it works"
@@ -56,6 +57,9 @@ check: system $(VENV)/dev.stamp
 	$(BIN)/coverage run -m pytest --numprocesses 4 --dist loadscope
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-long: system $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m long --numprocesses 2
 
 test-lowest: system $(VENV)/dev.stamp
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest

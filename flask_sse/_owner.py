@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from flask.json.provider import JSONProvider
 
-from flask_sse import _server
+from flask_sse import _server, _syscalls
 from flask_sse._channel import Channel, Listener
 from flask_sse._clients import Clients
 from flask_sse._connection import Connection
@@ -110,7 +110,9 @@ class Owner:
         self._connection: PubSubConnection | None = None
         self._attempt: _Attempt | None = None
         self._next_attempt = 0.0
-        self._clients: Clients | None = None
+        self._clients = Clients(options.keepalive) if _syscalls.AVAILABLE else None
+        if self._clients is not None:
+            self._selector.register(self._clients, selectors.EVENT_READ)
         self._idle_since: float | None = None
         self._malformed = 0
         self._refused = 0
@@ -205,9 +207,8 @@ class Owner:
         if channel is None:
             channel = self._channels[name] = Channel(name)
         self._changed.add(name)
-        if isinstance(listener, Connection):
-            listener.channel = channel.name
-            self._serve(listener)
+        if isinstance(listener, Connection) and not self._serve(listener, channel):
+            return
         channel.add(listener)
         if self._connection is not None and self._connection.is_confirmed(name):
             self._confirm(channel)
@@ -219,12 +220,19 @@ class Owner:
         else:
             listener.end()
 
-    def _serve(self, connection: Connection) -> None:
-        if self._clients is None:
-            self._clients = Clients(self._options.keepalive)
-            self._selector.register(self._clients, selectors.EVENT_READ)
+    def _serve(self, connection: Connection, channel: Channel) -> bool:
+        assert self._clients is not None
+        connection.channel = channel.name
         connection.commented = time.monotonic()
-        self._clients.add(connection, connection.commented + CONFIRM_WITHIN)
+        try:
+            self._clients.add(connection, connection.commented + CONFIRM_WITHIN)
+        except OSError:
+            # The user may watch no more descriptors (epoll(7), max_user_watches).
+            _log.exception("a client is rejected, which can't be watched")
+            connection.reject()
+            self._drop(connection)
+            return False
+        return True
 
     def _remove(self, name: bytes, listener: Listener) -> None:
         channel = self._channels.get(name)

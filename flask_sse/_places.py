@@ -3,17 +3,18 @@
 May be called from any thread; nothing blocks.
 """
 
+import contextlib
 import logging
 import os
+import stat
 import sys
 import threading
 from functools import cache
-from pathlib import Path
 from typing import Final, Self
 
 _log: Final = logging.getLogger("flask_sse")
 
-_DESCRIPTORS: Final = ("/proc/self/fd", "/dev/fd")
+_DESCRIPTORS: Final = "/dev/fd"
 
 
 class Places:
@@ -73,11 +74,18 @@ def nine_tenths_of_descriptors() -> int | None:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return None
-    return max(1, (limit - _open_descriptors()) * 9 // 10)
+    return max(1, (limit - _open_files()) * 9 // 10)
 
 
-def _open_descriptors() -> int:
-    for folder in _DESCRIPTORS:
-        if Path(folder).is_dir():
-            return len(os.listdir(folder))
-    return 0
+def _open_files() -> int:
+    """Count the descriptors of everything but sockets.
+
+    Most sockets are clients that wait for their turn: a worker that starts while thousands
+    reconnect has accepted hundreds of them by the time of the first stream.
+    """
+    number = 0
+    for name in os.listdir(_DESCRIPTORS):
+        # The descriptor with which the folder is read has been closed by now.
+        with contextlib.suppress(OSError, ValueError):
+            number += not stat.S_ISSOCK(os.fstat(int(name)).st_mode)
+    return number

@@ -23,6 +23,7 @@ _log: Final = logging.getLogger("flask_sse")
 
 _RETRY: Final = 3_000
 
+
 class Streams:
     """What the streams of an application have in common."""
 
@@ -34,8 +35,9 @@ class Streams:
             COMMENT if retry is None else _retry(retry),
             self.rejection,
             settings.max_pending,
-            self._handed_over_ended,
+            self._ended,
         )
+        self.terms_of_rejection = self.terms._replace(ended=_run_in_background)
         self._warned = False
 
     def rejection(self) -> bytes:
@@ -56,10 +58,9 @@ class Streams:
                 "other requests; use gunicorn, or a server with threads"
             )
 
-    def _handed_over_ended(self, callbacks: Sequence[_callbacks.Callback]) -> None:
+    def _ended(self, callbacks: Sequence[_callbacks.Callback]) -> None:
         self.places.exit()
-        if callbacks:
-            _callbacks.run_in_background(callbacks)
+        _run_in_background(callbacks)
 
 
 class EventStream:
@@ -168,10 +169,13 @@ class EventStream:
 
     def _open(self) -> bytes:
         self._entered = self._streams.places.enter()
+        if self._handover is not None:
+            if self._hand_over(self._handover):
+                raise BrokenPipeError(errno.EPIPE, "the stream goes on without the server")
+            self.close()
+            return self._reject()
         if not self._entered:
             return self._reject()
-        if self._handover is not None:
-            self._hand_over(self._handover)
         self._subscriber = subscriber = Subscriber(self._streams.settings.max_pending)
         if self._client is not None:
             _server.bound_costs(self._client)
@@ -181,32 +185,44 @@ class EventStream:
             return self._reject()
         return self._streams.terms.opening
 
-    def _hand_over(self, handover: _server.Handover) -> None:
+    def _hand_over(self, handover: _server.Handover) -> bool:
+        """Have the hub serve the client; `False` if there is no descriptor left for that."""
         assert self._client is not None
         _server.bound_costs(self._client)
-        callbacks = self._close_callbacks
+        streams, callbacks, entered = self._streams, self._close_callbacks, self._entered
 
         def take() -> Connection:
             descriptor, head = handover.take()
-            return Connection(
-                descriptor,
-                head,
-                self._streams.terms,
-                chunked=handover.chunked,
-                callbacks=callbacks,
-            )
+            terms = streams.terms if entered else streams.terms_of_rejection
+            chunked = handover.chunked
+            return Connection(descriptor, head, terms, chunked=chunked, callbacks=callbacks)
 
-        self._hub.adopt(self._channel, take)
+        try:
+            if entered:
+                self._hub.adopt(self._channel, take)
+            else:
+                # The server would wait for the client to close, for a round trip or for two
+                # seconds, and gunicorn's default worker would do nothing else meanwhile.
+                connection = take()
+                connection.reject()
+                connection.close()
+        except OSError:
+            return False
         # From here on nothing is this body's any more.
         self._ended = True
         self._entered = False
         self._close_callbacks = []
         self._handover = self._client = None
-        raise BrokenPipeError(errno.EPIPE, "the stream goes on without the server")
+        return True
 
     def _reject(self) -> bytes:
         self._ended = True
         return self._streams.rejection()
+
+
+def _run_in_background(callbacks: Sequence[_callbacks.Callback]) -> None:
+    if callbacks:
+        _callbacks.run_in_background(callbacks)
 
 
 def _retry(milliseconds: int) -> bytes:

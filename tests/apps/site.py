@@ -1,8 +1,11 @@
 """A site as the tests of servers need it; its settings come from the environment."""
 
+import gc
 import threading
+import time
+from collections import Counter
 
-from flask import Flask, request
+from flask import Flask, Response, request
 
 from flask_sse import sse
 
@@ -55,3 +58,43 @@ def listen() -> str:
 
     threading.Thread(target=log_all, daemon=True).start()
     return "listening"
+
+
+@app.after_request
+def note_close(response: Response) -> Response:
+    """Log which stream has ended and in which thread; the query says what comes before."""
+    name = request.args.get("note")
+
+    def note() -> None:
+        print("closed", name, "in", threading.current_thread().name, flush=True)
+
+    def fail() -> None:
+        raise ZeroDivisionError("of a function given to call_on_close")
+
+    if name is not None:
+        if "slow" in request.args:
+            response.call_on_close(lambda: time.sleep(60))
+        if "fail" in request.args:
+            response.call_on_close(fail)
+        response.call_on_close(note)
+    return response
+
+
+@app.get("/alive")
+def alive() -> dict[str, int]:
+    """Count what a stream must not hold, after a collection of garbage."""
+    gc.collect()
+    names = Counter(type(thing).__name__ for thing in gc.get_objects())
+    kinds = ("Request", "Response", "EventStream", "greenlet", "Greenlet", "frame", "AppContext")
+    environs = sum(type(thing) is dict and "wsgi.input" in thing for thing in gc.get_objects())
+    threads = threading.active_count()
+    return {"environ": environs, "thread": threads, **{kind: names[kind] for kind in kinds}}
+
+
+@app.get("/burn")
+def burn() -> str:
+    """Keep the processor busy, as a view does that computes."""
+    until = time.monotonic() + float(request.args["seconds"])
+    while time.monotonic() < until:
+        sum(range(1000))
+    return "burnt"

@@ -1,7 +1,6 @@
 """The configurations that the documentation recommends, in front of a real gevent worker."""
 
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from tests.support import servers
 from tests.support.client import StreamClient
-from tests.support.processes import LOOPBACK, free_port, running
+from tests.support.processes import LOOPBACK, find_program, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
 
@@ -79,24 +78,24 @@ class Place(NamedTuple):
 def _nginx(place: Place) -> list[str]:
     site = place.read("nginx.conf", "listen 80;", f"listen {place.address};")
     config = place.write("nginx.conf", _NGINX.format(site=site))
-    return [_program("nginx"), "-p", str(place.folder), "-c", config, "-e", "stderr"]
+    return [find_program("nginx"), "-p", str(place.folder), "-c", config, "-e", "stderr"]
 
 
 def _apache(place: Place) -> list[str]:
     site = place.read("apache.conf", "*:80", place.address)
     text = _APACHE.format(folder=place.folder, address=place.address, site=site)
-    return [_program("apache2"), "-D", "FOREGROUND", "-f", place.write("apache.conf", text)]
+    return [find_program("apache2"), "-D", "FOREGROUND", "-f", place.write("apache.conf", text)]
 
 
 def _haproxy(place: Place) -> list[str]:
     text = place.read("haproxy.cfg", "bind :80", f"bind {place.address}")
-    return [_program("haproxy"), "-db", "-f", place.write("haproxy.cfg", text)]
+    return [find_program("haproxy"), "-db", "-f", place.write("haproxy.cfg", text)]
 
 
 def _caddy(place: Place) -> list[str]:
     text = place.read("Caddyfile", ":80 {", f":{place.port} {{\n\tbind {LOOPBACK}")
     config = place.write("Caddyfile", "{\n\tadmin off\n}\n" + text)
-    return [_program("caddy"), "run", "--adapter", "caddyfile", "--config", config]
+    return [find_program("caddy"), "run", "--adapter", "caddyfile", "--config", config]
 
 
 _PROXIES: Final[dict[str, Callable[[Place], list[str]]]] = {
@@ -152,13 +151,6 @@ def test_every_configuration_is_tried() -> None:
     shown = set(re.findall(r"examples/deployment/(\S+)", _page("deployment.rst")))
     others = {"gunicorn.conf.py", "app.service", "Containerfile"}
     assert shown - others == {"nginx.conf", "apache.conf", "haproxy.cfg", "Caddyfile"}
-
-
-def _program(name: str) -> str:
-    # Debian keeps servers where only root looks for them.
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    assert path, f"{name} is not installed; run: make system"
-    return path
 
 
 def _page(name: str) -> str:

@@ -1,6 +1,7 @@
 """Processes that a test starts, and ends by itself."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,14 @@ def is_listening(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def find_program(name: str) -> str:
+    """Return the path of a program that `make system` installs."""
+    # Debian keeps servers where only root looks for them.
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    assert path, f"{name} is not installed; run: make system"
+    return path
 
 
 class Process:

@@ -19,6 +19,13 @@ ROOT: Final = Path(__file__).parents[2]
 QUICKSTART: Final = ROOT / "docs" / "examples" / "quickstart"
 SITE: Final = "tests.apps.site:app"
 
+WORKERS: Final[dict[str, tuple[str, ...]]] = {
+    "sync": ("--workers", "1"),
+    "gthread": ("--threads", "2"),
+    "gevent": ("--worker-class", "gevent"),
+}
+"""gunicorn's workers that streams are taken over from, with as few places as there can be."""
+
 GUNICORN_SETTINGS: Final = Config().settings
 """What this version of gunicorn can be told."""
 
@@ -77,7 +84,7 @@ def gunicorn(
 ) -> Iterator[Site]:
     """Run *app* under gunicorn, by default with one gevent worker."""
     port = port or free_port()
-    options = options or ("--worker-class", "gevent")
+    options = options or WORKERS["gevent"]
     command = [
         *(sys.executable, "-m", "gunicorn", app, "--bind", f"{LOOPBACK}:{port}"),
         *_QUIET,
@@ -110,14 +117,14 @@ def waitress(folder: Path, *, settings: Mapping[str, object]) -> AbstractContext
 @contextmanager
 def sync(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
     """Run the site under gunicorn's default worker, which serves one request at a time."""
-    with gunicorn(folder, "--workers", "1", settings=settings) as site:
+    with gunicorn(folder, *WORKERS["sync"], settings=settings) as site:
         yield site
 
 
 @contextmanager
 def gthread(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
     """Run the site under gunicorn's worker with threads, two of them."""
-    with gunicorn(folder, "--threads", "2", settings=settings) as site:
+    with gunicorn(folder, *WORKERS["gthread"], settings=settings) as site:
         yield site
 
 
