@@ -23,6 +23,8 @@ from .publishers import Publisher
 _READ: Final = 1 << 16
 _OPENING: Final = 64
 """Clients that may wait for their first bytes at the same time: fewer than any server's backlog."""
+_CLIENTS_AN_ADDRESS: Final = 10_000
+"""Clients with the same source address, which has about 28,000 ports for them on Linux."""
 _NOTES: Final = 5
 
 Receipt = tuple[float, Run]
@@ -78,8 +80,14 @@ class Client:
 class Load:
     """Clients of one server, and the publisher whose events they receive."""
 
-    def __init__(self, port: int, publisher: Publisher) -> None:
-        """Make a generator without clients for the server at ``port`` of the loopback interface."""
+    def __init__(
+        self, port: int, publisher: Publisher, clients_an_address: int = _CLIENTS_AN_ADDRESS
+    ) -> None:
+        """Make a generator without clients for the server at ``port`` of the loopback interface.
+
+        The first ``clients_an_address`` clients connect from 127.0.0.1, as many from 127.0.0.2, and
+        so on.
+        """
         self.receipts: list[Receipt] = []
         self.published: defaultdict[int, list[float]] = defaultdict(list)
         self.faults = Faults()
@@ -89,8 +97,11 @@ class Load:
         self._publisher = publisher
         self._parser = StreamParser()
         self._clients: dict[int, Client] = {}
+        self._clients_an_address = clients_an_address
+        self._asked = 0
+        self._watched: dict[int, Callable[[], None]] = {}
         self._epoll = select.epoll()
-        self._epoll.register(publisher.socket.fileno(), select.EPOLLIN)
+        self.watch(publisher.socket, publisher.read_answers)
 
     def close(self) -> None:
         """Close all clients."""
@@ -98,6 +109,16 @@ class Load:
             client.socket.close()
         self._clients.clear()
         self._epoll.close()
+
+    def watch(self, other: socket.socket, read: Callable[[], None]) -> None:
+        """Have :meth:`poll` call ``read`` whenever ``other`` has something to read."""
+        self._watched[other.fileno()] = read
+        self._epoll.register(other.fileno(), select.EPOLLIN)
+
+    def unwatch(self, other: socket.socket) -> None:
+        """Watch ``other`` no longer. To be called before it is closed."""
+        del self._watched[other.fileno()]
+        self._epoll.unregister(other.fileno())
 
     def connect(
         self, channels: Sequence[int], opened: Callable[[], int] | None, seconds: float
@@ -141,12 +162,12 @@ class Load:
 
     def poll(self, seconds: float) -> None:
         """Read all that has come, waiting at most ``seconds`` for it."""
-        publisher = self._publisher.socket.fileno()
-        for descriptor, _ in self._epoll.poll(max(seconds, 0.0), max(len(self._clients) + 1, 1)):
-            if descriptor == publisher:
-                self._publisher.read_answers()
-            elif descriptor in self._clients:
-                self._receive(self._clients[descriptor])
+        most = len(self._clients) + len(self._watched)
+        for descriptor, _ in self._epoll.poll(max(seconds, 0.0), most):
+            if client := self._clients.get(descriptor):
+                self._receive(client)
+            elif read := self._watched.get(descriptor):
+                read()
 
     def await_arrivals(self, total: int, seconds: float) -> bool:
         """Read until ``total`` deliveries have arrived; tell whether they did in ``seconds``."""
@@ -170,12 +191,25 @@ class Load:
 
     def _ask(self, channel: int) -> None:
         """Connect one client and send its request: neither waits on the loopback interface."""
-        client = socket.create_connection((LOOPBACK, self._port), 10.0)
+        client = self._connected()
         request = f"GET /stream?channel={channel_name(channel)} HTTP/1.1\r\nHost: bench\r\n"
         client.sendall(f"{request}Accept: text/event-stream\r\n\r\n".encode())
         client.setblocking(False)
         self._clients[client.fileno()] = Client(client, channel, len(self.published[channel]))
         self._epoll.register(client.fileno(), select.EPOLLIN)
+
+    def _connected(self) -> socket.socket:
+        """Connect one client from the address whose turn it is."""
+        source = f"127.0.0.{1 + self._asked // self._clients_an_address}"
+        self._asked += 1
+        client = socket.socket()
+        client.settimeout(10.0)
+        # Choose the port in connect(), when the server is known: then those that are still kept
+        # for closed connections to other servers are free.
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)
+        client.bind((source, 0))
+        client.connect((LOOPBACK, self._port))
+        return client
 
     def _receive(self, client: Client) -> None:
         """Read once from ``client`` and check what came."""

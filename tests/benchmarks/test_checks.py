@@ -145,3 +145,28 @@ def test_medians_and_ratios() -> None:
     assert rounds.median("ours", "cpu_us") == 4.0
     assert rounds.ratio("ours", "theirs", "cpu_us") == 1.0
     assert rounds.ratio("ours", "theirs", "p50_ms") is None
+
+
+def test_clients_connect_from_several_addresses() -> None:
+    """One address has ports for some of the clients only, so the next ones have another."""
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as door,
+        closing(LinePublisher(door.getsockname()[:2])) as publisher,
+        closing(Load(door.getsockname()[1], publisher, clients_an_address=2)) as load,
+        closing(door.accept()[0]),
+    ):
+
+        def serve() -> None:
+            for client, (address, _) in (door.accept() for _ in range(5)):
+                clients.append(client)
+                addresses.append(address)
+                client.sendall(_HEAD)
+
+        clients, addresses = list[socket.socket](), list[str]()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        load.connect([0] * 5, None, 10)
+        thread.join(10)
+        for client in clients:
+            client.close()
+    assert addresses == ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.3"]
