@@ -62,7 +62,7 @@ def redis_server(core: int, logs: Path) -> Iterator[RedisServer]:
         "redis-server",
         *(part for name, value in options.items() for part in (f"--{name}", str(value))),
     ]
-    with running(command, core=core, log=logs / "redis-server.log", port=port) as pid:
+    with running(command, cores=[core], log=logs / "redis-server.log", port=port) as pid:
         server = RedisServer(port, ProcessTree(pid))
         try:
             yield server

@@ -24,9 +24,10 @@ from .usage import ProcessTree
 _SERVERS: Final = Path(__file__).parent / "servers"
 _ROOT: Final = Path(__file__).parents[2]
 _GUNICORN: Final = (
-    *("gunicorn", "-k", "gevent", "-w", "1", "--worker-connections", "20000"),
+    *("gunicorn", "-w", "1", "--backlog", "4096"),
     *("--bind", f"{LOOPBACK}:{{port}}", "flask_app:app"),
 )
+_GEVENT: Final = (*_GUNICORN, "-k", "gevent", "--worker-connections", "65536")
 
 
 class LeftOutError(Exception):
@@ -63,6 +64,8 @@ class System(ABC):
     title: str
     silent = False
     """Nothing is sent, not even the headers, before the first event."""
+    has_views = False
+    """It also serves the view ``/busy``."""
     versions: dict[str, str]
 
     @abstractmethod
@@ -82,8 +85,10 @@ class System(ABC):
 
 
 class PythonSystem(System):
-    """A Python application in an environment of its own, behind a Redis of its own."""
+    """A Python application, behind a Redis of its own, in an environment for its requirements."""
 
+    environment: str
+    """The name of the environment; systems with the same requirements share one."""
     requirements: Sequence[str]
     depends_on: Sequence[Path] = ()
     command: Sequence[str]
@@ -103,7 +108,7 @@ class PythonSystem(System):
             redis_server(place.cores.redis, place.logs) as redis,
             running(
                 [self._folder(place) / "bin" / program, *arguments],
-                core=place.cores.server,
+                cores=place.cores.server,
                 log=place.logs / f"{self.name}.log",
                 port=port,
                 env={"REDIS_URL": redis.url, "PYTHONPATH": ""},
@@ -115,14 +120,20 @@ class PythonSystem(System):
 
     def _folder(self, place: Place) -> Path:
         """Return the folder of the environment."""
-        return place.work / "environments" / self.name
+        return place.work / "environments" / self.environment
 
 
 class FlaskSystem(PythonSystem):
-    """An application with ``sse.publish``."""
+    """An application with ``sse.publish`` and a view that keeps the processor busy."""
+
+    has_views = True
+    publishes = True
+    """``sse.publish()`` is measured: once for each version, as the worker has no part in it."""
 
     def publish_rate(self, place: Place) -> float | None:
         """Publish from a process on the server's core."""
+        if not self.publishes:
+            return None
         with redis_server(place.cores.redis, place.logs) as redis, pinned(place.cores.server):
             done = subprocess.run(
                 [self._folder(place) / "bin" / "python", "publish.py"],
@@ -138,29 +149,49 @@ class FlaskSystem(PythonSystem):
 class FlaskSSE2(FlaskSystem):
     """The code in this repository, with the command line that its documentation gives."""
 
-    name = "flask-sse-2"
+    name = environment = "flask-sse-2"
     title = "Flask-SSE 2, gunicorn's gevent worker"
     requirements = (f"-e{_ROOT}[gevent,hiredis]",)
     depends_on = (_ROOT / "pyproject.toml",)
+    command: Sequence[str] = _GEVENT
+    packages: Sequence[str] = ("Flask-SSE", "Flask", "redis", "hiredis", "gunicorn", "gevent")
+
+
+class FlaskSSE2GThread(FlaskSSE2):
+    """The same code with a few threads: far fewer than there are streams."""
+
+    name = "flask-sse-2-gthread"
+    title = "Flask-SSE 2, gunicorn's gthread worker with 4 threads"
+    publishes = False
+    command = (*_GUNICORN, "-k", "gthread", "--threads", "4")
+    packages = ("Flask-SSE", "Flask", "redis", "hiredis", "gunicorn")
+
+
+class FlaskSSE2Sync(FlaskSSE2):
+    """The same code with gunicorn's defaults: a worker that answers one request at a time."""
+
+    name = "flask-sse-2-sync"
+    title = "Flask-SSE 2, gunicorn's sync worker"
+    publishes = False
     command = _GUNICORN
-    packages = ("Flask-SSE", "Flask", "redis", "hiredis", "gunicorn", "gevent")
+    packages = ("Flask-SSE", "Flask", "redis", "hiredis", "gunicorn")
 
 
 class FlaskSSE1(FlaskSystem):
     """The version before, with the same application, command line and versions of all else."""
 
-    name = "flask-sse-1"
+    name = environment = "flask-sse-1"
     title = "Flask-SSE 1.0.0, gunicorn's gevent worker"
     silent = True
     requirements = ("Flask-SSE==1.0.0", "gunicorn[gevent]", "redis", "hiredis")
-    command = _GUNICORN
+    command = _GEVENT
     packages = ("Flask-SSE", "Flask", "redis", "hiredis", "gunicorn", "gevent")
 
 
 class SSEStarlette(PythonSystem):
     """The usual choice in the asyncio world, with one subscription and uvicorn's fastest parts."""
 
-    name = "sse-starlette"
+    name = environment = "sse-starlette"
     title = "sse-starlette 3.7 with one hub, uvicorn"
     requirements = ("sse-starlette~=3.7.0", "starlette", "uvicorn[standard]", "redis", "hiredis")
     command = (
@@ -219,14 +250,19 @@ class Nchan(System):
         configuration = folder / "nchan.conf"
         configuration.write_text(
             template.substitute(
-                module=self._module, files=files, connections=files - 64, work=folder, port=port
+                module=self._module,
+                files=files,
+                # nginx takes memory for each of them when it starts.
+                connections=min(files - 64, 65536),
+                work=folder,
+                port=port,
             )
         )
         log = folder / "nginx-error.log"
         command: list[str | Path] = [self._nginx, "-e", log, "-p", folder, "-c", configuration]
         with (
             running(
-                command, core=place.cores.server, log=folder / f"{self.name}.log", port=port
+                command, cores=place.cores.server, log=folder / f"{self.name}.log", port=port
             ) as pid,
             closing(HttpPublisher((LOOPBACK, port))) as publisher,
         ):
@@ -255,7 +291,7 @@ class Floor(System):
         with (
             running(
                 [self._program, str(port), str(control)],
-                core=place.cores.server,
+                cores=place.cores.server,
                 log=log,
                 port=port,
             ) as pid,
@@ -271,4 +307,12 @@ def _debian_version(package: str) -> dict[str, str]:
     return {package: output_of(["dpkg-query", "-W", "-f", "${Version}", package])}
 
 
-SYSTEMS: Final[tuple[type[System], ...]] = (FlaskSSE2, FlaskSSE1, SSEStarlette, Nchan, Floor)
+SYSTEMS: Final[tuple[type[System], ...]] = (
+    FlaskSSE2,
+    FlaskSSE2GThread,
+    FlaskSSE2Sync,
+    FlaskSSE1,
+    SSEStarlette,
+    Nchan,
+    Floor,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,10 @@ import pytest
 from .events import event_data
 from .eventstream import CHUNKED, ENDED, PLAIN, GarbledError, Run, StreamParser
 from .load import Faults, Load
+from .processes import Cores
 from .publishers import LinePublisher
 from .report import Rounds
+from .systems import FlaskSSE2, FlaskSSE2GThread, FlaskSSE2Sync
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -170,3 +173,28 @@ def test_clients_connect_from_several_addresses() -> None:
         for client in clients:
             client.close()
     assert addresses == ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.3"]
+
+
+@pytest.mark.parametrize(
+    ("available", "server"),
+    [([0], (0,)), ([2, 5], (2, 5)), ([0, 1, 2], (0, 2)), ([0, 1, 2, 3], (0, 3))],
+)
+def test_cores(
+    monkeypatch: pytest.MonkeyPatch, available: list[int], server: tuple[int, ...]
+) -> None:
+    """The server's second core is one that the load generator does not use, if there is one."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(available))
+    cores = Cores.choose()
+    assert cores.server == (available[0],)
+    assert cores.with_second().server == server
+
+
+def test_the_workers_share_an_environment() -> None:
+    """What differs between the three systems of this code is the command, not what is installed."""
+    three = (FlaskSSE2, FlaskSSE2GThread, FlaskSSE2Sync)
+    assert len({system.name for system in three}) == 3
+    assert len({system.command for system in three}) == 3
+    assert {(system.environment, system.requirements) for system in three} == {
+        ("flask-sse-2", FlaskSSE2.requirements)
+    }
+    assert [system.publishes for system in three] == [True, False, False]
