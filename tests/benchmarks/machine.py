@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Final
 
 _SPARE: Final = 500
-"""Descriptors beside one for each client."""
+"""Descriptors beside those for the clients."""
 
 
-def raise_limits(clients: int) -> None:
-    """Allow as many open files as the system lets us, which the processes we start inherit.
-
-    :raises OSError: where that is too few for the clients.
-    """
+def raise_limits() -> None:
+    """Allow as many open files as the system lets us, which the processes we start inherit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard != resource.RLIM_INFINITY and hard < clients + _SPARE:
-        raise OSError(
-            f"{clients} clients need {clients + _SPARE} open files, {hard} allowed (ulimit -Hn)"
-        )
+
+
+def shortage(clients: int) -> str | None:
+    """Say that the system allows too few open files for ``clients``; ``None`` if it does not."""
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # By default Flask-SSE takes streams up to nine tenths of the files that it may open.
+    needed = clients * 10 // 9 + _SPARE
+    if allowed == resource.RLIM_INFINITY or allowed >= needed:
+        return None
+    return f"{clients:,} clients need {needed:,} open files, {allowed:,} are allowed (ulimit -Hn)"
 
 
 def description() -> list[str]:

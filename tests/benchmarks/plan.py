@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .scenarios import Traffic
+from .scenarios import BusyTraffic, Traffic
 from .systems import SYSTEMS
 
 _ROOT: Final = Path(__file__).parents[2]
+_THIS_CODE: Final = ("flask-sse-2", "flask-sse-2-gthread", "flask-sse-2-sync")
+_LARGE: Final = 50_000
+_SMOKE_LARGE: Final = 1_000
 _SMOKE: Final = {
     "clients": 100,
     "seconds": 1.5,
@@ -20,6 +23,7 @@ _SMOKE: Final = {
     "scale": (100, 300),
     "scale_systems": ("flask-sse-2",),
     "channels": (50, 200),
+    "busy_clients": 100,
     "output": None,
 }
 
@@ -37,9 +41,14 @@ class Plan:
     systems: tuple[str, ...]
     scale: tuple[int, ...]
     scale_systems: tuple[str, ...]
+    large: int
     channels: tuple[int, ...]
     channel_systems: tuple[str, ...]
     channel_rate: float
+    busy_clients: int
+    busy_systems: tuple[str, ...]
+    busy_rate: float
+    views: int
     work: Path
     output: Path | None
 
@@ -49,18 +58,39 @@ class Plan:
         return Traffic(self.rate, self.seconds, self.burst, self.bursts)
 
     @property
+    def busy_traffic(self) -> BusyTraffic:
+        """What there is to do while views are busy."""
+        return BusyTraffic(self.busy_clients, self.views, self.busy_rate, self.seconds)
+
+    @property
     def needed(self) -> set[str]:
         """The systems that any part has to do with."""
-        scaled = self.scale_systems if self.scale else ()
-        return {*self.systems, *scaled, *(self.channel_systems if self.channels else ())}
+        return {
+            *self.systems,
+            *(self.scale_systems if self.sizes else ()),
+            *(self.channel_systems if self.channels else ()),
+            *(self.busy_systems if self.busy_clients else ()),
+        }
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of clients in the scaling part, the large one included."""
+        return (*self.scale, self.large) if self.large else self.scale
 
     @property
     def most_clients(self) -> int:
-        """The most streams that are open at the same time."""
-        return max(self.clients, *self.scale, *self.channels, 1)
+        """The most streams that are open at the same time, apart from the scaling part."""
+        return max(self.clients, *self.channels, self.busy_clients)
 
 
-_LISTS: Final = ("systems", "scale", "scale_systems", "channels", "channel_systems")
+_LISTS: Final = (
+    "systems",
+    "scale",
+    "scale_systems",
+    "channels",
+    "channel_systems",
+    "busy_systems",
+)
 """The options with several values, which argparse gives as lists."""
 
 
@@ -68,10 +98,12 @@ def read_plan(arguments: Sequence[str] | None = None) -> Plan:
     """Read the command line. ``--smoke`` changes the defaults only."""
     smoke = argparse.ArgumentParser(add_help=False)
     smoke.add_argument(
-        "--smoke", action="store_true", help="few clients, few seconds, one round, nothing written"
+        "--smoke",
+        action="store_true",
+        help="few clients, few seconds, one round, nothing written: takes about a minute",
     )
     known, _ = smoke.parse_known_args(arguments)
-    parser = _parser(smoke)
+    parser = _parser(smoke, _SMOKE_LARGE if known.smoke else _LARGE)
     if known.smoke:
         parser.set_defaults(**_SMOKE)
     options = vars(parser.parse_args(arguments))
@@ -81,22 +113,26 @@ def read_plan(arguments: Sequence[str] | None = None) -> Plan:
     return Plan(**options)
 
 
-def _parser(smoke: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Describe the options."""
+def _parser(smoke: argparse.ArgumentParser, large: int) -> argparse.ArgumentParser:
+    """Describe the options; ``large`` is what ``--large`` means without a number."""
     names = tuple(system.name for system in SYSTEMS)
+    with_views = tuple(system.name for system in SYSTEMS if system.has_views)
     parser = argparse.ArgumentParser(
         "python -m tests.benchmarks",
-        description="Flask-SSE beside its peers: costs, rates, delays.",
+        description=(
+            "Flask-SSE beside its peers: costs, rates, delays. It takes about 20 minutes on two "
+            "cores, and 4 more with --large."
+        ),
         parents=[smoke],
     )
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     add = parser.add_argument
     add("--clients", type=int, default=1000, help="streams, all of one channel, in the comparison")
     add("--rate", type=float, default=10.0, help="events a second at the steady rate")
-    add("--seconds", type=float, default=10.0, help="how long the steady rate is kept")
+    add("--seconds", type=float, default=8.0, help="how long the steady rate is kept")
     add("--burst", type=int, default=50, help="events in a burst")
     add("--bursts", type=int, default=5, help="bursts in a round")
-    add("--rounds", type=int, default=5, help="rounds, the systems taking turns in each")
+    add("--rounds", type=int, default=3, help="rounds, the systems taking turns in each")
     add("--systems", nargs="*", choices=names, default=names, help="what to compare")
     add(
         "--scale",
@@ -109,8 +145,20 @@ def _parser(smoke: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--scale-systems",
         nargs="*",
         choices=names,
-        default=("flask-sse-2", "nchan", "floor"),
+        default=(*_THIS_CODE, "nchan", "floor"),
         help="what to scale",
+    )
+    add(
+        "--large",
+        nargs="?",
+        type=int,
+        metavar="CLIENTS",
+        const=large,
+        default=0,
+        help=(
+            f"scale to this many clients too ({large:,} if no number is given), once, after the "
+            "rounds; a process must be allowed a ninth more open files (ulimit -Hn)"
+        ),
     )
     add(
         "--channels",
@@ -122,11 +170,26 @@ def _parser(smoke: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add(
         "--channel-systems",
         nargs="*",
-        choices=names[:2],
-        default=names[:1],
+        choices=with_views,
+        default=_THIS_CODE[:1],
         help="what to try many channels with",
     )
     add("--channel-rate", type=float, default=1000.0, help="events a second over all the channels")
+    add(
+        "--busy-clients",
+        type=int,
+        default=1000,
+        help="streams, all of one channel, while views are busy; 0: no such part",
+    )
+    add(
+        "--busy-systems",
+        nargs="*",
+        choices=with_views,
+        default=with_views,
+        help="what to try with busy views",
+    )
+    add("--busy-rate", type=float, default=5.0, help="events a second while views are busy")
+    add("--views", type=int, default=4, help="clients that keep a view busy")
     add("--work", type=Path, default=_ROOT / ".bench", help="folder for environments and logs")
     add(
         "--output",

@@ -47,6 +47,13 @@ SCALE: Final = (
     Figure("load_busy", "load generator busy %", 0),
 )
 CHANNELS: Final = (Figure("cpu_us", "CPU µs an event", 1), *SCALE[1:])
+BUSY: Final = (
+    Figure("busy_p50_ms", "p50 ms", 1),
+    Figure("busy_p99_ms", "p99 ms", 1),
+    Figure("busy_views_per_s", "views/s", 1),
+    Figure("server_busy", "server busy %", 0),
+    Figure("load_busy", "load generator busy %", 0),
+)
 _COMPARED: Final = (
     "cpu_us",
     "p99_ms",
@@ -108,6 +115,25 @@ class Rounds:
         ]
         return rows
 
+    def grid(
+        self,
+        figure: Figure,
+        names: Sequence[str],
+        variants: Sequence[str],
+        instead: Mapping[str, str],
+    ) -> Rows:
+        """Return the medians of one figure, a row for each name, a column for each variant of it.
+
+        :param instead: by variant, what stands in the place of a figure that is missing.
+        """
+        rows = [["", *variants]]
+        for name in names:
+            medians = [self.median(varied(name, variant), figure.key) for variant in variants]
+            if any(value is not None for value in medians):
+                cells = zip(medians, variants, strict=True)
+                rows.append([name, *(_cell(one, figure, instead.get(of)) for one, of in cells)])
+        return rows
+
     def ratios(self, pairs: Sequence[tuple[str, str]], columns: Sequence[Figure]) -> Rows:
         """Return the first of each pair divided by the second, as far as both were measured."""
         known = [pair for pair in pairs if pair[0] != pair[1] and self.figures.keys() >= {*pair}]
@@ -128,6 +154,16 @@ class Rounds:
         if len(values) < 2:
             return ""
         return f" ({min(values):.{column.decimals}f}-{max(values):.{column.decimals}f})"
+
+
+def varied(name: str, variant: str) -> str:
+    """Return the name for one of a system's variants."""
+    return f"{name}, {variant}"
+
+
+def transposed(rows: Rows) -> Rows:
+    """Exchange rows and columns, for tables of many systems and few figures."""
+    return list(zip(*rows, strict=True))
 
 
 class Section(NamedTuple):
@@ -184,6 +220,11 @@ def _list_table(rows: Rows) -> str:
         lines.append(f"   * - {first}".rstrip())
         lines += [f"     - {cell}".rstrip() for cell in others]
     return "\n".join(lines)
+
+
+def _cell(value: float | None, figure: Figure, instead: str | None) -> str:
+    """Write a figure, or what stands in its place."""
+    return instead if value is None and instead else _number(value, figure.decimals)
 
 
 def _number(value: float | None, decimals: int) -> str:

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
 
@@ -15,11 +15,13 @@ from .processes import StartError, log_tail
 from .publishers import PublishError
 from .systems import Place, Running, System
 from .usage import ProcessTree
+from .views import BusyViews, ViewError
 
 Figures = dict[str, float]
 """Figures by the names that :mod:`.report` knows. What does not apply to a system is not in it."""
 
 _DRAIN_SECONDS: Final = 90.0
+_VIEW_SECONDS: Final = 30.0
 _CONNECT_SECONDS: Final = 60.0
 _CONNECT_SECONDS_A_CLIENT: Final = 0.02
 
@@ -35,6 +37,20 @@ class Traffic:
     burst: int
     """Events in a burst."""
     bursts: int
+
+
+@dataclass(frozen=True)
+class BusyTraffic:
+    """What there is to do while views are busy."""
+
+    clients: int
+    """Streams, all of one channel."""
+    views: int
+    """Clients that keep a view busy."""
+    rate: float
+    """Events a second."""
+    seconds: float
+    """How long that rate is kept."""
 
 
 class BrokenError(Exception):
@@ -114,7 +130,7 @@ def _explained(system: System, place: Place) -> Iterator[None]:
     """Add what the system's log says to an error, while the system has not yet logged its end."""
     try:
         yield
-    except (OSError, PublishError, OpenError) as error:
+    except (OSError, PublishError, OpenError, ViewError) as error:
         raise BrokenError(
             f"{type(error).__name__}: {error}{log_tail(place.logs / f'{system.name}.log')}"
         ) from error
@@ -229,6 +245,28 @@ def many_channels(
         figures = connect(run, channels)
         figures |= steady(run, channels, 1, rate, max(seconds, count / rate))
         return figures, run.load.verdict()
+
+
+def busy_views(system: System, place: Place, traffic: BusyTraffic) -> tuple[Figures, Faults]:
+    """Measure the deliveries of one channel while views use all the time that they can get.
+
+    The server has a second core; see :meth:`.processes.Cores.with_second` for what that changes.
+    """
+    place = replace(place, cores=place.cores.with_second())
+    with session(system, place) as run:
+        connect(run, [0] * traffic.clients)
+        with closing(BusyViews(run.load, run.running.port, traffic.views)) as busy:
+            busy.await_answers(traffic.views, _VIEW_SECONDS)
+            begin, before = time.perf_counter(), busy.answered
+            figures = steady(run, [0], traffic.clients, traffic.rate, traffic.seconds)
+            answered = (busy.answered - before) / (time.perf_counter() - begin)
+        return {
+            "busy_p50_ms": figures["p50_ms"],
+            "busy_p99_ms": figures["p99_ms"],
+            "busy_views_per_s": answered,
+            "server_busy": figures["server_busy"],
+            "load_busy": figures["load_busy"],
+        }, run.load.verdict()
 
 
 def _open(run: Session, channels: Sequence[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,14 @@ import pytest
 from .events import event_data
 from .eventstream import CHUNKED, ENDED, PLAIN, GarbledError, Run, StreamParser
 from .load import Faults, Load
+from .machine import shortage
+from .plan import read_plan
 from .processes import Cores
 from .publishers import LinePublisher
-from .report import Rounds
+from .report import BUSY, SCALE, SIDE_BY_SIDE, Figure, Rounds, as_text, transposed
+from .results import Measured, of_clients, sections
 from .systems import FlaskSSE2, FlaskSSE2GThread, FlaskSSE2Sync
+from .views import BusyViews, ViewError
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -175,6 +180,62 @@ def test_clients_connect_from_several_addresses() -> None:
     assert addresses == ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.3"]
 
 
+@contextmanager
+def answering(answers: Sequence[bytes]) -> Iterator[tuple[Load, int]]:
+    """Serve a view that answers each request with the next of ``answers``; yield load and port."""
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as door,
+        closing(LinePublisher(door.getsockname()[:2])) as publisher,
+        closing(Load(door.getsockname()[1], publisher)) as load,
+        closing(door.accept()[0]),
+    ):
+
+        def serve() -> None:
+            for answer in answers:
+                with closing(door.accept()[0]) as client:
+                    client.recv(1 << 16)
+                    client.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield load, door.getsockname()[1]
+        thread.join(10)
+
+
+def test_busy_views_are_requested_again() -> None:
+    """Each client requests the view again once it is answered."""
+    done = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone"
+    with (
+        answering([done] * 7) as (load, port),
+        closing(BusyViews(load, port, 2)) as views,
+    ):
+        views.await_answers(7, 10)
+        assert views.answered == 7
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 500 Oops\r\n\r\ndone", b"HTTP/1.1 200 OK\r\n\r\nother", b""],
+    ids=["status", "body", "nothing"],
+)
+def test_a_view_that_fails(answer: bytes) -> None:
+    """A wrong answer does not count as a view."""
+    with answering([answer]) as (load, port), closing(BusyViews(load, port, 1)) as views:
+        with pytest.raises(ViewError, match="the view was answered"):
+            views.await_answers(1, 10)
+        assert views.answered == 0
+
+
+def test_a_view_without_an_answer() -> None:
+    """A server that does not get to its views is told."""
+    with (
+        answering([]) as (load, port),
+        closing(BusyViews(load, port, 1)) as views,
+        pytest.raises(ViewError, match="0 of 1 views answered"),
+    ):
+        views.await_answers(1, 0.01)
+
+
 @pytest.mark.parametrize(
     ("available", "server"),
     [([0], (0,)), ([2, 5], (2, 5)), ([0, 1, 2], (0, 2)), ([0, 1, 2, 3], (0, 3))],
@@ -189,6 +250,24 @@ def test_cores(
     assert cores.with_second().server == server
 
 
+def test_too_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system does not allow enough of them, it is said how many are needed."""
+    limits = {resource.RLIMIT_NOFILE: (1024, 20_000)}
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    assert shortage(10_000) is None
+    reason = shortage(50_000)
+    assert reason
+    assert reason.startswith("50,000 clients need 56,055 open files, 20,000 are allowed")
+
+
+def test_the_large_number_of_clients() -> None:
+    """``--large`` adds a size, which is small in a smoke run and can be given."""
+    assert read_plan([]).sizes == (1_000, 10_000)
+    assert read_plan(["--large"]).sizes == (1_000, 10_000, 50_000)
+    assert read_plan(["--large", "20000"]).sizes == (1_000, 10_000, 20_000)
+    assert read_plan(["--smoke", "--large"]).sizes == (100, 300, 1_000)
+
+
 def test_the_workers_share_an_environment() -> None:
     """What differs between the three systems of this code is the command, not what is installed."""
     three = (FlaskSSE2, FlaskSSE2GThread, FlaskSSE2Sync)
@@ -198,3 +277,51 @@ def test_the_workers_share_an_environment() -> None:
         ("flask-sse-2", FlaskSSE2.requirements)
     }
     assert [system.publishes for system in three] == [True, False, False]
+
+
+def test_grid() -> None:
+    """A missing figure says why, if that is known; a system without any figure is left out."""
+    rounds = Rounds()
+    rounds.add("ours, 1,000 clients", {"kib": 1.04})
+    rounds.add("ours, 10,000 clients", {"kib": 1.5})
+    rounds.add("theirs, 1,000 clients", {"kib": 1234.0})
+    names, variants = ["ours", "theirs", "absent"], [of_clients(n) for n in (1000, 10000, 50000)]
+    assert rounds.grid(Figure("kib", "KiB", 1), names, variants, {variants[2]: "too few"}) == [
+        ["", "1,000 clients", "10,000 clients", "50,000 clients"],
+        ["ours", "1.0", "1.5", "too few"],
+        ["theirs", "1,234.0", "n/a", "too few"],
+    ]
+
+
+def test_all_tables() -> None:
+    """All systems and figures turn up in the tables, whose columns are aligned to the right."""
+    plan = read_plan(["--large"])
+    measured = Measured(shortages={50_000: "too few"})
+    for name in plan.systems:
+        measured.side_by_side.add(name, {figure.key: 12.0 for figure in SIDE_BY_SIDE})
+    for name in plan.busy_systems:
+        measured.busy.add(name, {figure.key: 1234.0 for figure in BUSY})
+    for count in plan.scale:
+        for name in plan.scale_systems:
+            figures = {figure.key: float(count) for figure in SCALE}
+            measured.scale.add(f"{name}, {of_clients(count)}", figures)
+    tables = {section.heading: section.rows for section in sections(plan, measured)}
+    assert tables["1,000 clients of one channel"][0][1:] == list(plan.systems)
+    busy = tables["1,000 clients of one channel, while views are busy"]
+    assert busy[0][1:] == list(plan.busy_systems)
+    assert [row[0] for row in busy[1:]] == [figure.heading for figure in BUSY]
+    memory = {row[0]: row[1:] for row in tables["KiB a client"]}
+    assert memory["flask-sse-2-sync"] == ["1,000.0", "10,000.0", "too few open files"]
+    more = tables["More clients of one channel"]
+    assert [row[0] for row in more[1:]] == [*measured.scale.figures]
+    growth = tables["Growth with the number of clients"]
+    assert growth[1][:2] == ("flask-sse-2, 10,000 clients / flask-sse-2, 1,000 clients", "10.00")
+    for table in as_text(sections(plan, measured)).split("\n\n"):
+        _, *lines = table.splitlines()
+        assert len({len(line) for line in lines}) == 1
+
+
+def test_transposed() -> None:
+    """Rows become columns; a table without rows stays one."""
+    assert transposed([["", "a"], ["x", "1"]]) == [("", "x"), ("a", "1")]
+    assert transposed([]) == []
