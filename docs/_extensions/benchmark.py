@@ -1,6 +1,7 @@
 """Shows what the benchmark has measured: its tables, and one figure of them as a chart.
 
-Where the benchmark has not written its files yet, the page says so.
+Where the benchmark has not written its files yet, the page says so. A chart of what it has not
+measured yet is left out.
 """
 
 import json
@@ -14,6 +15,9 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
+
+Rounds = dict[str, list[dict[str, float]]]
+"""The figures of each round, by the name of what was measured."""
 
 _TABLE: Final = "performance-table.rst"
 _FIGURES: Final = "performance-table.json"
@@ -40,7 +44,11 @@ class Tables(SphinxDirective):
         self.env.note_dependency(str(table))
         if not table.exists():
             return [nodes.note("", nodes.paragraph(text="The benchmark has not been run yet."))]
-        return self.parse_text_to_nodes(table.read_text(encoding="utf-8"))
+        content = self.parse_text_to_nodes(table.read_text(encoding="utf-8"))
+        for node in content:
+            for each in node.findall(nodes.table):
+                each["classes"].append("figures")
+        return content
 
 
 class Chart(SphinxDirective):
@@ -50,6 +58,7 @@ class Chart(SphinxDirective):
     has_content = True
     option_spec: ClassVar[dict[str, Any] | None] = {
         "part": directives.unchanged,
+        "variant": directives.unchanged_required,
         "unit": directives.unchanged_required,
     }
 
@@ -59,9 +68,10 @@ class Chart(SphinxDirective):
         self.env.note_dependency(str(source))
         if not source.exists():
             return []
-        rounds: dict[str, list[dict[str, float]]] = json.loads(source.read_text(encoding="utf-8"))[
-            self.options.get("part", "side_by_side")
-        ]
+        parts: dict[str, Rounds] = json.loads(source.read_text(encoding="utf-8"))
+        rounds = parts.get(self.options.get("part", "side_by_side"), {})
+        if variant := self.options.get("variant"):
+            rounds = of_variant(rounds, variant)
         values = medians(rounds, self.arguments[0])
         if not values:
             return []
@@ -73,7 +83,13 @@ class Chart(SphinxDirective):
         return [nodes.raw("", figure, format="html")]
 
 
-def medians(rounds: dict[str, list[dict[str, float]]], key: str) -> dict[str, float]:
+def of_variant(rounds: Rounds, variant: str) -> Rounds:
+    """Return what was measured in one variant, such as ``10,000 clients``, by system."""
+    end = f", {variant}"
+    return {name.removesuffix(end): each for name, each in rounds.items() if name.endswith(end)}
+
+
+def medians(rounds: Rounds, key: str) -> dict[str, float]:
     """Return the median of one figure for each system that has it, the lowest first."""
     values = {
         name: median(figures[key] for figures in each if key in figures)

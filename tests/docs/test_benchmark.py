@@ -8,7 +8,7 @@ from pathlib import Path
 import benchmark
 import pytest
 
-from tests.benchmarks.report import Figure, Rounds, Section, write
+from tests.benchmarks.report import BUSY, Figure, Rounds, Section, write
 from tests.support.servers import ROOT
 
 _PAGE = """
@@ -19,6 +19,17 @@ Measured
    :unit: µs
 
    Less is better.
+
+.. benchmark-chart:: kib
+   :part: scale
+   :variant: 10,000 clients
+
+   Memory.
+
+.. benchmark-chart:: busy_p99_ms
+   :part: busy
+
+   Busy.
 
 .. benchmark-tables::
 """
@@ -34,6 +45,13 @@ def test_medians() -> None:
     assert list(benchmark.medians(rounds, "cpu_us").items()) == [("fast", 10.0), ("slow", 100.0)]
 
 
+def test_variant() -> None:
+    """One variant is shown without its name, and no other variant is."""
+    rounds = {"one, 1,000 clients": [], "one, 10,000 clients": [{"kib": 1.0}], "two": []}
+    assert benchmark.of_variant(rounds, "10,000 clients") == {"one": [{"kib": 1.0}]}
+    assert benchmark.of_variant(rounds, "0 clients") == {}
+
+
 def test_chart_escapes_what_it_shows() -> None:
     """Names and captions can't become markup."""
     drawn = benchmark.draw({"<b>": 1.0}, "&", '"><script>')
@@ -43,11 +61,11 @@ def test_chart_escapes_what_it_shows() -> None:
 
 @pytest.mark.parametrize("measured", [True, False])
 def test_page(tmp_path: Path, measured: bool) -> None:
-    """The page has table and chart once there are figures, and says if there are none."""
-    (tmp_path / "index.rst").write_text(_PAGE)
-    (tmp_path / "conf.py").write_text(
-        'extensions = ["benchmark"]\nexclude_patterns = ["performance-table.rst"]\n'
-    )
+    """The page has table and chart once there are figures, and says if there are none.
+
+    A part that has not been measured has no chart.
+    """
+    _write_page(tmp_path)
     if measured:
         rounds = Rounds()
         rounds.add("flask-sse-2", {"cpu_us": 12.5})
@@ -59,7 +77,38 @@ def test_page(tmp_path: Path, measured: bool) -> None:
     assert ("a machine" in text) == measured
     assert (text.count('<rect class="bar') == 2) == measured
     assert ('class="bar ours"' in text) == measured
+    assert ('<table class="figures' in text) == measured
     assert ("has not been run yet" in text) != measured
+
+
+def test_page_with_all_parts(tmp_path: Path) -> None:
+    """Each chart has the bars of its own part, and this code's systems are marked in all."""
+    compared, scale, busy = Rounds(), Rounds(), Rounds()
+    for name in ("flask-sse-2", "flask-sse-2-gthread", "flask-sse-2-sync", "nchan"):
+        compared.add(name, {"cpu_us": 12.5})
+        scale.add(f"{name}, 1,000 clients", {"kib": 14.0})
+        scale.add(f"{name}, 10,000 clients", {"kib": 15.0})
+    busy.add("flask-sse-2-sync", {"busy_p50_ms": 16.0, "busy_p99_ms": 49.0})
+    busy.add("flask-sse-1", {"busy_p50_ms": 292.0, "busy_p99_ms": 408.0})
+    figures = {"side_by_side": compared, "scale": scale, "busy": busy}
+    _write_page(tmp_path)
+    write(
+        tmp_path / "performance-table.rst",
+        [Section("Busy", "Text.", busy.table(BUSY))],
+        ["a machine"],
+        {part: rounds.rounded() for part, rounds in figures.items()},
+    )
+    charts = [chart.partition("</figure>")[0] for chart in _build(tmp_path).split("<figure")[1:]]
+    assert [chart.count('<rect class="bar') for chart in charts] == [4, 4, 2]
+    assert [chart.count('class="bar ours"') for chart in charts] == [3, 3, 1]
+    assert "clients" not in charts[1]
+
+
+def _write_page(folder: Path) -> None:
+    (folder / "index.rst").write_text(_PAGE)
+    (folder / "conf.py").write_text(
+        'extensions = ["benchmark"]\nexclude_patterns = ["performance-table.rst"]\n'
+    )
 
 
 def _build(folder: Path) -> str:
