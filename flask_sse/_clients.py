@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from flask_sse import _server, _syscalls
+from flask_sse import _syscalls
 from flask_sse._connection import Connection
+from flask_sse._poller import Poller
 
 # Edge-triggered: a connection is registered once for all that may happen to it, and one that a
 # forked child still holds cannot wake the owner again and again.
@@ -21,13 +22,12 @@ _LEFT: Final = select.EPOLLRDHUP if _syscalls.AVAILABLE else 0
 class Clients:
     """The connections by descriptor.
 
+    :param poller: Watches them.
     :param keepalive: Seconds of silence within which a comment is due, or `None`.
     """
 
-    def __init__(self, keepalive: float | None) -> None:
-        epoll = _server.new_epoll()
-        assert epoll is not None, "there is no hand-over without it"
-        self._epoll = epoll
+    def __init__(self, poller: Poller, keepalive: float | None) -> None:
+        self._poller = poller
         self._connections: dict[int, Connection] = {}
         self._unopened: deque[tuple[float, Connection]] = deque()
         # Each connection is looked at four times in that time; the one that has been silent
@@ -44,34 +44,30 @@ class Clients:
         """Iterate over a snapshot of the connections."""
         return iter([*self._connections.values()])
 
-    def fileno(self) -> int:
-        """Return a descriptor that can be read when :meth:`events` has something."""
-        return self._epoll.fileno()
-
     def add(self, connection: Connection, open_by: float) -> None:
-        """Serve a connection, which is to be open at the time *open_by* at the latest."""
+        """Serve a connection, which is to be open at the time *open_by* at the latest.
+
+        :raises OSError: if it can't be watched.
+        """
+        self._poller.register(connection.descriptor, _EVENTS)
         self._connections[connection.descriptor] = connection
         self._unopened.append((open_by, connection))
-        self._epoll.register(connection.descriptor, _EVENTS)
 
     def discard(self, connection: Connection) -> None:
         """Serve a connection no more; to be called before it is closed."""
         if self._connections.get(connection.descriptor) is connection:
             del self._connections[connection.descriptor]
-            _syscalls.forget(self._epoll.fileno(), connection.descriptor)
+            self._poller.forget(connection.descriptor)
 
-    def events(self) -> Iterator[tuple[Connection, bool]]:
-        """Yield connections that can be written to, or have ended; and whether they have.
+    def look_up(self, descriptor: int, events: int) -> tuple[Connection | None, bool]:
+        """Return to which connection events have happened, and whether its client has left.
 
-        A client that has closed its side alone is still told that the stream has ended.
+        A client that has closed its own side alone is still told that the stream has ended.
         """
-        for descriptor, events in self._epoll.poll(0):
-            connection = self._connections.get(descriptor)
-            if connection is None:
-                continue
-            if events & _GONE:
-                connection.is_gone = True
-            yield connection, bool(events & (_GONE | _LEFT))
+        connection = self._connections.get(descriptor)
+        if connection is not None and events & _GONE:
+            connection.is_gone = True
+        return connection, bool(events & (_GONE | _LEFT))
 
     def overdue(self, now: float) -> Iterator[Connection]:
         """Yield the connections that have not been opened in time."""
@@ -96,7 +92,3 @@ class Clients:
             connection = self._connections.get(descriptor)
             if connection is not None:
                 yield connection
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        self._epoll.close()

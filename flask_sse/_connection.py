@@ -126,16 +126,14 @@ class Connection:
         """Send what waits, as much as the socket takes."""
         while self._waiting:
             data = self._first_part(self._waiting)
-            address = _syscalls.address_of(data) + self._sent
-            length = len(data) - self._sent
-            sent = _syscalls.send(self.descriptor, address, length, _syscalls.FLAGS)
+            sent = _syscalls.send_rest(self.descriptor, data, self._sent)
             if sent < 0:
                 if _syscalls.last_error() not in (errno.EAGAIN, errno.EINTR):
                     self.is_gone = True
                 return
             self._sent += sent
             self._pending -= sent
-            if sent == length:
+            if self._sent == len(data):
                 self._waiting.popleft()
                 self._sent = 0
         self._waiting = None

@@ -5,7 +5,6 @@ is its own: others leave requests. It never blocks on Redis or on a client.
 """
 
 import logging
-import selectors
 import threading
 import time
 from collections import deque
@@ -14,12 +13,13 @@ from typing import Final, NamedTuple
 
 from flask.json.provider import JSONProvider
 
-from flask_sse import _server, _syscalls
+from flask_sse import _server
 from flask_sse._channel import Channel, Listener
 from flask_sse._clients import Clients
 from flask_sse._connection import Connection
 from flask_sse._message import COMMENT, encode, from_payload
 from flask_sse._outage import Outage
+from flask_sse._poller import READ, Poller
 from flask_sse._pubsub import LOST, Arrival, Published, PubSubConnection, Refused
 from flask_sse._subscriber import Batch, Subscriber
 from flask_sse._waker import Waker
@@ -34,6 +34,8 @@ _TICK: Final = 0.5
 _POLL_INTERVAL: Final = 0.02
 _READ_LIMIT: Final = 1 << 16
 _STOP_GRACE: Final = 1.0
+_EXPENSIVE: Final = 0.001
+_GATHER: Final = 0.005
 _TURN: Final = 0.02
 """Seconds after which other greenlets have their turn."""
 
@@ -100,19 +102,17 @@ class Owner:
         """Set by others to have every stream ended."""
         self.has_stopped = threading.Event()
         """Set when there is no stream left after that."""
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self.waker, selectors.EVENT_READ)
+        self._poller = Poller()
+        self._poller.register(self.waker.fileno(), READ)
         if (descriptor := watch.fileno()) is not None:
-            self._selector.register(descriptor, selectors.EVENT_READ)
+            self._poller.register(descriptor, READ)
+        self._clients = Clients(self._poller, options.keepalive)
         self._channels: dict[bytes, Channel] = {}
         # The channels whose subscription may not be what is wanted.
         self._changed: set[bytes] = set()
         self._connection: PubSubConnection | None = None
         self._attempt: _Attempt | None = None
         self._next_attempt = 0.0
-        self._clients = Clients(options.keepalive) if _syscalls.AVAILABLE else None
-        if self._clients is not None:
-            self._selector.register(self._clients, selectors.EVENT_READ)
         self._idle_since: float | None = None
         self._malformed = 0
         self._refused = 0
@@ -142,16 +142,13 @@ class Owner:
         """Give all descriptors back."""
         if self._connection is not None:
             self._lose_connection()
-        # A selector must not know of a descriptor that is closed.
-        self._selector.close()
-        if self._clients is not None:
-            self._clients.close()
+        # A poller must not know of a descriptor that is closed.
+        self._poller.close()
         self.waker.close()
 
     def _turn(self) -> None:
         self._wait()
         self._process_requests()
-        self._serve_clients()
         self._serve_redis()
         self._keep_time()
         self._check_shutdown()
@@ -161,32 +158,41 @@ class Owner:
         connection = self._connection
         if connection is not None and connection.has_more:
             timeout = 0
-        elif connection is not None and connection.socket is None:
+        elif connection is not None and connection.must_be_polled:
             timeout = min(timeout, _POLL_INTERVAL)
         elif connection is None and self._channels and self._attempt is None:
             timeout = min(timeout, max(0, self._next_attempt - time.monotonic()))
-        for key, _ in self._selector.select(timeout):
-            if key.fileobj is self.waker:
-                self.waker.clear()
-            elif key.fd == self._watch.fileno():
-                self._watch.end_gone()
-        # Selecting lets other greenlets run.
+        ready = self._poller.poll(timeout)
+        # Other greenlets have had their turn.
         self._yielded = time.monotonic()
+        for descriptor, events in ready:
+            if descriptor == self.waker.fileno():
+                self.waker.clear()
+            elif descriptor == self._watch.fileno():
+                self._watch.end_gone()
+            else:
+                self._serve_client(descriptor, events)
 
     def _is_idle(self) -> bool:
         self._process_requests()
-        if self._channels or self._clients or self._attempt is not None:
+        if self._has_work():
             self._idle_since = None
             return False
         now = time.monotonic()
         if self._idle_since is None:
             self._idle_since = now
-        if self.stop_requested and self._stopping_since is None:
-            return False
         return (
             self._connection is None
             or self._stopping_since is not None
             or now - self._idle_since >= self._options.linger
+        )
+
+    def _has_work(self) -> bool:
+        if self._stopping_since is not None:
+            # Streams that the server reads are waited for too: a client may hold one up.
+            return bool(self._clients or self._watch)
+        return bool(
+            self._channels or self._clients or self._attempt is not None or self.stop_requested
         )
 
     # Requests: who listens to what
@@ -221,7 +227,6 @@ class Owner:
             listener.end()
 
     def _serve(self, connection: Connection, channel: Channel) -> bool:
-        assert self._clients is not None
         connection.channel = channel.name
         connection.commented = time.monotonic()
         try:
@@ -262,25 +267,25 @@ class Owner:
     def _drop(self, connection: Connection) -> None:
         """Close a connection."""
         self._remove(connection.channel, connection)
-        if self._clients is not None:
-            self._clients.discard(connection)
+        self._clients.discard(connection)
         if connection.overflowed:
             _log_overflow(connection.channel)
         connection.close()
 
     # The clients' sockets
 
-    def _serve_clients(self) -> None:
-        if self._clients is None:
+    def _serve_client(self, descriptor: int, events: int) -> None:
+        connection, has_left = self._clients.look_up(descriptor, events)
+        if connection is None:
+            # It is that of Redis, which is read in every turn.
             return
-        for connection, has_ended in self._clients.events():
-            if connection.is_lagging:
-                connection.flush()
-                self._settle(connection)
-            if connection.is_gone:
-                self._drop(connection)
-            elif has_ended:
-                self._end(connection)
+        if connection.is_lagging:
+            connection.flush()
+            self._settle(connection)
+        if connection.is_gone:
+            self._drop(connection)
+        elif has_left:
+            self._end(connection)
 
     def _settle(self, connection: Connection) -> None:
         """Do what follows from what a connection has taken of what waited for it."""
@@ -292,8 +297,6 @@ class Owner:
             channel.place(connection)
 
     def _keep_time(self) -> None:
-        if self._clients is None:
-            return
         now = time.monotonic()
         for connection in self._clients.overdue(now):
             self._end(connection)
@@ -325,12 +328,19 @@ class Owner:
             return
         try:
             self._align(connection)
+            begin = time.monotonic()
             self._dispatch(connection.read(_READ_LIMIT))
+            spent = time.monotonic() - begin
             self._align(connection)
             connection.check()
         except LOST as error:
             self._lose_connection()
             self._next_attempt = time.monotonic() + self._outage.goes_on(error)
+            return
+        if spent > _EXPENSIVE:
+            # Of a burst the first event has been sent alone. The rest gathers meanwhile, and a
+            # little more of it now: a call that sends many events costs the same as for one.
+            time.sleep(min(spent / 2, _GATHER))
 
     def _connect(self) -> None:
         """Connect in a thread: a Redis that does not answer must not hold up the clients."""
@@ -361,18 +371,17 @@ class Owner:
     def _use_connection(self, connection: PubSubConnection) -> None:
         self._connection = connection
         if connection.socket is not None:
-            self._selector.register(connection.socket, selectors.EVENT_READ)
+            self._poller.register(connection.socket.fileno(), READ)
         self._changed.update(self._channels)
         self._serve_redis()
 
     def _lose_connection(self) -> None:
         connection, self._connection = self._connection, None
         assert connection is not None
-        try:
-            if connection.socket is not None:
-                self._selector.unregister(connection.socket)
-        finally:
-            connection.close()
+        # A descriptor that redis-py has closed is watched no more.
+        if connection.socket is not None and connection.socket.fileno() >= 0:
+            self._poller.forget(connection.socket.fileno())
+        connection.close()
 
     def _align(self, connection: PubSubConnection) -> None:
         """Subscribe to what is wanted, and to nothing else."""
@@ -469,7 +478,7 @@ class Owner:
             self._channels.clear()
         elif now - self._stopping_since > _STOP_GRACE:
             self._watch.disconnect_all()
-            for connection in self._clients or ():
+            for connection in self._clients:
                 self._drop(connection)
         if not self._clients:
             self.has_stopped.set()

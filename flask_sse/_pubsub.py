@@ -2,21 +2,24 @@
 
 redis-py's own ``PubSub`` reconnects and says nothing: at a ``CLIENT KILL TYPE pubsub``
 twenty events were lost, and a second reply to SUBSCRIBE was the only sign. This
-speaks through redis-py's connection instead, and every loss is an exception, after
-which the object is of no more use.
+has redis-py connect and log in, and then speaks for itself: every loss is an exception,
+after which the object is of no more use.
 
 Everything is for the hub's owner alone, once the connection has been made.
 """
 
 import socket
+import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from flask_sse._resp import Reader, Reply
 
 LOST: Final = (redis.RedisError, OSError)
 """What a connection raises that is lost, or can't be had."""
@@ -24,6 +27,8 @@ LOST: Final = (redis.RedisError, OSError)
 _CONNECT_TIMEOUT: Final = 5.0
 _READ_TIMEOUT: Final = 5.0
 _COST_OF_AN_EVENT: Final = 64
+_RECEIVE_AT_ONCE: Final = 1 << 16
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Published(NamedTuple):
@@ -62,9 +67,97 @@ class _Connection(Protocol):
     def connect(self) -> None: ...
     def disconnect(self) -> None: ...
     def can_read(self, timeout: float) -> bool: ...
-    def read_response(self) -> list[Any] | bytes: ...
+    def read_response(self) -> Reply: ...
     def pack_commands(self, commands: Iterable[tuple[str | bytes, ...]]) -> list[bytes]: ...
     def send_packed_command(self, command: list[bytes], *, check_health: bool) -> None: ...
+
+
+class _Transport(Protocol):
+    """Carries commands and replies. Nothing blocks."""
+
+    has_more: bool
+    """Whether :meth:`receive` has left something, of which no poller may know."""
+
+    @property
+    def must_be_polled(self) -> bool:
+        """Whether no poller can tell when something can be sent or received."""
+        ...
+
+    def send(self, data: list[bytes]) -> None:
+        """Send, or keep what Redis does not take now for the next :meth:`receive`."""
+
+    def receive(self) -> Iterator[Reply]:
+        """Yield what there is, until there is no more or the caller has enough."""
+        ...
+
+
+class _SocketTransport:
+    """Reads and writes the socket that redis-py has opened and logged in with."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.has_more = False
+        self._socket = sock
+        # What TLS has decrypted is read until there is no more; else, less than was asked for is
+        # all there is, and asking again would release the GIL for nothing.
+        self._short_is_all = not isinstance(sock, ssl.SSLSocket)
+        self._reader = Reader()
+        self._unsent = b""
+        sock.setblocking(False)
+
+    @property
+    def must_be_polled(self) -> bool:
+        return bool(self._unsent)
+
+    def send(self, data: list[bytes]) -> None:
+        self._unsent += b"".join(data)
+        self._send_rest()
+
+    def receive(self) -> Iterator[Reply]:
+        self._send_rest()
+        self.has_more = True
+        yield from self._reader.replies()
+        is_all = False
+        while not is_all:
+            try:
+                data = self._socket.recv(_RECEIVE_AT_ONCE)
+            except _NOT_NOW:
+                break
+            if not data:
+                raise redis.ConnectionError("Redis has closed the connection")
+            self._reader.feed(data)
+            yield from self._reader.replies()
+            is_all = self._short_is_all and len(data) < _RECEIVE_AT_ONCE
+        self.has_more = False
+
+    def _send_rest(self) -> None:
+        while self._unsent:
+            try:
+                sent = self._socket.send(self._unsent)
+            except _NOT_NOW:
+                return
+            self._unsent = self._unsent[sent:]
+
+
+class _PolledTransport:
+    """Goes through redis-py for what has no socket, as fakeredis."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self.has_more = False
+        self.must_be_polled = True
+        self._connection = connection
+
+    def send(self, data: list[bytes]) -> None:
+        self._connection.send_packed_command(data, check_health=False)
+
+    def receive(self) -> Iterator[Reply]:
+        self.has_more = True
+        while self._connection.can_read(timeout=0):
+            try:
+                reply = self._connection.read_response()
+            except redis.ResponseError as error:
+                reply = error
+            yield reply
+        self.has_more = False
 
 
 class PubSubConnection:
@@ -91,12 +184,25 @@ class PubSubConnection:
         self._connection = _connect(client)
         self._heard = time.monotonic()
         self._answer_due: float | None = None
-        self.has_more = False
-        """Whether `read` has left something, of which no selector may know."""
         # redis-py has no public name for it, from 5.0 to 8.1.
         sock = getattr(self._connection, "_sock", None)
         self.socket: socket.socket | None = sock if isinstance(sock, socket.socket) else None
-        """What to select on; `None` if the connection must be polled, as fakeredis's."""
+        """What to wait for, if there is one: fakeredis has none."""
+        self._transport: _Transport = (
+            _PolledTransport(self._connection)
+            if self.socket is None
+            else _SocketTransport(self.socket)
+        )
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `read` has left something, of which no poller may know."""
+        return self._transport.has_more
+
+    @property
+    def must_be_polled(self) -> bool:
+        """Whether no poller can tell when something can be sent or received."""
+        return self._transport.must_be_polled
 
     def close(self) -> None:
         """Disconnect; Redis forgets every subscription."""
@@ -123,17 +229,15 @@ class PubSubConnection:
         :param limit: Bytes after which the rest is left for the next time.
         """
         size = 0
-        self.has_more = True
-        while size < limit:
-            if not self._connection.can_read(timeout=0):
-                self.has_more = False
-                return
-            arrival = self._next()
+        for reply in self._transport.receive():
+            arrival = self._understand(reply)
             if isinstance(arrival, Published):
                 # An empty event has its cost too.
                 size += len(arrival.payload) + len(arrival.channel) + _COST_OF_AN_EVENT
             if arrival is not None:
                 yield arrival
+            if size >= limit:
+                return
 
     def check(self) -> None:
         """Make sure that Redis is still there; to be called from time to time.
@@ -154,24 +258,21 @@ class PubSubConnection:
         self._send_packed((command, channel) for channel in channels)
 
     def _send_packed(self, commands: Iterable[tuple[str | bytes, ...]]) -> None:
-        packed = self._connection.pack_commands(commands)
-        self._connection.send_packed_command(packed, check_health=False)
+        self._transport.send(self._connection.pack_commands(commands))
         if self._answer_due is None:
             self._answer_due = time.monotonic() + self._answer_within
 
-    def _next(self) -> Arrival | None:
-        answer: list[Any] | bytes | redis.ResponseError
-        try:
-            answer = self._connection.read_response()
-        except redis.ResponseError as error:
-            answer = error
+    def _understand(self, reply: Reply) -> Arrival | None:
         self._heard = time.monotonic()
         self._answer_due = None
-        if isinstance(answer, list) and answer[0] == b"message":
-            return Published(answer[1], answer[2])
+        match reply:
+            case [b"message", bytes(channel), bytes(payload)]:
+                return Published(channel, payload)
+            case _:
+                pass
         if not self._asked:
-            if isinstance(answer, redis.ResponseError):
-                raise answer
+            if isinstance(reply, redis.ResponseError):
+                raise reply
             return None
         name, channel = self._asked.popleft()
         # Any answer to PING proves that Redis is there, that it is forbidden too. A refused
@@ -179,9 +280,9 @@ class PubSubConnection:
         if name != "SUBSCRIBE":
             return None
         is_last = self._is_last(channel)
-        if isinstance(answer, redis.ResponseError):
+        if isinstance(reply, redis.ResponseError):
             self.channels.discard(channel)
-            return Refused(channel, answer)
+            return Refused(channel, reply)
         # Of several SUBSCRIBE that are under way, the last one is the one in force.
         return Subscribed(channel) if is_last else None
 

@@ -25,8 +25,9 @@ _MOST_READS: Final = 64
 def _function(name: str, *argtypes: Any) -> Callable[..., int]:
     # `None` is the C library that the process already uses.
     function = ctypes.PyDLL(None, use_errno=True)[name]
-    function.argtypes = argtypes
-    function.restype = ctypes.c_ssize_t
+    if argtypes:
+        function.argtypes = argtypes
+        function.restype = ctypes.c_ssize_t
     return function
 
 
@@ -35,26 +36,28 @@ def _missing(*_: object) -> int:  # pragma: no cover - nothing calls it where AV
 
 
 if AVAILABLE:
-    send = _function("send", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    """send(descriptor, data or its address, length, flags): the bytes sent, or -1; see send(2)."""
+    # Without declared types ctypes makes no object of each argument: 0.3 us less of 0.7. What
+    # it passes is a C int and the address of bytes, so `length` must be less than 2 GiB.
+    send = _function("send")
+    """send(descriptor, data, length, FLAGS): the number of bytes sent, or -1; see send(2)."""
+    _send = _function("send", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     _recv = _function("recv", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     _shutdown = _function("shutdown", ctypes.c_int, ctypes.c_int)
     _close = _function("close", ctypes.c_int)
     _epoll_ctl = _function("epoll_ctl", ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 else:  # pragma: no cover - as above
-    send = _recv = _shutdown = _close = _epoll_ctl = _missing
+    send = _send = _recv = _shutdown = _close = _epoll_ctl = _missing
+
+
+def send_rest(descriptor: int, data: bytes, start: int) -> int:
+    """Send *data* from the byte number *start* on, without a copy; see :data:`send`."""
+    address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    return _send(descriptor, address + start, len(data) - start, FLAGS)
 
 
 def last_error() -> int:
     """Return the error number of this thread's last call that returned -1."""
     return ctypes.get_errno()
-
-
-def address_of(data: bytes) -> int:
-    """Return where the bytes of *data* are, for as long as the caller keeps that object."""
-    address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
-    assert address is not None
-    return address
 
 
 def close_socket(descriptor: int) -> None:

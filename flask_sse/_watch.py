@@ -31,6 +31,9 @@ class Watch:
         self._clients: dict[Subscriber, socket.socket] = {}
         self._epoll = _server.new_epoll()
 
+    def __len__(self) -> int:
+        return len(self._clients)
+
     def fileno(self) -> int | None:
         """Return a descriptor that can be read when somebody has gone."""
         return None if self._epoll is None else self._epoll.fileno()

@@ -1,0 +1,78 @@
+"""Waits for descriptors: one wait for everything that a hub's owner does.
+
+For the owner alone. `poll` blocks the owner's thread, or its greenlet where gevent has patched.
+"""
+
+import contextlib
+import selectors
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from flask_sse import _server, _syscalls
+
+READ: Final = 1
+"""The event of a descriptor that can be read; epoll and poll agree on it (poll(2), POLLIN)."""
+
+
+class Poller:
+    """What :class:`select.epoll` does, where there is none and under gevent too.
+
+    gevent's own selector would need two turns of its loop for each event. Between these, all
+    views that are ready run: with busy ones that was 0.3 s at the median.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = _server.new_epoll()
+        self._selector = selectors.DefaultSelector() if self._epoll is None else None
+        self._wait = None if self._epoll is None else _gevents_wait(self._epoll.fileno())
+
+    def register(self, descriptor: int, events: int) -> None:
+        """Watch a descriptor; without epoll for :data:`READ` only.
+
+        :raises OSError: if this user may watch no more descriptors.
+        """
+        if self._epoll is not None:
+            self._epoll.register(descriptor, events)
+        elif self._selector is not None:
+            self._selector.register(descriptor, selectors.EVENT_READ)
+
+    def forget(self, descriptor: int) -> None:
+        """Watch a descriptor no more, if it is watched."""
+        if self._epoll is not None:
+            _syscalls.forget(self._epoll.fileno(), descriptor)
+        elif self._selector is not None:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(descriptor)
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        """Wait *timeout* seconds at most; return the descriptors with their events."""
+        if self._epoll is None:
+            assert self._selector is not None
+            return [(key.fd, READ) for key, _ in self._selector.select(timeout)]
+        if self._wait is not None:
+            self._wait(timeout)
+            timeout = 0
+        return self._epoll.poll(timeout)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        for closeable in (self._epoll, self._selector):
+            if closeable is not None:
+                closeable.close()
+
+
+def _gevents_wait(descriptor: int) -> Callable[[float], None] | None:
+    """Return what waits for a descriptor in a greenlet, where gevent has patched."""
+    if not _server.is_patched_by_gevent():
+        return None
+    gevent: Any = sys.modules["gevent"]
+    loop = gevent.get_hub().loop
+    # Of what is ready in a turn of the loop, the owner comes first.
+    watcher = loop.io(descriptor, READ, priority=loop.MAXPRI)
+
+    def wait(timeout: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            gevent.socket.wait(watcher, timeout=timeout, timeout_exc=TimeoutError())
+
+    return wait
