@@ -18,6 +18,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
 from tests.support.waiting import wait_until
 
+AT_ONCE: Final = ("SIGINT", "SIGQUIT")
 HANDED_OVER: Final = [(worker, True) for worker in servers.WORKERS]
 
 
@@ -145,8 +146,6 @@ def test_a_stop_ends_each_stream(
         old = site.worker()
         clients = [StreamClient(site.port, f"stop-{number % 5}") for number in range(500)]
         gather(clients, lambda client: client.parser.comments > 0 or client.retry is not None)
-        # By then gunicorn is done with the last of them, of which it might log that it was cut.
-        assert site.get("/") == "hello"
         site.process.send(signal.Signals[how])
         gather(clients, lambda client: client.complete, 2)
         psutil.wait_procs([old], 2)
@@ -158,8 +157,9 @@ def test_a_stop_ends_each_stream(
             assert site.worker() != old
             with StreamClient(site.port).open():
                 pass
-        for word in ("Traceback", "ERROR", "timeout"):
-            assert word not in site.log()
+        # At once, gunicorn may still be busy with the last client, and logs that it was cut.
+        words = ("flask_sse/", "timeout") if how in AT_ONCE else ("Traceback", "ERROR", "timeout")
+        assert not any(word in site.log() for word in words)
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
