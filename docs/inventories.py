@@ -47,6 +47,7 @@ NAMES: Final[dict[str, tuple[Name, ...]]] = {
         Name("py:function", "flask.url_for", "api/#$"),
         Name("py:method", "flask.Blueprint.before_request", "api/#$"),
         Name("py:method", "flask.Flask.app_context", "api/#$"),
+        Name("py:method", "flask.Response.call_on_close", "api/#$"),
     ),
     "itsdangerous": (
         Name("py:class", "itsdangerous.url_safe.URLSafeTimedSerializer", "url_safe/#$"),

@@ -2,7 +2,7 @@
 
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -99,10 +99,13 @@ def test_the_quickstart(page: Page, kind: str, shared_redis: RedisServer, tmp_pa
     assert "Failed to connect to event stream. Is Redis running?" in alerts
 
 
-def test_a_reload_of_the_server(page: Page, shared_redis: RedisServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("worker", servers.WORKERS)
+def test_a_reload_of_the_server(
+    worker: str, page: Page, shared_redis: RedisServer, tmp_path: Path
+) -> None:
     """At `SIGHUP` the browser moves on to the new worker by itself."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_RETRY": 200}
-    with servers.gunicorn(tmp_path, settings=settings) as site:
+    with servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings) as site:
         old = site.worker()
         page.goto(f"http://{LOOPBACK}:{site.port}/")
         page.evaluate("() => { window.source = new EventSource('/stream?channel=reload') }")
@@ -118,14 +121,17 @@ def test_a_reload_of_the_server(page: Page, shared_redis: RedisServer, tmp_path:
         page.wait_for_function("seen.includes('from the new one')")
 
 
-def test_the_command_line_of_the_documentation(tmp_path: Path) -> None:
-    """`gunicorn sse:app --worker-class gevent` and a Redis at its usual port: that is all."""
+@pytest.mark.parametrize("options", [("--worker-class", "gevent"), ("--workers", "1")])
+def test_the_command_lines_of_the_documentation(options: Sequence[str], tmp_path: Path) -> None:
+    """`gunicorn sse:app` and a Redis at its usual port: that is all, with gevent or without."""
     server = RedisServer(tmp_path, port=6379)
     with ExitStack() as stack:
         if not _answers(server):
             stack.callback(server.stop)
             server.start()
-        site = stack.enter_context(servers.gunicorn(tmp_path, app="sse:app", cwd=QUICKSTART))
+        site = stack.enter_context(
+            servers.gunicorn(tmp_path, *options, app="sse:app", cwd=QUICKSTART)
+        )
         with StreamClient(site.port).open() as client:
             assert site.get("/hello") == "Message sent!"
             [event] = client.wait_events(1)

@@ -1,0 +1,242 @@
+"""The hub's owner with connections that were handed over, and what may go wrong."""
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+import redis
+from flask import Flask
+
+from flask_sse._connection import Connection, Terms
+from flask_sse._hub import Hub
+from flask_sse._owner import Owner
+from flask_sse._pubsub import PubSubConnection
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
+
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+OPENING = HEAD + b":\n\n"
+REJECTION = HEAD + b"retry:7\n\n"
+
+
+@pytest.fixture
+def hub(redis_server: RedisServer) -> Iterator[Hub]:
+    """Return a hub with short times, whose owner ends with the test."""
+    connect = partial(PubSubConnection, redis.Redis(port=redis_server.port))
+    hub = Hub(connect, Flask("tests").json, keepalive=0.4, linger=0.1)
+    yield hub
+    hub.stop()
+    wait_until(lambda: hub_threads() == 0, "the owner has ended")
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Return a stack that closes the clients in the end."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def hub_threads() -> int:
+    """Return how many hubs have an owner."""
+    return sum(thread.name == "flask-sse-hub" for thread in threading.enumerate())
+
+
+class Client:
+    """A client whose connection a hub adopts."""
+
+    def __init__(self, hub: Hub, stack: ExitStack, channel: bytes = b"x") -> None:
+        self.ended = threading.Event()
+        server, self.socket = socket.socketpair()
+        stack.callback(self.socket.close)
+        server.setblocking(False)
+        self.socket.settimeout(10)
+        terms = Terms(b":\n\n", lambda: b"retry:7\n\n", 1 << 20, self._note_end)
+        descriptor = server.detach()
+        hub.adopt(channel, lambda: Connection(descriptor, HEAD, terms, chunked=False, callbacks=[]))
+
+    def _note_end(self, _: Sequence[object]) -> None:
+        assert not self.ended.is_set(), "once"
+        self.ended.set()
+
+    def expect(self, expected: bytes) -> None:
+        """Wait for just these bytes."""
+        received = b""
+        while len(received) < len(expected):
+            piece = self.socket.recv(len(expected) - len(received))
+            assert piece, f"ended after {received!r}"
+            received += piece
+        assert received == expected
+
+
+def test_a_connection_opens_when_redis_has_confirmed(
+    hub: Hub, stack: ExitStack, redis_server: RedisServer
+) -> None:
+    """What is published after the first bytes arrives, and the end follows the client's."""
+    client = Client(hub, stack)
+    client.expect(OPENING)
+    assert redis_server.admin.publish("x", '{"data": "hello"}') == 1
+    client.expect(b"data:hello\n\n")
+    client.socket.shutdown(socket.SHUT_WR)
+    assert client.socket.recv(1) == b""
+    assert client.ended.wait(10)
+    redis_server.wait_listeners(0, "x")
+
+
+def test_a_connection_is_rejected_without_redis(
+    hub: Hub, stack: ExitStack, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for a while, and gets a whole answer that says when to come back."""
+    monkeypatch.setattr("flask_sse._owner.CONFIRM_WITHIN", 0.5)
+    redis_server.stop()
+    client = Client(hub, stack)
+    client.expect(REJECTION)
+    assert client.socket.recv(1) == b""
+    assert client.ended.wait(10)
+
+
+def test_a_client_that_leaves_before_its_stream_opens(
+    hub: Hub, stack: ExitStack, redis_server: RedisServer
+) -> None:
+    """It is let go, and leaves nothing behind, though Redis is away."""
+    redis_server.stop()
+    client = Client(hub, stack)
+    client.socket.close()
+    assert client.ended.wait(10)
+
+
+def test_a_stop_ends_all(hub: Hub, stack: ExitStack) -> None:
+    """Open connections end, and one that comes afterwards is rejected."""
+    clients = [Client(hub, stack, b"%d" % number) for number in range(20)]
+    for client in clients:
+        client.expect(OPENING)
+    hub.stop()
+    for client in clients:
+        assert client.ended.is_set()
+        assert client.socket.recv(1) == b""
+
+
+def test_a_silent_connection_gets_comments(hub: Hub, stack: ExitStack) -> None:
+    """They come again and again."""
+    client = Client(hub, stack)
+    client.expect(OPENING)
+    for _ in range(4):
+        client.expect(b":\n\n")
+
+
+@pytest.mark.parametrize("name", ["_keep_time", "_serve_redis", "_check_shutdown", "_dispatch"])
+def test_a_defect_costs_no_stream(
+    name: str,
+    hub: Hub,
+    stack: ExitStack,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever fails is logged once a failure, and the streams have their owner again."""
+    client = Client(hub, stack)
+    client.expect(OPENING)
+    fails = iter([True])
+    real = getattr(Owner, name)
+
+    def fail_once(owner: Owner, *arguments: object) -> None:
+        if next(fails, False):
+            raise ZeroDivisionError("unforeseen")
+        real(owner, *arguments)
+
+    monkeypatch.setattr(Owner, name, fail_once)
+    wait_until(lambda: "ZeroDivisionError: unforeseen" in caplog.text, "it has failed")
+    assert caplog.text.count("the event hub has failed") == 1
+    client.expect(b":\n\n")
+    redis_server.wait_listeners(1, "x")
+    wait_until(lambda: redis_server.admin.publish("x", '{"data": "on"}') == 1, "published")
+    while (received := client.socket.recv(1 << 16)) == b":\n\n":
+        pass
+    assert received.endswith(b"data:on\n\n")
+    another = Client(hub, stack, b"y")
+    another.expect(OPENING)
+
+
+def test_what_cannot_be_watched_is_rejected(
+    hub: Hub, stack: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the user may watch no more descriptors, a client is told to come back."""
+    Client(hub, stack).expect(OPENING)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flask_sse._clients.Clients.add", refuse)
+        refused = Client(hub, stack, b"y")
+        refused.expect(REJECTION)
+        assert refused.ended.wait(10)
+    assert "can't be watched" in caplog.text
+    Client(hub, stack, b"y").expect(OPENING)
+
+
+def test_events_that_came_with_the_end_of_redis(
+    stack: ExitStack, redis_server: RedisServer
+) -> None:
+    """What has arrived before Redis closed is delivered, though both are read at once."""
+    busy, read = threading.Event(), threading.Event()
+
+    def connect() -> PubSubConnection:
+        connection = PubSubConnection(redis.Redis(port=redis_server.port))
+        real = connection.read
+
+        def read_late(limit: int) -> Iterator[object]:
+            if busy.is_set():
+                assert read.wait(10)
+            return real(limit)
+
+        connection.read = read_late  # type: ignore[assignment, method-assign]  # pyright: ignore[reportAttributeAccessIssue]
+        return connection
+
+    hub = Hub(connect, Flask("tests").json, linger=0.1)
+    client = Client(hub, stack)
+    client.expect(OPENING)
+    busy.set()
+    for number in range(5):
+        assert redis_server.admin.publish("x", f'{{"data": "{number}"}}') == 1
+    redis_server.stop()
+    read.set()
+    client.expect(b"".join(b"data:%d\n\n" % number for number in range(5)))
+    hub.stop()
+
+
+@pytest.mark.parametrize("rule", ["-ping", "-unsubscribe"])
+def test_a_user_who_may_not_do_everything(
+    rule: str, stack: ExitStack, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without PING or UNSUBSCRIBE the connection is kept, nothing is lost, nobody is ended."""
+    admin = redis_server.admin
+    admin.execute_command("ACL", "SETUSER", "few", "on", ">secret", "allchannels", "+@pubsub", rule)
+    client = redis.Redis(port=redis_server.port, username="few", password="secret")
+    connect = partial(PubSubConnection, client, ping_after=0.1, answer_within=1)
+    hub = Hub(connect, Flask("tests").json, linger=0.1)
+    stays = Client(hub, stack)
+    stays.expect(OPENING)
+    [before] = admin.client_list(_type="pubsub")
+    for _ in range(20):
+        other = Client(hub, stack, b"other")
+        other.expect(OPENING)
+        assert admin.publish("other", '{"data": "here"}') == 1
+        other.expect(b"data:here\n\n")
+        other.socket.close()
+        assert other.ended.wait(10)
+    refused = "cmdstat_ping" if rule == "-ping" else "cmdstat_unsubscribe"
+
+    def refusals() -> int:
+        stats = admin.info("commandstats").get(refused, {})
+        return int(stats.get("rejected_calls", 0))
+
+    wait_until(lambda: refusals() > 3, "Redis has refused the command")
+    [after] = admin.client_list(_type="pubsub")
+    assert before["id"] == after["id"]
+    assert admin.publish("x", '{"data": "on"}') == 1
+    stays.expect(b"data:on\n\n")
+    assert not caplog.text
+    hub.stop()
