@@ -122,7 +122,9 @@ def test_clients_that_have_gone_cost_nothing(site: Site, shared_redis: RedisServ
         for client in clients:
             client.close()
         wait_until(lambda: shared_redis.admin.pubsub_channels("leak-*") == [], "unsubscribed")
+        wait_until(lambda: worker.num_fds() < 100, "gunicorn has closed its connections as well")
 
+    come_and_go()
     come_and_go()
     wait_until(lambda: "flask-sse" not in site.get("/threads"), "idle")
     descriptors = worker.num_fds()
