@@ -159,8 +159,9 @@ def test_a_stop_ends_each_stream(
             assert site.worker() != old
             with StreamClient(site.port).open():
                 pass
-        # At once, gunicorn may still be busy with the last client, and logs that it was cut.
-        words = ("flask_sse/", "timeout") if how in AT_ONCE else ("Traceback", "ERROR", "timeout")
+        # gunicorn logs a request that it cuts at once; its older versions log each stop.
+        quiet = how not in AT_ONCE and "http_protocols" in servers.GUNICORN_SETTINGS
+        words = ("Traceback", "ERROR", "timeout") if quiet else ("timeout",)
         assert not any(word in site.log() for word in words)
 
 

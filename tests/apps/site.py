@@ -1,6 +1,7 @@
 """A site as the tests of servers need it; its settings come from the environment."""
 
 import gc
+import sys
 import threading
 import time
 from collections import Counter
@@ -66,7 +67,9 @@ def note_close(response: Response) -> Response:
     name = request.args.get("note")
 
     def note() -> None:
-        print("closed", name, "in", threading.current_thread().name, flush=True)
+        # At once, since several threads may do so at the same time.
+        sys.stdout.write(f"closed {name} in {threading.current_thread().name}\n")
+        sys.stdout.flush()
 
     def fail() -> None:
         raise ZeroDivisionError("of a function given to call_on_close")
