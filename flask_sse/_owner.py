@@ -337,9 +337,9 @@ class Owner:
             self._lose_connection()
             self._next_attempt = time.monotonic() + self._outage.goes_on(error)
             return
-        if spent > _EXPENSIVE:
-            # Of a burst the first event has been sent alone. The rest gathers meanwhile, and a
-            # little more of it now: a call that sends many events costs the same as for one.
+        if spent > _EXPENSIVE and not connection.has_more:
+            # Of a burst, the first event has been sent alone. The rest gathers meanwhile, and a
+            # little more of it now: to send many events costs as many calls as to send one.
             time.sleep(min(spent / 2, _GATHER))
 
     def _connect(self) -> None:
