@@ -20,8 +20,9 @@ from flask_sse._connection import Connection
 from flask_sse._message import COMMENT, encode, from_payload
 from flask_sse._outage import Outage
 from flask_sse._poller import READ, Poller
-from flask_sse._pubsub import LOST, Arrival, Published, PubSubConnection, Refused
+from flask_sse._pubsub import Arrival, Published, Refused
 from flask_sse._subscriber import Batch, Subscriber
+from flask_sse._subscription import Connect, Subscription
 from flask_sse._waker import Waker
 from flask_sse._watch import Watch
 
@@ -31,8 +32,6 @@ CONFIRM_WITHIN: Final = 4.0
 """Seconds that a client waits for Redis to confirm its subscription."""
 
 _TICK: Final = 0.5
-_POLL_INTERVAL: Final = 0.02
-_READ_LIMIT: Final = 1 << 16
 _STOP_GRACE: Final = 1.0
 _EXPENSIVE: Final = 0.001
 _GATHER: Final = 0.005
@@ -51,36 +50,12 @@ class Request(NamedTuple):
 class Options(NamedTuple):
     """How an owner works."""
 
-    connect: Callable[[], PubSubConnection]
-    """Makes a connection to Redis; it may block, and runs in a thread of its own."""
+    connect: Connect
     provider: JSONProvider
     keepalive: float | None
     """Seconds of silence within which a connection is sent a comment."""
     linger: float
     """Seconds for which a connection to Redis is kept that nobody needs."""
-
-
-class _Attempt:
-    """An attempt to connect, which ends the owner's wait when it is done."""
-
-    def __init__(self, connect: Callable[[], PubSubConnection], waker: Waker) -> None:
-        self._connect = connect
-        self._waker = waker
-        self.connection: PubSubConnection | None = None
-        self.error: Exception | None = None
-        self.is_done = False
-
-    def start(self) -> None:
-        threading.Thread(target=self._run, name="flask-sse-connect", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self.connection = self._connect()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the owner tries again
-            self.error = error
-        finally:
-            self.is_done = True
-            self._waker.set()
 
 
 class Owner:
@@ -94,7 +69,6 @@ class Owner:
         self, options: Options, outage: Outage, requests: deque[Request], watch: Watch
     ) -> None:
         self._options = options
-        self._outage = outage
         self._requests = requests
         self._watch = watch
         self.waker = Waker()
@@ -106,13 +80,9 @@ class Owner:
         self._poller.register(self.waker.fileno(), READ)
         if (descriptor := watch.fileno()) is not None:
             self._poller.register(descriptor, READ)
+        self._subscription = Subscription(options.connect, outage, self._poller, self.waker)
         self._clients = Clients(self._poller, options.keepalive)
         self._channels: dict[bytes, Channel] = {}
-        # The channels whose subscription may not be what is wanted.
-        self._changed: set[bytes] = set()
-        self._connection: PubSubConnection | None = None
-        self._attempt: _Attempt | None = None
-        self._next_attempt = 0.0
         self._idle_since: float | None = None
         self._malformed = 0
         self._refused = 0
@@ -140,8 +110,7 @@ class Owner:
 
     def close(self) -> None:
         """Give all descriptors back."""
-        if self._connection is not None:
-            self._lose_connection()
+        self._subscription.close()
         # A poller must not know of a descriptor that is closed.
         self._poller.close()
         self.waker.close()
@@ -154,14 +123,9 @@ class Owner:
         self._check_shutdown()
 
     def _wait(self) -> None:
-        timeout = self._tick
-        connection = self._connection
-        if connection is not None and connection.has_more:
-            timeout = 0
-        elif connection is not None and connection.must_be_polled:
-            timeout = min(timeout, _POLL_INTERVAL)
-        elif connection is None and self._channels and self._attempt is None:
-            timeout = min(timeout, max(0, self._next_attempt - time.monotonic()))
+        # Without channels, nothing is wanted of Redis.
+        longest = self._tick
+        timeout = self._subscription.timeout(longest) if self._channels else longest
         ready = self._poller.poll(timeout)
         # Other greenlets have had their turn.
         self._yielded = time.monotonic()
@@ -182,7 +146,7 @@ class Owner:
         if self._idle_since is None:
             self._idle_since = now
         return (
-            self._connection is None
+            not self._subscription.is_connected
             or self._stopping_since is not None
             or now - self._idle_since >= self._options.linger
         )
@@ -192,7 +156,10 @@ class Owner:
             # Streams that the server reads are waited for too: a client may hold one up.
             return bool(self._clients or self._watch)
         return bool(
-            self._channels or self._clients or self._attempt is not None or self.stop_requested
+            self._channels
+            or self._clients
+            or self._subscription.is_connecting
+            or self.stop_requested
         )
 
     # Requests: who listens to what
@@ -212,11 +179,11 @@ class Owner:
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = Channel(name)
-        self._changed.add(name)
+        self._subscription.note_change(name)
         if isinstance(listener, Connection) and not self._serve(listener, channel):
             return
         channel.add(listener)
-        if self._connection is not None and self._connection.is_confirmed(name):
+        if self._subscription.is_confirmed(name):
             self._confirm(channel)
 
     def _turn_away(self, listener: Listener) -> None:
@@ -245,7 +212,7 @@ class Owner:
             return
         channel.discard(listener)
         if not channel:
-            self._changed.add(name)
+            self._subscription.note_change(name)
             del self._channels[name]
 
     def _confirm(self, channel: Channel) -> None:
@@ -322,106 +289,33 @@ class Owner:
     # Redis
 
     def _serve_redis(self) -> None:
-        connection = self._connection
-        if connection is None:
-            self._connect()
-            return
-        try:
-            self._align(connection)
-            begin = time.monotonic()
-            self._dispatch(connection.read(_READ_LIMIT))
-            spent = time.monotonic() - begin
-            self._align(connection)
-            connection.check()
-        except LOST as error:
-            self._lose_connection()
-            self._next_attempt = time.monotonic() + self._outage.goes_on(error)
-            return
-        if spent > _EXPENSIVE and not connection.has_more:
+        begin = time.monotonic()
+        self._dispatch(self._subscription.read(self._channels))
+        spent = time.monotonic() - begin
+        if spent > _EXPENSIVE and not self._subscription.has_more:
             # Of a burst, the first event has been sent alone. The rest gathers meanwhile, and a
             # little more of it now: to send many events costs as many calls as to send one.
             time.sleep(min(spent / 2, _GATHER))
-
-    def _connect(self) -> None:
-        """Connect in a thread: a Redis that does not answer must not hold up the clients."""
-        attempt = self._attempt
-        if attempt is None:
-            if self._channels and time.monotonic() >= self._next_attempt:
-                self._attempt = _Attempt(self._options.connect, self.waker)
-                self._start_attempt(self._attempt)
-            return
-        if not attempt.is_done:
-            return
-        self._attempt = None
-        if attempt.connection is not None:
-            self._use_connection(attempt.connection)
-        elif attempt.error is not None:
-            unforeseen = not isinstance(attempt.error, LOST)
-            pause = self._outage.goes_on(attempt.error, unforeseen=unforeseen)
-            self._next_attempt = time.monotonic() + pause
-
-    def _start_attempt(self, attempt: _Attempt) -> None:
-        try:
-            attempt.start()
-        except RuntimeError as error:
-            # No thread could be started.
-            attempt.error = error
-            attempt.is_done = True
-
-    def _use_connection(self, connection: PubSubConnection) -> None:
-        self._connection = connection
-        if connection.socket is not None:
-            self._poller.register(connection.socket.fileno(), READ)
-        self._changed.update(self._channels)
-        self._serve_redis()
-
-    def _lose_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        assert connection is not None
-        # A descriptor that redis-py has closed is watched no more.
-        if connection.socket is not None and connection.socket.fileno() >= 0:
-            self._poller.forget(connection.socket.fileno())
-        connection.close()
-
-    def _align(self, connection: PubSubConnection) -> None:
-        """Subscribe to what is wanted, and to nothing else."""
-        if not self._changed:
-            return
-        changed, self._changed = self._changed, set()
-        missing = [
-            name for name in changed if name in self._channels and name not in connection.channels
-        ]
-        surplus = [
-            name for name in changed if name not in self._channels and name in connection.channels
-        ]
-        if missing:
-            connection.subscribe(missing)
-        if surplus:
-            connection.unsubscribe(surplus)
 
     def _dispatch(self, arrivals: Iterable[Arrival]) -> None:
         # All that has come for a channel is written at once: one system call a
         # client carries many events.
         payloads: dict[bytes, list[bytes]] = {}
-        try:
-            for arrival in arrivals:
-                name = arrival.channel
-                if isinstance(arrival, Refused):
-                    self._refuse(name, arrival.error)
-                elif name not in self._channels:
-                    continue
-                elif isinstance(arrival, Published):
-                    payloads.setdefault(name, []).append(arrival.payload)
-                else:
-                    self._outage.is_over()
-                    # What was sent for an earlier subscription is not for those who have
-                    # waited for this one: there is a hole in between.
-                    self._fan_out(name, payloads.pop(name, []))
-                    self._confirm(self._channels[name])
-        finally:
-            # What has arrived is delivered, though the connection is lost in the same read.
-            for name, some in payloads.items():
-                self._fan_out(name, some)
+        for arrival in arrivals:
+            name = arrival.channel
+            if isinstance(arrival, Refused):
+                self._refuse(name, arrival.error)
+            elif name not in self._channels:
+                continue
+            elif isinstance(arrival, Published):
+                payloads.setdefault(name, []).append(arrival.payload)
+            else:
+                # What was sent for an earlier subscription is not for those who have
+                # waited for this one: there is a hole in between.
+                self._fan_out(name, payloads.pop(name, []))
+                self._confirm(self._channels[name])
+        for name, some in payloads.items():
+            self._fan_out(name, some)
 
     def _fan_out(self, name: bytes, payloads: Sequence[bytes]) -> None:
         channel = self._channels.get(name)
@@ -470,7 +364,6 @@ class Owner:
             if not self.stop_requested and not _server.is_stopping():
                 return
             self._stopping_since = now
-            self._changed.update(self._channels)
             for channel in [*self._channels.values()]:
                 for listener in channel:
                     self._end(listener)

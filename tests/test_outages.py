@@ -149,7 +149,7 @@ def test_a_sentinel_failover(tmp_path: Path) -> None:
     second.start()
     sentinel = RedisServer(tmp_path)
     sentinel.start_sentinel("demo", first)
-    wait_until(lambda: sentinel.admin.sentinel_slaves("demo"), "the replica is known", 20)
+    wait_until(lambda: sentinel.admin.sentinel_slaves("demo"), "the replica is known", 60)
     try:
         url = f"redis+sentinel://127.0.0.1:{sentinel.port}/demo/0"
         with (

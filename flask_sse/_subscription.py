@@ -1,0 +1,165 @@
+"""The hub's subscription to Redis: gets a connection, subscribes, and starts again after a loss.
+
+For the hub's owner alone. Nothing blocks: a connection is made in a thread of its own.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
+
+from flask_sse._outage import Outage
+from flask_sse._poller import READ, Poller
+from flask_sse._pubsub import LOST, Arrival, PubSubConnection, Subscribed
+from flask_sse._waker import Waker
+
+Connect = Callable[[], PubSubConnection]
+"""Makes a connection to Redis. It may block, and raise anything."""
+
+_POLL_INTERVAL: Final = 0.02
+_READ_LIMIT: Final = 1 << 16
+
+
+class Subscription:
+    """The channels that are wanted, on a connection that may come and go.
+
+    :param poller: Is told of the connection's descriptor.
+    :param waker: Ends the owner's wait when there is a connection.
+    """
+
+    def __init__(self, connect: Connect, outage: Outage, poller: Poller, waker: Waker) -> None:
+        self._connect = connect
+        self._outage = outage
+        self._poller = poller
+        self._waker = waker
+        self._connection: PubSubConnection | None = None
+        self._attempt: _Attempt | None = None
+        self._next_attempt = 0.0
+        # The channels whose subscription may not be what is wanted.
+        self._changed: set[bytes] = set()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether a thread is at work that will need the owner."""
+        return self._attempt is not None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether :meth:`read` has left something, of which no poller may know."""
+        return self._connection is not None and self._connection.has_more
+
+    def timeout(self, longest: float) -> float:
+        """Return how many seconds the owner may wait for descriptors."""
+        if self._connection is None:
+            if self._attempt is not None:
+                return longest
+            return min(longest, max(0.0, self._next_attempt - time.monotonic()))
+        if self._connection.has_more:
+            return 0.0
+        return min(longest, _POLL_INTERVAL) if self._connection.must_be_polled else longest
+
+    def note_change(self, channel: bytes) -> None:
+        """Look at a channel with the next :meth:`read`: it may be wanted now, or no more."""
+        self._changed.add(channel)
+
+    def is_confirmed(self, channel: bytes) -> bool:
+        """Whether Redis has confirmed that it sends this channel's events."""
+        return self._connection is not None and self._connection.is_confirmed(channel)
+
+    def read(self, wanted: Collection[bytes]) -> Iterator[Arrival]:
+        """Subscribe to what is wanted and to nothing else, and yield what has arrived.
+
+        A loss of the connection ends the iteration, after what had arrived before.
+        """
+        if self._connection is None:
+            self._reconnect(wanted)
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            self._align(connection, wanted)
+            for arrival in connection.read(_READ_LIMIT):
+                if isinstance(arrival, Subscribed):
+                    self._outage.is_over()
+                yield arrival
+            connection.check()
+        except LOST as error:
+            self.close()
+            self._next_attempt = time.monotonic() + self._outage.goes_on(error)
+
+    def close(self) -> None:
+        """Give the connection up, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        # A descriptor that is closed is watched no more.
+        if connection.socket is not None and connection.socket.fileno() >= 0:
+            self._poller.forget(connection.socket.fileno())
+        connection.close()
+
+    def _align(self, connection: PubSubConnection, wanted: Collection[bytes]) -> None:
+        if not self._changed:
+            return
+        changed, self._changed = self._changed, set()
+        missing = [name for name in changed if name in wanted and name not in connection.channels]
+        surplus = [name for name in changed if name not in wanted and name in connection.channels]
+        if missing:
+            connection.subscribe(missing)
+        if surplus:
+            connection.unsubscribe(surplus)
+
+    def _reconnect(self, wanted: Collection[bytes]) -> None:
+        attempt = self._attempt
+        if attempt is None:
+            if wanted and time.monotonic() >= self._next_attempt:
+                self._attempt = _Attempt(self._connect, self._waker)
+                self._attempt.start()
+        elif attempt.is_done:
+            self._attempt = None
+            if attempt.connection is not None:
+                self._use(attempt.connection, wanted)
+            elif attempt.error is not None:
+                unforeseen = not isinstance(attempt.error, LOST)
+                pause = self._outage.goes_on(attempt.error, unforeseen=unforeseen)
+                self._next_attempt = time.monotonic() + pause
+
+    def _use(self, connection: PubSubConnection, wanted: Collection[bytes]) -> None:
+        self._connection = connection
+        # On each connection what is wanted is subscribed to, not what was remembered.
+        self._changed.update(wanted)
+        if connection.socket is not None:
+            self._poller.register(connection.socket.fileno(), READ)
+
+
+class _Attempt:
+    """An attempt to connect, in a thread: Redis must not hold up the clients."""
+
+    def __init__(self, connect: Connect, waker: Waker) -> None:
+        self._connect = connect
+        self._waker = waker
+        self.connection: PubSubConnection | None = None
+        self.error: Exception | None = None
+        self.is_done = False
+
+    def start(self) -> None:
+        thread = threading.Thread(target=self._run, name="flask-sse-connect", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # The process is out of threads.
+            self.error = error
+            self.is_done = True
+
+    def _run(self) -> None:
+        try:
+            self.connection = self._connect()
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is another attempt
+            self.error = error
+        finally:
+            self.is_done = True
+            self._waker.set()
