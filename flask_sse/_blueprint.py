@@ -55,7 +55,8 @@ class ServerSentEventsBlueprint(Blueprint):
         :param id: The event id.
         :param retry: The time, in milliseconds, after which clients of this stream
             reconnect once they have been disconnected.
-        :param channel: Only clients that listen to this channel get the event.
+        :param channel: Clients that subscribe to this channel receive the event. Bytes
+            are the name as Redis has it.
         :return: how many processes are subscribed to the channel, as Redis says.
         :raises TypeError: if an argument has the wrong type, or *data* can't be
             serialized to JSON. Nothing has been sent then.
@@ -162,3 +163,8 @@ sse: Final = ServerSentEventsBlueprint("sse", "flask_sse")
 as the view at its root, for applications that do not want to customize it."""
 
 sse.add_url_rule("", endpoint="stream", view_func=sse.stream)
+    """Return a channel's name as Redis has it; of a name that is no text, as redis-py writes it."""
+    if isinstance(channel, (bytes, bytearray, memoryview)):
+        return bytes(channel)
+    if isinstance(channel, (int, float)) and not isinstance(channel, bool):
+        return str(channel).encode()

@@ -5,6 +5,7 @@ The format is that of the WHATWG's specification, section 9.2.6 "Interpreting
 an event stream".
 """
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict, cast
 
@@ -27,9 +28,9 @@ class StoredMessage(TypedDict):
 class Message:
     r"""Data that is published as a server-sent event.
 
-    The attributes bear the names of the parameters. Assigning to one is
-    checked just as the parameter is. Two messages are equal if all their
-    attributes are.
+    The attributes bear the names of the parameters. A value that is assigned to
+    an attribute is converted and checked as the parameter is. Two messages are
+    equal if all their attributes are.
 
     >>> message = Message({"n": 1}, type="count", id=7)
     >>> message.type
@@ -52,7 +53,13 @@ class Message:
     ) -> None:
         """Create a server-sent event.
 
-        :param data: The event's data. What is no string is serialized to JSON
+        A *type*, *id* or *retry* of another type than the annotated one is
+        converted where that makes sense: bytes are decoded as UTF-8, a number
+        stays a number, ``False`` counts as ``None``, and of anything else the JSON
+        provider must make a string, as it does of a UUID or a date. In *retry*
+        a string of digits is a number, and fractions are dropped.
+
+        :param data: The event's data. Anything but a string is serialized to JSON
             by the Flask application's
             :class:`~flask.json.provider.JSONProvider`. The empty string is data.
             Carriage returns reach the client as line feeds, since the format
@@ -63,10 +70,10 @@ class Message:
             when it reconnects. An empty string resets it.
         :param retry: The time, in milliseconds, after which clients of this
             stream reconnect once they have been disconnected.
-        :raises TypeError: if *type*, *id* or *retry* is of another type.
+        :raises TypeError: if *type*, *id* or *retry* can't be converted.
         :raises ValueError: if *type* contains a line end, *id* a line end or a
-            NUL character, or if *retry* is negative. The format would take what
-            follows for another field.
+            NUL character, if *retry* is no number or negative, or if bytes are no
+            UTF-8. The format would take what follows a line end for another field.
         """
         self.data = data
         self.type = type
@@ -76,9 +83,9 @@ class Message:
     if not TYPE_CHECKING:  # a type checker would take it for leave to assign to any name
 
         def __setattr__(self, name: str, value: object) -> None:
-            check = _CHECKS.get(name)
-            if check is not None and value is not None:
-                check(value)
+            convert = _CONVERSIONS.get(name)
+            if convert is not None:
+                value = None if value is None or value is False else convert(value)
             super().__setattr__(name, value)
 
     def to_dict(self) -> StoredMessage:
@@ -152,10 +159,12 @@ def to_payload(message: Message, provider: JSONProvider) -> bytes:
 def from_payload(payload: bytes, provider: JSONProvider) -> Message:
     """Return the message that a publisher, of whatever kind, has stored.
 
-    Unknown keys are passed over, so that a later version may add some.
+    Unknown keys are ignored, so that a later version may add some. The others are
+    converted and checked as the parameters of :class:`Message` are.
 
-    :raises ValueError: if it is no JSON object with ``data``.
-    :raises TypeError: if one of its values has the wrong type.
+    :raises ValueError: if it is no JSON object with ``data``, or one of its values
+        can't be part of an event.
+    :raises TypeError: if one of its values has a type that can't be converted.
     """
     loaded = provider.loads(payload)
     if not isinstance(loaded, dict) or "data" not in loaded:
@@ -170,7 +179,7 @@ def _to_text(message: Message, dumps: Callable[[Any], str]) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = [_line("data", line) for line in text.split("\n")]
     if message.type is not None:
-        lines.insert(0, _line("event", message.type))
+        lines.insert(0, _line("event", str(message.type)))
     if message.id is not None:
         lines.append(_line("id", str(message.id)))
     if message.retry is not None:
@@ -193,29 +202,75 @@ def _utf8(text: str) -> bytes:
         ) from error
 
 
-def _check_type(value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"type must be a str or None, not {value!r}")
-    if "\r" in value or "\n" in value:
+def _convert_type(value: object) -> str | float:
+    text = _convert("type", value)
+    if isinstance(text, str) and ("\r" in text or "\n" in text):
         raise ValueError(f"type must not contain a line end, as {value!r} does")
+    return text
 
 
-def _check_id(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise TypeError(f"id must be a str, an int or None, not {value!r}; pass str() of it")
-    if isinstance(value, str) and not {"\r", "\n", "\0"}.isdisjoint(value):
+def _convert_id(value: object) -> str | float:
+    text = _convert("id", value)
+    if isinstance(text, str) and not {"\r", "\n", "\0"}.isdisjoint(text):
         raise ValueError(f"id must not contain a line end or a NUL character, as {value!r} does")
+    return text
 
 
-def _check_retry(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"retry must be an int (milliseconds) or None, not {value!r}")
-    if value < 0:
+def _convert_retry(value: object) -> int | None:
+    if value is True:
+        raise TypeError(f"retry must be {_TYPES['retry']}, not True")
+    number = _convert("retry", value)
+    if number == "":
+        return None
+    try:
+        milliseconds = int(number)
+    except ValueError:
+        raise ValueError(f"retry must be a number of milliseconds, not {value!r}") from None
+    if milliseconds < 0:
         raise ValueError(f"retry must be 0 milliseconds or more, not {value!r}")
+    return milliseconds
 
 
-_CHECKS: Final[dict[str, Callable[[object], None]]] = {
-    "type": _check_type,
-    "id": _check_id,
-    "retry": _check_retry,
+def _convert(name: str, value: object) -> str | float:
+    """Return a string or a number, as which 1.0 delivered a value.
+
+    It stored values as JSON, and wrote what came back with `str`.
+    """
+    if isinstance(value, str):
+        # Of a member of a string enumeration this is the string, as in JSON.
+        return str.__str__(value)
+    if value is True:
+        return "True"
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        # JSON has no word for the others.
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name} must be text, or bytes in UTF-8, not {value!r}") from error
+    return _convert_by_json(name, value)
+
+
+def _convert_by_json(name: str, value: object) -> str:
+    try:
+        text: object = json.loads(json.dumps(value))
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be {_TYPES[name]}, not {value!r}")
+    return text
+
+
+_TYPES: Final = {
+    "type": "a str or None",
+    "id": "a str, an int or None",
+    "retry": "an int (milliseconds) or None",
+}
+_CONVERSIONS: Final[dict[str, Callable[[object], object]]] = {
+    "type": _convert_type,
+    "id": _convert_id,
+    "retry": _convert_retry,
 }

@@ -244,9 +244,9 @@ def test_the_payload_is_that_of_flask_sse_1(make_app: MakeApp, shared_redis: Red
         b"{}",
         b'"text"',
         b'{"data": 1, "type": "a\\nb"}',
-        b'{"data": 1, "type": 1}',
+        b'{"data": 1, "type": ["a"]}',
         b'{"data": 1, "id": "a\\u0000"}',
-        b'{"data": 1, "retry": "5"}',
+        b'{"data": 1, "retry": "soon"}',
         b'{"data": 1, "retry": -5}',
         b'{"data": "\\ud800"}',
         b"[" * 100_000,
@@ -261,6 +261,27 @@ def test_malformed_payloads_are_dropped(
         sse.publish("sound", channel=channel)
         assert stream.events(1) == [Event("message", "sound", "")]
     assert f"dropped malformed event number 1, on channel '{channel}'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("payload", "frame"),
+    [
+        ('{"data": "x", "type": 12}', "event:12\ndata:x\n\n"),
+        ('{"data": "x", "type": true}', "event:True\ndata:x\n\n"),
+        ('{"data": "x", "type": false}', "data:x\n\n"),
+        ('{"data": "x", "id": 1.5}', "data:x\nid:1.5\n\n"),
+        ('{"data": "x", "id": 1e400}', "data:x\nid:inf\n\n"),
+        ('{"data": "x", "id": 12345678901234567890}', "data:x\nid:12345678901234567890\n\n"),
+        ('{"data": "x", "retry": "5000"}', "data:x\nretry:5000\n\n"),
+        ('{"data": "x", "retry": 1000.0}', "data:x\nretry:1000\n\n"),
+        ('{"data": "x", "retry": ""}', "data:x\n\n"),
+    ],
+)
+def test_payloads_of_other_publishers(app: Flask, channel: str, payload: str, frame: str) -> None:
+    """What 1.0 delivers, of a publisher with 1.0 or in another language, is delivered."""
+    with open_stream(app, channel) as stream, app.app_context():
+        sse.redis.publish(channel, payload)
+        assert stream.read().decode() == frame
 
 
 def test_unknown_keys_and_nulls_are_passed_over(app: Flask, channel: str) -> None:
@@ -279,8 +300,11 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"data": "x", "type": "a\nb"}, ValueError, "type must not contain"),
     ({"data": "x", "id": "a\0"}, ValueError, "id must not contain"),
     ({"data": "x", "retry": -1}, ValueError, "retry must be"),
-    ({"data": "x", "channel": 1}, TypeError, "channel must be a str, not 1"),
+    ({"data": "x", "type": ["a"]}, TypeError, "type must be a str or None, not"),
+    ({"data": "x", "retry": "soon"}, ValueError, "retry must be a number of milliseconds"),
+    ({"data": "x", "channel": True}, TypeError, "channel must be a str, not True"),
     ({"data": "x", "channel": None}, TypeError, "channel must be a str, not None"),
+    ({"data": "x", "channel": ["sse"]}, TypeError, "channel must be a str, not"),
     ({"data": "x", "channel": "\ud800"}, ValueError, "channel must be text that UTF-8 can"),
 ]
 
@@ -298,11 +322,30 @@ def test_publish_refuses_bad_arguments(
         assert stream.events(1) == [Event("message", "next", "")]
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [(7, "7"), (1.5, "1.5"), (b"sse", "sse"), (bytearray(b"caf\xc3\xa9"), "café")],
+)
+def test_a_channel_that_is_no_text(make_app: MakeApp, given: Any, name: str) -> None:
+    """A number, or bytes as `PUBSUB CHANNELS` answers, name a channel to publish and listen to."""
+    app = make_app(REDIS_URL="memory://")
+    with open_stream(app, name) as stream, app.app_context():
+        messages = sse.messages(given)
+        received: list[Message] = []
+        reader = threading.Thread(target=lambda: received.append(next(messages)))
+        reader.start()
+        wait_until(lambda: sse.publish("x", channel=given) and received, "received")
+        reader.join(10)
+        messages.close()
+        assert received == [Message("x")]
+        assert stream.events(1)[0] == Event("message", "x", "")
+
+
 def test_messages_refuses_a_bad_channel(make_app: MakeApp) -> None:
-    """A channel is text."""
+    """A channel has a name."""
     with make_app(REDIS_URL="memory://").app_context():
-        with pytest.raises(TypeError, match="channel must be a str, not 7"):
-            sse.messages(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        with pytest.raises(TypeError, match="channel must be a str, not None"):
+            sse.messages(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         with pytest.raises(ValueError, match="channel must be text"):
             sse.messages("\ud800")
 
