@@ -25,12 +25,16 @@ class ServerSentEventsBlueprint(Blueprint):
 
     @property
     def redis(self) -> StrictRedis:
-        """The :class:`redis.StrictRedis` that is the current application's.
+        """A :class:`redis.StrictRedis` for the current application's Redis.
 
-        There is one for each application and process, with a pool of connections. A
-        subclass may override it: all other methods use what it returns.
+        It is the client that redis-py makes from the URL, with redis-py's own timeouts and
+        retries, and yours to use: events are published on other connections. There is
+        one for each application and process.
+
+        A subclass may override it. All other methods use the client that it returns.
 
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+        :raises ValueError: if that URL can't be understood.
 
         >>> with app.app_context():
         ...     sse.redis.ping()
@@ -48,7 +52,10 @@ class ServerSentEventsBlueprint(Blueprint):
     ) -> int:
         """Publish data as a server-sent event.
 
-        :param data: The event data. What is no string is serialized to JSON by
+        It waits until Redis has answered: for up to 5 seconds each to get a connection
+        and to get the answer. It may be called from any thread.
+
+        :param data: The event data. Anything but a string is serialized to JSON by
             the Flask application's :class:`~flask.json.provider.JSONProvider`.
         :param type: The event type, which is the name that a page gives to
             ``addEventListener``.
@@ -58,8 +65,8 @@ class ServerSentEventsBlueprint(Blueprint):
         :param channel: Clients that subscribe to this channel receive the event. Bytes
             are the name as Redis has it.
         :return: how many processes are subscribed to the channel, as Redis says.
-        :raises TypeError: if an argument has the wrong type, or *data* can't be
-            serialized to JSON. Nothing has been sent then.
+        :raises TypeError: if an argument has a type that makes no sense, or *data* can't
+            be serialized to JSON.
         :raises ValueError: if an argument can't be part of an event, as
             :class:`Message` says. Nothing has been sent then.
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
@@ -73,9 +80,10 @@ class ServerSentEventsBlueprint(Blueprint):
         name = _encode_channel(channel)
         message = Message(data, type=type, id=id, retry=retry)
         payload = to_payload(message, current_app.json)
-        # redis-py leaves the type of the method's `**kwargs` out.
-        number = int(self.redis.publish(name, payload))  # pyright: ignore[reportUnknownMemberType]
-        _state().wake_hubs()
+        client = self.redis
+        state = _state()
+        number = state.publish(client, name, payload)
+        state.wake_hubs()
         return number
 
     def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
@@ -87,7 +95,8 @@ class ServerSentEventsBlueprint(Blueprint):
         lost, and ends when the server is told to stop.
 
         :param channel: The channel to listen to.
-        :raises TypeError: if *channel* is no string.
+        :raises TypeError: if *channel* has a type that makes no sense.
+        :raises ValueError: if *channel* is text that UTF-8 can't carry.
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
         :raises redis.exceptions.ConnectionError: from the first ``next()``, if Redis
             can't be reached.
@@ -150,6 +159,11 @@ def _state() -> State:
 
 
 def _encode_channel(channel: object) -> bytes:
+    """Return a channel's name as Redis has it; of a name that is no text, as redis-py writes it."""
+    if isinstance(channel, (bytes, bytearray)):
+        return bytes(channel)
+    if isinstance(channel, (int, float)) and not isinstance(channel, bool):
+        return str(channel).encode()
     if not isinstance(channel, str):
         raise TypeError(f"channel must be a str, not {channel!r}")
     try:
@@ -163,8 +177,3 @@ sse: Final = ServerSentEventsBlueprint("sse", "flask_sse")
 as the view at its root, for applications that do not want to customize it."""
 
 sse.add_url_rule("", endpoint="stream", view_func=sse.stream)
-    """Return a channel's name as Redis has it; of a name that is no text, as redis-py writes it."""
-    if isinstance(channel, (bytes, bytearray, memoryview)):
-        return bytes(channel)
-    if isinstance(channel, (int, float)) and not isinstance(channel, bool):
-        return str(channel).encode()

@@ -1,9 +1,11 @@
-"""From the settings to a client of Redis.
+"""From the settings to the clients of a Redis.
 
-Making a client connects to nothing. The clients are safe to share between threads.
+Making a client connects to nothing. The clients may be shared between threads.
 """
 
-from typing import Any, Final, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
@@ -16,16 +18,29 @@ from flask_sse._settings import URL_KEYS, Settings
 
 _NO_URL: Final = "Must set a redis connection URL in app config."
 _CONNECTIONS: Final = 50
+_UNBOUNDED: Final = 1 << 31
 _TIMEOUT: Final = 5.0
 _SENTINEL_PORT: Final = 26379
 _SENTINEL_SCHEME: Final = "redis+sentinel://"
 _SENTINEL_OPTION: Final = "sentinel_"
 
 
-def make_client(settings: Settings) -> redis.StrictRedis:
-    """Return a client for the Redis that an application names.
+class Broker(NamedTuple):
+    """Makes clients of the Redis that an application names."""
 
-    What a URL says in its query goes before the defaults given here.
+    new_client: Callable[[], redis.StrictRedis]
+    """Makes the client that redis-py makes from the same URL, whose pool has no bound.
+
+    1.0 made one for each access, while redis-py 8 allows 100 connections of a client.
+    """
+    new_publishing_client: Callable[[], redis.StrictRedis]
+    """Makes a client that never sends a command twice, and whose pool has no bound."""
+    connections: int
+    """How many connections may be used for publishing."""
+
+
+def find_broker(settings: Settings) -> Broker:
+    """Return the broker for the Redis that an application names.
 
     :raises KeyError: if the application names none.
     :raises ValueError: if the URL cannot be understood.
@@ -37,56 +52,71 @@ def make_client(settings: Settings) -> redis.StrictRedis:
     if settings.in_memory:
         return _in_memory()
     try:
-        pool = _sentinel_pool(url) if url.startswith(_SENTINEL_SCHEME) else _pool(url)
-        # It connects to nothing yet, but an option that redis-py does not know is told.
-        pool.connection_class(**pool.connection_kwargs)
+        broker = _with_sentinels(url) if url.startswith(_SENTINEL_SCHEME) else _at(url)
+        for client in (broker.new_client(), broker.new_publishing_client()):
+            # It connects to nothing yet, but redis-py refuses an option that it does not know.
+            client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
     except (ValueError, TypeError):
         # The reason may show a part of the password, and so may the traceback.
         raise ValueError(
             f"{' or '.join(URL_KEYS)} is no URL that redis-py can read; is every special "
             f"character of the password percent-encoded, and each option known to redis-py?"
         ) from None
-    return redis.StrictRedis(connection_pool=pool)
+    return broker
 
 
-class _SentinelPool(SentinelConnectionPool, redis.BlockingConnectionPool):
-    """A pool that asks sentinels for the master, and waits for a free connection."""
+def _at(url: str) -> Broker:
+    """Understand a URL that redis-py understands."""
+    options = cast("dict[str, Any]", parse_url(url))
+    publishing = _for_publishing(options)
+
+    def new_publishing_client() -> redis.StrictRedis:
+        return redis.StrictRedis(connection_pool=redis.ConnectionPool(**publishing))
+
+    def new_client() -> redis.StrictRedis:
+        # redis-py leaves the types of some parameters out.
+        return redis.StrictRedis.from_url(  # pyright: ignore[reportUnknownMemberType]
+            url, max_connections=_UNBOUNDED
+        )
+
+    return Broker(new_client, new_publishing_client, _bound(options))
 
 
-def _pool(url: str) -> redis.ConnectionPool:
-    # The pool that waits for a free connection: with redis-py's other one, more
-    # publishing greenlets than connections would lose events.
-    return redis.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
-        url, **_defaults()
-    )
-
-
-def _sentinel_pool(url: str) -> redis.ConnectionPool:
+def _with_sentinels(url: str) -> Broker:
     """Understand ``redis+sentinel://user:password@host:port,host:port/service/db``."""
     parts = urlsplit(url)
     login, at, hosts = parts.netloc.rpartition("@")
     service, _, db = parts.path.strip("/").partition("/")
     if not service:
         raise ValueError("the URL names no service")
+    int(db or 0)
     query = parse_qsl(parts.query)
     own = [(key, value) for key, value in query if not key.startswith(_SENTINEL_OPTION)]
     # All but the hosts is as in any other URL, and so redis-py reads it.
     options = cast("dict[str, Any]", parse_url(f"redis://{login}{at}master/{db}?{urlencode(own)}"))
     del options["host"]
-    options["db"] = int(db or 0)
-    sentinels = Sentinel(
-        [_address(host) for host in hosts.split(",")],
-        sentinel_kwargs={
-            "socket_timeout": _TIMEOUT,
-            **{
-                key.removeprefix(_SENTINEL_OPTION): value
-                for key, value in query
-                if key.startswith(_SENTINEL_OPTION)
-            },
+    publishing = _for_publishing(options)
+    addresses = [_address(host) for host in hosts.split(",")]
+    for_sentinels = {
+        "socket_timeout": _TIMEOUT,
+        **{
+            key.removeprefix(_SENTINEL_OPTION): value
+            for key, value in query
+            if key.startswith(_SENTINEL_OPTION)
         },
+    }
+
+    def new_client(known: dict[str, Any]) -> redis.StrictRedis:
+        sentinels = Sentinel(addresses, sentinel_kwargs=for_sentinels)
+        return redis.StrictRedis(
+            connection_pool=SentinelConnectionPool(service, sentinels, **known)
+        )
+
+    return Broker(
+        partial(new_client, {"max_connections": _UNBOUNDED, **options}),
+        partial(new_client, publishing),
+        _bound(options),
     )
-    # redis-py has no types for what makes this pool.
-    return _SentinelPool(service, sentinels, **{**_defaults(), **options})  # type: ignore[no-untyped-call]
 
 
 def _address(host: str) -> tuple[str, int]:
@@ -96,24 +126,30 @@ def _address(host: str) -> tuple[str, int]:
     return parts.hostname, parts.port or _SENTINEL_PORT
 
 
-def _defaults() -> dict[str, Any]:
+def _bound(options: dict[str, Any]) -> int:
+    return options.get("max_connections") or _CONNECTIONS
+
+
+def _for_publishing(options: dict[str, Any]) -> dict[str, Any]:
     return {
-        "max_connections": _CONNECTIONS,
-        "timeout": _TIMEOUT,
         "socket_timeout": _TIMEOUT,
         "socket_connect_timeout": _TIMEOUT,
         # A command that has been sent may have been carried out: by default redis-py
-        # delivered one publish twice when Redis was silent for longer than the time-out.
-        # A connection of the pool that has died is noticed before anything is sent.
+        # delivered one publish twice when Redis was silent for longer than the timeout.
         "retry": Retry(NoBackoff(), 0),
+        **options,
+        "max_connections": _UNBOUNDED,
     }
 
 
-def _in_memory() -> redis.StrictRedis:
+def _in_memory() -> Broker:
     try:
         import fakeredis  # noqa: PLC0415 - an extra, needed for memory:// alone
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "memory:// needs the package fakeredis: pip install 'Flask-SSE[memory]'"
         ) from error
-    return fakeredis.FakeStrictRedis(server=fakeredis.FakeServer())
+    new_client = partial(
+        fakeredis.FakeStrictRedis, server=fakeredis.FakeServer(), max_connections=_UNBOUNDED
+    )
+    return Broker(new_client, new_client, _CONNECTIONS)

@@ -8,19 +8,28 @@ import os
 import threading
 from collections.abc import Hashable
 from functools import partial
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import redis
 from flask import Flask
 
-from flask_sse._broker import make_client
+from flask_sse import _publisher
+from flask_sse._broker import find_broker
 from flask_sse._hub import Hub
+from flask_sse._publisher import Client, Publisher
 from flask_sse._pubsub import PubSubConnection
 from flask_sse._response import Streams
 from flask_sse._settings import Settings
 
 _KEY: Final = "flask_sse"
 _WHERE: Final = ("host", "port", "path", "username", "password", "credential_provider", "server")
+
+
+class _Redis(NamedTuple):
+    """The Redis that the application names."""
+
+    client: redis.StrictRedis
+    publisher: Publisher
 
 
 class State:
@@ -35,7 +44,7 @@ class State:
         self.provider = app.json
         self.streams = Streams(self.settings)
         self._lock = threading.Lock()
-        self._client: redis.StrictRedis | None = None
+        self._redis: _Redis | None = None
         self._hubs: dict[Hashable, Hub] = {}
 
     @classmethod
@@ -59,10 +68,18 @@ class State:
         :raises KeyError: if no URL is set.
         :raises ValueError: if the URL cannot be understood.
         """
-        with self._lock:
-            if self._client is None:
-                self._client = make_client(self.settings)
-            return self._client
+        return (self._redis or self._find_redis()).client
+
+    def publish(self, client: Client, channel: bytes, payload: bytes) -> int:
+        """Publish through *client*, or where that is the application's, through the publisher.
+
+        :return: how many connections are subscribed to the channel.
+        :raises redis.RedisError: if Redis can't be reached or gives no answer.
+        """
+        own = self._redis
+        if own is not None and client is own.client:
+            return own.publisher.publish(channel, payload)
+        return _publisher.publish(client, channel, payload)
 
     def hub(self, client: redis.Redis) -> Hub:
         """Return the hub for the Redis to which *client* leads."""
@@ -85,6 +102,13 @@ class State:
         if self.settings.in_memory:
             for hub in [*self._hubs.values()]:
                 hub.wake()
+
+    def _find_redis(self) -> _Redis:
+        with self._lock:
+            if self._redis is None:
+                broker = find_broker(self.settings)
+                self._redis = _Redis(broker.new_client(), Publisher(broker))
+            return self._redis
 
 
 def _destination(client: redis.Redis) -> Hashable:

@@ -11,7 +11,8 @@ PACKAGE: Final = Path(flask_sse.__file__).parent
 ROOMS: Final[dict[str, set[str]]] = {
     "__init__": {"_blueprint", "_message"},
     "_blueprint": {"_hub", "_message", "_messages", "_response", "_server", "_state"},
-    "_state": {"_broker", "_hub", "_pubsub", "_response", "_settings"},
+    "_state": {"_broker", "_hub", "_publisher", "_pubsub", "_response", "_settings"},
+    "_publisher": {"_broker"},
     "_broker": {"_settings"},
     "_response": {
         "_callbacks",

@@ -1,0 +1,54 @@
+"""Publishes the events of one application, on connections of its own.
+
+May be called from any thread. It blocks until Redis has answered, for a few seconds at most.
+"""
+
+import threading
+from typing import Any, Final, Protocol
+
+import redis
+
+from flask_sse._broker import Broker
+
+_WAIT: Final = 5.0
+
+
+class Client(Protocol):
+    """What publishing needs of a client of Redis, which may be the application's own."""
+
+    def publish(self, channel: bytes, message: bytes, /) -> object:
+        """Publish at once; return how many connections are subscribed to the channel."""
+
+
+class Publisher:
+    """Publishes to the Redis of a broker."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._client = broker.new_publishing_client()
+        self._connections = broker.connections
+        # redis-py's pool that waits for a free connection can't be one for sentinels too.
+        self._free = threading.BoundedSemaphore(broker.connections)
+
+    def publish(self, channel: bytes, payload: bytes) -> int:
+        """Publish a payload; return how many connections are subscribed to the channel.
+
+        :raises redis.RedisError: if Redis can't be reached or gives no answer.
+        """
+        if not self._free.acquire(timeout=_WAIT):
+            raise redis.ConnectionError(
+                f"all of the {self._connections} connections for publishing have been in use for "
+                f"{_WAIT} s; max_connections in the query of REDIS_URL allows more"
+            )
+        try:
+            return publish(self._client, channel, payload)
+        finally:
+            self._free.release()
+
+
+def publish(client: Client, channel: bytes, payload: bytes) -> int:
+    """Publish through a client; return how many connections are subscribed to the channel.
+
+    :raises redis.RedisError: if Redis can't be reached or gives no answer.
+    """
+    number: Any = client.publish(channel, payload)
+    return int(number)

@@ -1,0 +1,137 @@
+"""Publishing has connections of its own, and the application's client is left alone."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+import redis
+from flask import Flask
+
+from flask_sse import ServerSentEventsBlueprint, sse
+from tests.support.listening import listening
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
+
+MakeApp = Callable[..., Flask]
+
+
+def _outcome(call: Callable[[], object]) -> str:
+    try:
+        return repr(call())
+    except redis.RedisError as error:
+        return type(error).__name__
+
+
+def test_blocking_commands_last_as_long_as_ever(
+    make_app: MakeApp, shared_redis: RedisServer
+) -> None:
+    """What waits for more than the 5 seconds of `publish` ends as on a client of redis-py's own."""
+
+    def outcomes(client: redis.Redis, name: str) -> list[str]:
+        with client.pubsub(ignore_subscribe_messages=True) as pubsub:
+            pubsub.subscribe(name)
+            wait_until(lambda: shared_redis.listeners(name), "subscribed")
+            timer = threading.Timer(6.0, shared_redis.admin.publish, [name, "late"])
+            timer.start()
+            messages = pubsub.listen()
+            return [
+                _outcome(lambda: next(messages)["data"]),
+                _outcome(lambda: client.blpop(["empty"], timeout=7)),
+            ]
+
+    with make_app(REDIS_URL=shared_redis.url).app_context(), ThreadPoolExecutor(2) as pool:
+        ours = pool.submit(outcomes, sse.redis, "ours")
+        theirs = pool.submit(outcomes, redis.StrictRedis.from_url(shared_redis.url), "theirs")
+        assert ours.result(60) == theirs.result(60)
+
+
+def test_pubsubs_of_the_application_leave_room_for_publish(
+    make_app: MakeApp, shared_redis: RedisServer
+) -> None:
+    """The application may hold as many connections as it likes, and `publish` has its own."""
+    with make_app(REDIS_URL=shared_redis.url).app_context(), ExitStack() as stack:
+        for number in range(105):
+            pubsub = stack.enter_context(sse.redis.pubsub())
+            pubsub.subscribe(f"own-{number}")
+        assert sse.publish("x", channel="own-104") == 1
+
+
+def test_many_publish_at_a_time(make_app: MakeApp, shared_redis: RedisServer) -> None:
+    """More threads than there are connections take turns, and no event is lost."""
+    app = make_app(REDIS_URL=f"{shared_redis.url}?max_connections=3")
+
+    def publish(number: int) -> int:
+        with app.app_context():
+            return sse.publish(number, channel="many")
+
+    with listening(shared_redis.admin, "many") as listener, ThreadPoolExecutor(20) as pool:
+        before = shared_redis.admin.info("stats")["total_connections_received"]
+        assert list(pool.map(publish, range(200))) == [1] * 200
+        after = shared_redis.admin.info("stats")["total_connections_received"]
+        assert sorted(payload["data"] for payload in listener.payloads(200)) == [*range(200)]
+    assert after - before <= 3
+
+
+def test_no_connection_is_free(make_app: MakeApp, redis_server: RedisServer) -> None:
+    """A publish that finds no connection for 5 seconds says what would give it one."""
+    app = make_app(REDIS_URL=f"{redis_server.url}?max_connections=1&socket_timeout=20")
+
+    def publish(data: str) -> int:
+        with app.app_context():
+            return sse.publish(data)
+
+    assert publish("connects") == 0
+    redis_server.freeze()
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(publish, data) for data in ("first", "second")]
+        wait_until(lambda: any(each.done() for each in both), "one has given up")
+        redis_server.thaw()
+        errors = [each.exception(10) for each in both]
+    assert errors.count(None) == 1
+    [error] = filter(None, errors)
+    assert isinstance(error, redis.ConnectionError)
+    assert "max_connections in the query of REDIS_URL" in str(error)
+
+
+def test_a_late_answer_is_no_second_event(make_app: MakeApp, redis_server: RedisServer) -> None:
+    """A publish whose answer does not come in time raises, and is not sent again."""
+    app = make_app(REDIS_URL=f"{redis_server.url}?socket_timeout=0.3")
+    with app.app_context(), listening(redis_server.admin) as listener:
+        assert sse.publish("before") == 1
+        redis_server.freeze()
+        with pytest.raises(redis.TimeoutError):
+            sse.publish("late")
+        redis_server.thaw()
+        assert sse.publish("after") == 1
+        assert [payload["data"] for payload in listener.payloads(3)] == ["before", "late", "after"]
+
+
+def test_a_redis_that_has_restarted(make_app: MakeApp, redis_server: RedisServer) -> None:
+    """A connection that Redis has closed is noticed before anything is sent on it."""
+    with make_app(REDIS_URL=redis_server.url).app_context():
+        assert sse.publish("before") == 0
+        redis_server.stop()
+        with pytest.raises(redis.ConnectionError):
+            sse.publish("meanwhile")
+        redis_server.start()
+        assert sse.publish("after") == 0
+
+
+def test_an_overridden_client_publishes(shared_redis: RedisServer) -> None:
+    """What a subclass returns as `redis` is what publishes, with its own connections."""
+    client = redis.StrictRedis(port=shared_redis.port, client_name="overridden")
+
+    class Own(ServerSentEventsBlueprint):
+        @property
+        def redis(self) -> redis.StrictRedis:
+            return client
+
+    own = Own("own", __name__)
+    app = Flask("tests")
+    with app.app_context():
+        assert own.publish("x", channel="nobody") == 0
+    names = [each["name"] for each in shared_redis.admin.client_list(_type="normal")]
+    assert names.count("overridden") == 1
+    client.close()
