@@ -14,6 +14,7 @@ from redis.connection import parse_url  # pyright: ignore[reportUnknownVariableT
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
+from flask_sse._pool import CheckedPool, CheckedSentinelPool
 from flask_sse._settings import URL_KEYS, Settings
 
 _NO_URL: Final = "Must set a redis connection URL in app config."
@@ -71,7 +72,7 @@ def _at(url: str) -> Broker:
     publishing = _for_publishing(options)
 
     def new_publishing_client() -> redis.StrictRedis:
-        return redis.StrictRedis(connection_pool=redis.ConnectionPool(**publishing))
+        return redis.StrictRedis(connection_pool=CheckedPool(**publishing))
 
     def new_client() -> redis.StrictRedis:
         # redis-py leaves the types of some parameters out.
@@ -106,15 +107,13 @@ def _with_sentinels(url: str) -> Broker:
         },
     }
 
-    def new_client(known: dict[str, Any]) -> redis.StrictRedis:
+    def new_client(kind: type[SentinelConnectionPool], known: dict[str, Any]) -> redis.StrictRedis:
         sentinels = Sentinel(addresses, sentinel_kwargs=for_sentinels)
-        return redis.StrictRedis(
-            connection_pool=SentinelConnectionPool(service, sentinels, **known)
-        )
+        return redis.StrictRedis(connection_pool=kind(service, sentinels, **known))
 
     return Broker(
-        partial(new_client, {"max_connections": _UNBOUNDED, **options}),
-        partial(new_client, publishing),
+        partial(new_client, SentinelConnectionPool, {"max_connections": _UNBOUNDED, **options}),
+        partial(new_client, CheckedSentinelPool, publishing),
         _bound(options),
     )
 

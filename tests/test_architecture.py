@@ -13,7 +13,8 @@ ROOMS: Final[dict[str, set[str]]] = {
     "_blueprint": {"_hub", "_message", "_messages", "_response", "_server", "_state"},
     "_state": {"_broker", "_hub", "_publisher", "_pubsub", "_response", "_settings"},
     "_publisher": {"_broker"},
-    "_broker": {"_settings"},
+    "_broker": {"_pool", "_settings"},
+    "_pool": set(),
     "_response": {
         "_callbacks",
         "_connection",

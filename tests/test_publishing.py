@@ -1,16 +1,20 @@
 """Publishing has connections of its own, and the application's client is left alone."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 import redis
 from flask import Flask
 
 from flask_sse import ServerSentEventsBlueprint, sse
+from tests.support.forgetful_proxy import ForgetfulProxy
 from tests.support.listening import listening
+from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -117,6 +121,56 @@ def test_a_redis_that_has_restarted(make_app: MakeApp, redis_server: RedisServer
             sse.publish("meanwhile")
         redis_server.start()
         assert sse.publish("after") == 0
+
+
+@pytest.mark.parametrize("resets", [True, False], ids=["reset", "black hole"])
+def test_connections_that_a_firewall_has_forgotten(
+    make_app: MakeApp, shared_redis: RedisServer, channel: str, resets: bool
+) -> None:
+    """Each event that is published after a pause arrives, and arrives once."""
+    sent = ["first", "second", "third"]
+    with (
+        ForgetfulProxy(shared_redis.port, idle=1.3, resets=resets) as proxy,
+        make_app(REDIS_URL=f"redis://{LOOPBACK}:{proxy.port}").app_context(),
+        listening(shared_redis.admin, channel) as listener,
+    ):
+        for number, data in enumerate(sent, 1):
+            assert sse.publish(data, channel=channel) == 1
+            wait_until(partial(_has_forgotten, proxy, number), "the proxy has forgotten")
+        assert [payload["data"] for payload in listener.payloads(3)] == sent
+        assert proxy.accepted == 3
+
+
+def _has_forgotten(proxy: ForgetfulProxy, number: int) -> bool:
+    return proxy.forgotten == number
+
+
+def test_an_idle_connection_that_works_is_kept(
+    make_app: MakeApp, shared_redis: RedisServer
+) -> None:
+    """After a pause the same connection is used, without a new login."""
+    with (
+        ForgetfulProxy(shared_redis.port) as proxy,
+        make_app(REDIS_URL=f"redis://{LOOPBACK}:{proxy.port}").app_context(),
+    ):
+        sse.publish("first")
+        wait_until(lambda: proxy.idle_for > 1.2, "idle")
+        sse.publish("second")
+        assert proxy.accepted == 1
+
+
+def test_idle_where_ping_is_forbidden(make_app: MakeApp, redis_server: RedisServer) -> None:
+    """Any answer shows that Redis is there, even a refusal."""
+    redis_server.admin.execute_command(
+        "ACL", "SETUSER", "app", "on", ">secret", "&*", "+publish", "+select", "+client", "+hello"
+    )
+    url = redis_server.url.replace("//", "//app:secret@")
+    with make_app(REDIS_URL=url).app_context(), listening(redis_server.admin) as listener:
+        assert sse.publish("first") == 1
+        idle_since = time.monotonic()
+        wait_until(lambda: time.monotonic() - idle_since > 1.2, "idle")
+        assert sse.publish("second") == 1
+        assert [payload["data"] for payload in listener.payloads(2)] == ["first", "second"]
 
 
 def test_an_overridden_client_publishes(shared_redis: RedisServer) -> None:
