@@ -29,7 +29,9 @@ class ServerSentEventsBlueprint(Blueprint):
 
         It is the client that redis-py makes from the URL, with redis-py's own timeouts and
         retries, and yours to use: events are published on other connections. There is
-        one for each application and process.
+        one for each application and process; in a native thread beside gevent's, such as
+        one of its thread pool, each access makes a new one, since connections can't
+        be shared with such a thread.
 
         A subclass may override it. All other methods use the client that it returns.
 

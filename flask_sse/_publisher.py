@@ -3,6 +3,7 @@
 May be called from any thread. It blocks until Redis has answered, for a few seconds at most.
 """
 
+import sys
 import threading
 from typing import Any, Final, Protocol
 
@@ -24,6 +25,7 @@ class Publisher:
     """Publishes to the Redis of a broker."""
 
     def __init__(self, broker: Broker) -> None:
+        self._new_client = broker.new_publishing_client
         self._client = broker.new_publishing_client()
         self._connections = broker.connections
         # redis-py's pool that waits for a free connection can't be one for sentinels too.
@@ -34,6 +36,12 @@ class Publisher:
 
         :raises redis.RedisError: if Redis can't be reached or gives no answer.
         """
+        if in_foreign_thread():
+            client = self._new_client()
+            try:
+                return publish(client, channel, payload)
+            finally:
+                client.connection_pool.disconnect()
         if not self._free.acquire(timeout=_WAIT):
             raise redis.ConnectionError(
                 f"all of the {self._connections} connections for publishing have been in use for "
@@ -52,3 +60,14 @@ def publish(client: Client, channel: bytes, payload: bytes) -> int:
     """
     number: Any = client.publish(channel, payload)
     return int(number)
+
+
+def in_foreign_thread() -> bool:
+    """Whether this is a native thread beside the one in which gevent runs the greenlets.
+
+    gevent's sockets work in the native thread alone that has made them.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("socket"):
+        return False
+    return not sys.modules["gevent"].get_hub().main_hub

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Hashable
 from functools import partial
 from typing import Final, NamedTuple, Self
+from weakref import WeakSet
 
 import redis
 from flask import Flask
 
 from flask_sse import _publisher
-from flask_sse._broker import find_broker
+from flask_sse._broker import Broker, find_broker
 from flask_sse._hub import Hub
 from flask_sse._publisher import Client, Publisher
 from flask_sse._pubsub import PubSubConnection
@@ -28,6 +29,7 @@ _WHERE: Final = ("host", "port", "path", "username", "password", "credential_pro
 class _Redis(NamedTuple):
     """The Redis that the application names."""
 
+    broker: Broker
     client: redis.StrictRedis
     publisher: Publisher
 
@@ -45,6 +47,7 @@ class State:
         self.streams = Streams(self.settings)
         self._lock = threading.Lock()
         self._redis: _Redis | None = None
+        self._clients_of_threads: WeakSet[redis.Redis] = WeakSet()
         self._hubs: dict[Hashable, Hub] = {}
 
     @classmethod
@@ -68,7 +71,12 @@ class State:
         :raises KeyError: if no URL is set.
         :raises ValueError: if the URL cannot be understood.
         """
-        return (self._redis or self._find_redis()).client
+        own = self._redis or self._find_redis()
+        if not _publisher.in_foreign_thread():
+            return own.client
+        client = own.broker.new_client()
+        self._clients_of_threads.add(client)
+        return client
 
     def publish(self, client: Client, channel: bytes, payload: bytes) -> int:
         """Publish through *client*, or where that is the application's, through the publisher.
@@ -77,7 +85,7 @@ class State:
         :raises redis.RedisError: if Redis can't be reached or gives no answer.
         """
         own = self._redis
-        if own is not None and client is own.client:
+        if own is not None and (client is own.client or self._is_of_thread(client)):
             return own.publisher.publish(channel, payload)
         return _publisher.publish(client, channel, payload)
 
@@ -107,8 +115,11 @@ class State:
         with self._lock:
             if self._redis is None:
                 broker = find_broker(self.settings)
-                self._redis = _Redis(broker.new_client(), Publisher(broker))
+                self._redis = _Redis(broker, broker.new_client(), Publisher(broker))
             return self._redis
+
+    def _is_of_thread(self, client: Client) -> bool:
+        return isinstance(client, redis.Redis) and client in self._clients_of_threads
 
 
 def _destination(client: redis.Redis) -> Hashable:

@@ -1,5 +1,8 @@
 """Publishing has connections of its own, and the application's client is left alone."""
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,9 +19,11 @@ from tests.support.forgetful_proxy import ForgetfulProxy
 from tests.support.listening import listening
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
+from tests.support.servers import ROOT
 from tests.support.waiting import wait_until
 
 MakeApp = Callable[..., Flask]
+NATIVE_THREADS = ROOT / "tests" / "apps" / "native_threads.py"
 
 
 def _outcome(call: Callable[[], object]) -> str:
@@ -189,3 +194,24 @@ def test_an_overridden_client_publishes(shared_redis: RedisServer) -> None:
     names = [each["name"] for each in shared_redis.admin.client_list(_type="normal")]
     assert names.count("overridden") == 1
     client.close()
+
+
+def test_native_threads_beside_gevents(shared_redis: RedisServer) -> None:
+    """Native threads of gevent's publish while greenlets do, and neither disturbs the other."""
+    program = [sys.executable, "-W", "error", "-m", "gevent.monkey", str(NATIVE_THREADS)]
+    with listening(shared_redis.admin) as listener:
+        done = subprocess.run(
+            [*program, shared_redis.url, "100"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout) == []
+        data = [payload["data"] for payload in listener.payloads(301)]
+    assert sorted(data) == sorted(
+        [f"greenlet {number}" for number in range(100)] * 2
+        + [f"thread {number}" for number in range(101)]
+    )
