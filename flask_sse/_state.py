@@ -7,12 +7,14 @@ thread.
 import os
 import threading
 from collections.abc import Hashable
+from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, Self
 from weakref import WeakSet
 
 import redis
 from flask import Flask
+from flask.json.provider import JSONProvider
 
 from flask_sse import _publisher
 from flask_sse._broker import Broker, find_broker
@@ -35,19 +37,15 @@ class _Redis(NamedTuple):
 
 
 class State:
-    """An application's part in this process.
-
-    :raises TypeError: if a setting has the wrong type.
-    :raises ValueError: if a setting is out of its range.
-    """
+    """An application's part in this process."""
 
     def __init__(self, app: Flask) -> None:
-        self.settings = Settings.from_config(app.config)
-        self.provider = app.json
-        self.streams = Streams(self.settings)
+        self._app = app
         self._lock = threading.Lock()
+        self._settings: Settings | None = None
         self._redis: _Redis | None = None
         self._clients_of_threads: WeakSet[redis.Redis] = WeakSet()
+        self._streams: Streams | None = None
         self._hubs: dict[Hashable, Hub] = {}
 
     @classmethod
@@ -64,6 +62,35 @@ class State:
             for other in states.keys() - {pid}:
                 states.pop(other, None)
         return states[pid]
+
+    @property
+    def provider(self) -> JSONProvider:
+        """The application's JSON provider."""
+        return self._app.json
+
+    @property
+    def settings(self) -> Settings:
+        """The application's settings, which are kept from their first use on.
+
+        As long as the address of Redis is missing, or wrong, it is looked for again.
+
+        :raises TypeError: if a setting has the wrong type.
+        :raises ValueError: if a setting is out of its range.
+        """
+        kept = self._settings
+        if kept is not None and self._redis is not None:
+            return kept
+        found = Settings.from_config(self._app.config)
+        return found if kept is None else replace(kept, redis_url=found.redis_url)
+
+    @property
+    def streams(self) -> Streams:
+        """What the application's streams have in common."""
+        with self._lock:
+            if self._streams is None:
+                self._settings = self.settings
+                self._streams = Streams(self._settings)
+            return self._streams
 
     def client(self) -> redis.StrictRedis:
         """Return the application's client.
@@ -94,27 +121,26 @@ class State:
         key = _destination(client)
         hub = self._hubs.get(key)
         if hub is None:
+            self._settings = self.settings
+            connect = partial(PubSubConnection, client)
             # Of two threads that come first, one wins; a hub that nobody joins is nothing.
             hub = self._hubs.setdefault(
-                key,
-                Hub(
-                    partial(PubSubConnection, client),
-                    self.provider,
-                    keepalive=self.settings.keepalive,
-                ),
+                key, Hub(connect, self.provider, keepalive=self._settings.keepalive)
             )
         return hub
 
     def wake_hubs(self) -> None:
         """Have the hubs look for events that only they could otherwise poll for."""
-        if self.settings.in_memory:
+        if self._hubs and self.settings.in_memory:
             for hub in [*self._hubs.values()]:
                 hub.wake()
 
     def _find_redis(self) -> _Redis:
         with self._lock:
             if self._redis is None:
-                broker = find_broker(self.settings)
+                settings = self.settings
+                broker = find_broker(settings)
+                self._settings = settings
                 self._redis = _Redis(broker, broker.new_client(), Publisher(broker))
             return self._redis
 

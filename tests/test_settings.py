@@ -1,14 +1,20 @@
 """The settings: each wrong value is refused by name, before anything is sent."""
 
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import fakeredis
 import pytest
+import redis
 from flask import Flask
 
-from flask_sse import sse
+from flask_sse import ServerSentEventsBlueprint, sse
+from tests.support.parser import Event
 from tests.support.redis_server import RedisServer
+from tests.support.wsgi import open_stream, pieces_of
 
 MakeApp = Callable[..., Flask]
 
@@ -81,7 +87,71 @@ def test_settings_are_read_once(make_app: MakeApp, shared_redis: RedisServer) ->
     with app.app_context():
         client = sse.redis
         app.config["REDIS_URL"] = "redis://elsewhere"
+        app.config["SSE_RETRY"] = 250
         assert sse.redis is client
+        with open_stream(app) as stream:
+            assert stream.first == b":\n\n"
+
+
+def test_a_missing_url_can_be_set_later(make_app: MakeApp) -> None:
+    """The error for a missing address is not remembered, and neither are the settings."""
+    app = make_app()
+    with app.test_request_context("/stream"):
+        for attempt in (lambda: sse.publish("x"), lambda: sse.redis, sse.messages, sse.stream):
+            with pytest.raises(KeyError):
+                attempt()
+        app.config.update(REDIS_URL="memory://", SSE_RETRY=250)
+        with open_stream(app) as stream:
+            assert stream.first == b"retry:250\n\n"
+            assert sse.publish("x") == 1
+            assert stream.events(1) == [Event("message", "x", "")]
+
+
+@pytest.mark.parametrize(("key", "value"), [(wrong[0], wrong[1]) for wrong in WRONG])
+def test_a_wrong_value_can_be_corrected(make_app: MakeApp, key: str, value: Any) -> None:
+    """After the error for a wrong value a right one counts."""
+    app = make_app(**{"REDIS_URL": "memory://", key: value})
+    with app.app_context():
+        with pytest.raises((ValueError, TypeError)):
+            sse.publish("x")
+        del app.config[key]
+        app.config["REDIS_URL"] = "memory://"
+        assert sse.publish("x") == 0
+
+
+def test_an_address_beside_an_overridden_client(make_app: MakeApp) -> None:
+    """An application that begins without an address, and with a client of its own, may get one."""
+
+    class Own(ServerSentEventsBlueprint):
+        @property
+        def redis(self) -> redis.StrictRedis:
+            return client
+
+    client = fakeredis.FakeStrictRedis()
+    own = Own("own", __name__)
+    own.add_url_rule("", endpoint="stream", view_func=own.stream)
+    app = make_app(SSE_RETRY=250)
+    app.register_blueprint(own, url_prefix="/own")
+    with app.test_client().get("/own") as response, app.app_context():
+        assert next(pieces_of(response)) == b"retry:250\n\n"
+        app.config.update(REDIS_URL="memory://", SSE_RETRY=500)
+        with open_stream(app) as stream:
+            assert stream.first == b"retry:250\n\n"
+            assert sse.publish("x") == 1
+
+
+def test_the_first_uses_at_the_same_time(make_app: MakeApp) -> None:
+    """Of threads that come first at the same time, all get the same Redis."""
+    app = make_app(REDIS_URL="memory://")
+    barrier = threading.Barrier(8)
+
+    def first_use(_: int) -> redis.StrictRedis:
+        with app.app_context():
+            barrier.wait(10)
+            return sse.redis
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(first_use, range(8)))) == 1
 
 
 def test_options_in_the_url_go_first(make_app: MakeApp, shared_redis: RedisServer) -> None:
