@@ -67,8 +67,9 @@ class ServerSentEventsBlueprint(Blueprint):
         :param channel: Clients that subscribe to this channel receive the event. Bytes
             are the name as Redis has it.
         :return: how many processes are subscribed to the channel, as Redis says.
-        :raises TypeError: if an argument has a type that makes no sense, or *data* can't
-            be serialized to JSON.
+        :raises TypeError: if an argument has a type that makes no sense, *data* can't be
+            serialized to JSON, or an overridden :attr:`redis` is no client that
+            publishes at once.
         :raises ValueError: if an argument can't be part of an event, as
             :class:`Message` says. Nothing has been sent then.
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
@@ -97,7 +98,8 @@ class ServerSentEventsBlueprint(Blueprint):
         lost, and ends when the server is told to stop.
 
         :param channel: The channel to listen to.
-        :raises TypeError: if *channel* has a type that makes no sense.
+        :raises TypeError: if *channel* has a type that makes no sense, or an overridden
+            :attr:`redis` does not tell how to connect.
         :raises ValueError: if *channel* is text that UTF-8 can't carry.
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
         :raises redis.exceptions.ConnectionError: from the first ``next()``, if Redis

@@ -3,9 +3,10 @@
 May be called from any thread. It blocks until Redis has answered, for a few seconds at most.
 """
 
+import inspect
 import sys
 import threading
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, SupportsInt
 
 import redis
 
@@ -56,9 +57,26 @@ class Publisher:
 def publish(client: Client, channel: bytes, payload: bytes) -> int:
     """Publish through a client; return how many connections are subscribed to the channel.
 
+    :raises TypeError: if it is no client that publishes at once.
     :raises redis.RedisError: if Redis can't be reached or gives no answer.
     """
-    number: Any = client.publish(channel, payload)
+    if not callable(getattr(client, "publish", None)):
+        raise TypeError(
+            f"redis must be a client such as redis.StrictRedis, not of the type "
+            f"{type(client).__name__}"
+        )
+    number = client.publish(channel, payload)
+    if isinstance(number, int):
+        return number
+    if inspect.iscoroutine(number):
+        number.close()
+    # A MagicMock, of an application's test, can be converted to a number.
+    if not isinstance(number, SupportsInt):
+        raise TypeError(
+            f"redis must be a client that publishes at once, such as redis.StrictRedis, and not "
+            f"a pipeline or an asyncio client: publish() of {type(client).__name__} returned an "
+            f"object of the type {type(number).__name__} instead of the number of subscribers"
+        )
     return int(number)
 
 

@@ -109,6 +109,7 @@ class State:
         """Publish through *client*, or where that is the application's, through the publisher.
 
         :return: how many connections are subscribed to the channel.
+        :raises TypeError: if it is no client that publishes at once.
         :raises redis.RedisError: if Redis can't be reached or gives no answer.
         """
         own = self._redis
@@ -117,12 +118,17 @@ class State:
         return _publisher.publish(client, channel, payload)
 
     def hub(self, client: redis.Redis) -> Hub:
-        """Return the hub for the Redis to which *client* leads."""
-        key = _destination(client)
+        """Return the hub for the Redis to which *client* leads.
+
+        :raises TypeError: if that can't be told.
+        """
+        pool = _pool_of(client)
+        key = _destination(pool)
         hub = self._hubs.get(key)
         if hub is None:
             self._settings = self.settings
-            connect = partial(PubSubConnection, client)
+            # The client may be a proxy, which means nothing outside of the request.
+            connect = partial(PubSubConnection, redis.StrictRedis(connection_pool=pool))
             # Of two threads that come first, one wins; a hub that nobody joins is nothing.
             hub = self._hubs.setdefault(
                 key, Hub(connect, self.provider, keepalive=self._settings.keepalive)
@@ -148,9 +154,20 @@ class State:
         return isinstance(client, redis.Redis) and client in self._clients_of_threads
 
 
-def _destination(client: redis.Redis) -> Hashable:
-    """Tell where a client leads, so that it has the same hub as others that lead there."""
-    pool = client.connection_pool
+def _pool_of(client: redis.Redis) -> redis.ConnectionPool:
+    """Return the pool of a client, which may be the application's own and of any kind."""
+    pool: object = getattr(client, "connection_pool", None)
+    if not isinstance(pool, redis.ConnectionPool):
+        raise TypeError(
+            f"for messages() and the stream, redis must be a redis.StrictRedis, or have the "
+            f"connection_pool of one, and not be of the type {type(client).__name__}; in a Redis "
+            f"Cluster, the client of any one node receives all events"
+        )
+    return pool
+
+
+def _destination(pool: redis.ConnectionPool) -> Hashable:
+    """Tell where a pool leads, so that it has the same hub as others that lead there."""
     known = pool.connection_kwargs
     return (
         pool.connection_class,
