@@ -25,7 +25,8 @@ from flask_sse._response import Streams
 from flask_sse._settings import Settings
 
 _KEY: Final = "flask_sse"
-_WHERE: Final = ("host", "port", "path", "username", "password", "credential_provider", "server")
+_WHERE: Final = ("host", "port", "path")
+_WHO: Final = ("username", "password", "credential_provider", "redis_connect_func")
 
 
 class _Redis(NamedTuple):
@@ -167,10 +168,23 @@ def _pool_of(client: redis.Redis) -> redis.ConnectionPool:
 
 
 def _destination(pool: redis.ConnectionPool) -> Hashable:
-    """Tell where a pool leads, so that it has the same hub as others that lead there."""
+    """Tell where a pool leads, and as whom, so that others that lead there share its hub."""
     known = pool.connection_kwargs
+    server: Hashable = known.get("server")
+    if server is not None:
+        # fakeredis invents a host for each client.
+        return server
+    keys = [*_WHERE, *_WHO, *sorted(key for key in known if key.startswith("ssl"))]
+    where = tuple((key, _hashable(known[key])) for key in keys if known.get(key) is not None)
+    sentinels: list[redis.Redis] = getattr(getattr(pool, "sentinel_manager", None), "sentinels", [])
     return (
         pool.connection_class,
+        where,
         getattr(pool, "service_name", None),
-        *(known.get(key) for key in _WHERE),
+        getattr(pool, "is_master", None),
+        frozenset(_destination(sentinel.connection_pool) for sentinel in sentinels),
     )
+
+
+def _hashable(value: object) -> Hashable:
+    return value if isinstance(value, Hashable) else repr(value)

@@ -82,6 +82,7 @@ WORKING: list[Callable[[RedisServer], NewClient]] = [
     lambda server: lambda: redis.StrictRedis(port=server.port, decode_responses=True),
     lambda server: lambda: redis.StrictRedis(port=server.port, encoding="utf-16"),
     lambda _: _same(fakeredis.FakeStrictRedis()),
+    lambda _: _of_server(fakeredis.FakeServer()),
 ]
 
 
@@ -89,10 +90,14 @@ def _same(client: redis.StrictRedis) -> NewClient:
     return lambda: client
 
 
+def _of_server(server: fakeredis.FakeServer) -> NewClient:
+    return lambda: fakeredis.FakeStrictRedis(server=server)
+
+
 @pytest.mark.parametrize(
     "make",
     WORKING,
-    ids=["wrapper", "own pool", "blocking", "single", "decoding", "utf-16", "fake"],
+    ids=["wrapper", "own pool", "blocking", "single", "decoding", "utf-16", "fake", "fakes"],
 )
 def test_clients_that_work(
     shared_redis: RedisServer, channel: str, make: Callable[[RedisServer], NewClient]

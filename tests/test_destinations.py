@@ -1,0 +1,188 @@
+"""Clients that lead to different places, or log in differently, share no connection."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import trustme
+from flask import Flask, request
+from redis.connection import Connection
+from redis.sentinel import Sentinel
+
+from flask_sse import ServerSentEventsBlueprint
+from tests.support.processes import LOOPBACK
+from tests.support.redis_server import RedisServer
+from tests.support.wsgi import LocalStream, pieces_of
+
+Clients = dict[str, Callable[[], redis.StrictRedis]]
+
+
+class Tenants(ServerSentEventsBlueprint):
+    """Has a new client for each request, of the kind that the tenant has."""
+
+    clients: Clients
+
+    @property
+    def redis(self) -> redis.StrictRedis:
+        """The client of the tenant that the request names."""
+        return self.clients[request.args["tenant"]]()
+
+
+class Site:
+    """An application whose tenants each have a Redis, or a login, of their own."""
+
+    def __init__(self, clients: Clients) -> None:
+        self.tenants = Tenants("tenants", __name__)
+        self.tenants.clients = clients
+        self.tenants.add_url_rule("", endpoint="stream", view_func=self.tenants.stream)
+        self.app = Flask("tests")
+        self.app.register_blueprint(self.tenants, url_prefix="/stream")
+
+    @contextmanager
+    def open(self, tenant: str, channel: str = "sse") -> Iterator[LocalStream]:
+        """Open a stream of a tenant's."""
+        query = {"tenant": tenant, "channel": channel}
+        with self.app.test_client().get("/stream", query_string=query) as response:
+            yield LocalStream(pieces_of(response))
+
+    def publish(self, tenant: str, data: str, channel: str = "sse") -> int:
+        """Publish as a tenant."""
+        with self.app.test_request_context(f"/?tenant={tenant}"):
+            return self.tenants.publish(data, channel=channel)
+
+    def check_apart(self, channel: str = "sse") -> None:
+        """Each tenant hears its own events alone."""
+        with ExitStack() as stack:
+            streams = {
+                tenant: stack.enter_context(self.open(tenant, channel))
+                for tenant in self.tenants.clients
+            }
+            for tenant in streams:
+                assert self.publish(tenant, f"for {tenant}", channel) == 1
+            for tenant, stream in streams.items():
+                assert [event.data for event in stream.events(1)] == [f"for {tenant}"]
+
+
+def test_sentinels_with_the_same_service_name(tmp_path: Path) -> None:
+    """Two set-ups of sentinels are two, though each calls its primary ``demo``."""
+    clients: Clients = {}
+    with ExitStack() as stack:
+        for tenant in ("a", "b"):
+            primary, sentinel = RedisServer(tmp_path), RedisServer(tmp_path)
+            stack.callback(primary.stop)
+            stack.callback(sentinel.stop)
+            primary.start()
+            sentinel.start_sentinel("demo", primary)
+            clients[tenant] = _client_of(sentinel)
+        Site(clients).check_apart()
+
+
+def _client_of(sentinel: RedisServer) -> Callable[[], redis.StrictRedis]:
+    def new_client() -> redis.StrictRedis:
+        sentinels = Sentinel([(LOOPBACK, sentinel.port)])
+        client: redis.StrictRedis = sentinels.master_for("demo")
+        return client
+
+    return new_client
+
+
+def test_unix_sockets(tmp_path: Path) -> None:
+    """Two sockets of a machine lead to two servers."""
+    clients: Clients = {}
+    with ExitStack() as stack:
+        for tenant in ("a", "b"):
+            path = str(tmp_path / tenant)
+            server = RedisServer(tmp_path, unixsocket=path)
+            stack.callback(server.stop)
+            server.start()
+            clients[tenant] = partial(redis.StrictRedis, unix_socket_path=path)
+        Site(clients).check_apart()
+
+
+def test_databases_share_a_connection(shared_redis: RedisServer, channel: str) -> None:
+    """Pub/Sub knows no databases, so clients that differ in nothing else share a connection."""
+    site = Site(
+        {
+            "a": lambda: redis.StrictRedis(port=shared_redis.port, db=1),
+            "b": lambda: redis.StrictRedis(port=shared_redis.port, db=2, socket_timeout=9),
+        }
+    )
+    before = shared_redis.pubsub_connections()
+    with site.open("a", channel) as first, site.open("b", channel) as second:
+        assert shared_redis.pubsub_connections() == before + 1
+        assert site.publish("a", "for both", channel) == 1
+        for stream in (first, second):
+            assert [event.data for event in stream.events(1)] == ["for both"]
+
+
+@pytest.mark.parametrize("kind", ["arguments", "connect function"])
+def test_users(redis_server: RedisServer, kind: str) -> None:
+    """Each user hears the channels that it may hear, and not those of another user."""
+
+    def connect_as(user: str) -> Callable[[Connection], None]:
+        def connect(connection: Connection) -> None:
+            connection.on_connect()
+            connection.send_command("AUTH", user, "secret")
+            connection.read_response()
+
+        return connect
+
+    clients: Clients = {}
+    for user in ("a", "b"):
+        redis_server.admin.execute_command(
+            "ACL", "SETUSER", user, "on", ">secret", "resetchannels", f"&{user}.*", "+@all"
+        )
+        known: dict[str, Any] = (
+            {"username": user, "password": "secret"}
+            if kind == "arguments"
+            else {"redis_connect_func": connect_as(user)}
+        )
+        clients[user] = partial(redis.StrictRedis, port=redis_server.port, **known)
+    site = Site(clients)
+    with site.open("a", "a.x") as own, site.open("b", "a.x") as foreign:
+        assert foreign.first.startswith(b"retry:")
+        assert site.publish("a", "for a", "a.x") == 1
+        assert [event.data for event in own.events(1)] == ["for a"]
+
+
+def test_certificates(tmp_path: Path) -> None:
+    """A client that does not trust the server hears nothing through one that does."""
+    authority, other = trustme.CA(), trustme.CA()
+    paths = {name: str(tmp_path / name) for name in ("key", "cert", "right", "wrong")}
+    server_cert = authority.issue_cert(LOOPBACK)
+    server_cert.private_key_pem.write_to_path(paths["key"])
+    server_cert.cert_chain_pems[0].write_to_path(paths["cert"])
+    authority.cert_pem.write_to_path(paths["right"])
+    other.cert_pem.write_to_path(paths["wrong"])
+    server = RedisServer(tmp_path)
+    server.options |= {
+        "port": "0",
+        "tls-port": str(server.port),
+        "tls-cert-file": paths["cert"],
+        "tls-key-file": paths["key"],
+        "tls-ca-cert-file": paths["right"],
+        "tls-auth-clients": "no",
+    }
+    server.start()
+    clients: Clients = {
+        trusted: partial(
+            redis.StrictRedis,
+            host=LOOPBACK,
+            port=server.port,
+            ssl=True,
+            ssl_ca_certs=paths[trusted],
+        )
+        for trusted in ("right", "wrong")
+    }
+    try:
+        site = Site(clients)
+        with site.open("right") as stream, site.open("wrong") as distrustful:
+            assert distrustful.first.startswith(b"retry:")
+            assert site.publish("right", "x") == 1
+            assert [event.data for event in stream.events(1)] == ["x"]
+    finally:
+        server.stop()
