@@ -6,7 +6,7 @@ Making a client connects to nothing. The clients may be shared between threads.
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -57,17 +57,21 @@ def find_broker(settings: Settings) -> Broker:
         for client in (broker.new_client(), broker.new_publishing_client()):
             # It connects to nothing yet, but redis-py refuses an option that it does not know.
             client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, redis.RedisError):
         # The reason may show a part of the password, and so may the traceback.
         raise ValueError(
             f"{' or '.join(URL_KEYS)} is no URL that redis-py can read; is every special "
-            f"character of the password percent-encoded, and each option known to redis-py?"
+            f"character of the password percent-encoded, the database a number, and each option "
+            f"known to redis-py, with a value that it accepts?"
         ) from None
     return broker
 
 
 def _at(url: str) -> Broker:
     """Understand a URL that redis-py understands."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and "db" not in parse_qs(parts.query):
+        _check_database(parts.path)
     options = cast("dict[str, Any]", parse_url(url))
     publishing = _for_publishing(options)
 
@@ -90,7 +94,7 @@ def _with_sentinels(url: str) -> Broker:
     service, _, db = parts.path.strip("/").partition("/")
     if not service:
         raise ValueError("the URL names no service")
-    int(db or 0)
+    _check_database(db)
     query = parse_qsl(parts.query)
     own = [(key, value) for key, value in query if not key.startswith(_SENTINEL_OPTION)]
     # All but the hosts is as in any other URL, and so redis-py reads it.
@@ -116,6 +120,11 @@ def _with_sentinels(url: str) -> Broker:
         partial(new_client, CheckedSentinelPool, publishing),
         _bound(options),
     )
+
+
+def _check_database(path: str) -> None:
+    """Refuse a database that is no number; redis-py would use the database 0 instead."""
+    int(unquote(path).strip("/") or 0)
 
 
 def _address(host: str) -> tuple[str, int]:

@@ -65,7 +65,13 @@ def publish(client: Client, channel: bytes, payload: bytes) -> int:
             f"redis must be a client such as redis.StrictRedis, not of the type "
             f"{type(client).__name__}"
         )
-    number = client.publish(channel, payload)
+    try:
+        number = client.publish(channel, payload)
+    except UnicodeError as error:
+        # All that is encoded here is the host's name; redis-py converts an OSError alone.
+        raise redis.ConnectionError(
+            f"the host of Redis cannot be looked up, see REDIS_URL: {error}"
+        ) from error
     if isinstance(number, int):
         return number
     if inspect.iscoroutine(number):

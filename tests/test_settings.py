@@ -28,6 +28,10 @@ WRONG: list[tuple[str, object, type[Exception], str]] = [
     ("REDIS_URL", "redis://h?socket_timeot=3", ValueError, r"each option known to redis-py"),
     ("REDIS_URL", "redis+sentinel://h/s?nonsense=1", ValueError, r"each option known to redis-py"),
     ("REDIS_URL", "redis+sentinel://h/s?socket_timeout=x", ValueError, r"that redis-py can read"),
+    ("REDIS_URL", "redis://h/notanumber", ValueError, r"REDIS_URL is .* the database a number"),
+    ("REDIS_URL", "redis://h/1/2", ValueError, r"REDIS_URL is .* the database a number"),
+    ("REDIS_URL", "unix:///redis.sock?db=x", ValueError, r"REDIS_URL is no URL that redis-py"),
+    ("REDIS_URL", "rediss://h?ssl_cert_reqs=foo", ValueError, r"REDIS_URL is .* that it accepts"),
     ("REDIS_URL", "redis+sentinel://h:1", ValueError, r"is no URL that redis-py can read"),
     ("REDIS_URL", "redis+sentinel://h:1/s/x", ValueError, r"is no URL that redis-py can read"),
     ("REDIS_URL", "redis+sentinel:///s", ValueError, r"is no URL that redis-py can read"),
@@ -181,5 +185,15 @@ def test_memory_without_its_package(make_app: MakeApp, monkeypatch: pytest.Monke
     with (
         make_app(REDIS_URL="memory://").app_context(),
         pytest.raises(ModuleNotFoundError, match=r"pip install 'Flask-SSE\[memory\]'"),
+    ):
+        sse.publish("x")
+
+
+@pytest.mark.parametrize("host", ["my..redis", "x" * 64])
+def test_a_host_that_cannot_be_looked_up(make_app: MakeApp, host: str) -> None:
+    """A name that is no host name is an error of the connection, which says why."""
+    with (
+        make_app(REDIS_URL=f"redis://{host}").app_context(),
+        pytest.raises(redis.ConnectionError, match=r"REDIS_URL.*label"),
     ):
         sse.publish("x")
