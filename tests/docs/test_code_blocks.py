@@ -263,6 +263,12 @@ def test_several_apps() -> None:
     _apart(_check_several_apps)
 
 
+@runs("app_factory.py")
+def test_app_factory() -> None:
+    """A factory makes several applications, each with its own access control."""
+    _apart(_check_app_factory)
+
+
 @runs("typed_app.py")
 def test_typed_app() -> None:
     """What was reported is read back."""
@@ -325,6 +331,31 @@ def _check_several_apps() -> None:
         "/news": b"data:news\n\n",
     }
     for response in streams.values():
+        response.close()
+
+
+def _check_app_factory() -> None:
+    import app_factory
+
+    shop = app_factory.create_app("memory://", frozenset({"orders"}))
+    blog = app_factory.create_app("memory://", frozenset({"drafts"}))
+    refused, streamed = (
+        [
+            app.test_client().get(f"/stream?channel={channel}")
+            for app, channel in ((shop, channels[0]), (blog, channels[1]))
+        ]
+        for channels in (("orders", "drafts"), ("drafts", "orders"))
+    )
+    assert [response.status_code for response in refused] == [403, 403]
+    pieces = [response.iter_encoded() for response in streamed]
+    for each in pieces:
+        next(each)
+    for app, channel in ((shop, "drafts"), (blog, "orders")):
+        with app.test_request_context():
+            assert app.url_for("sse.stream") == "/stream"
+            assert sse.publish(app.name, channel=channel) == 1
+    assert [next(each) for each in pieces] == [b"data:app_factory\n\n"] * 2
+    for response in streamed:
         response.close()
 
 
