@@ -1,6 +1,7 @@
 """The blueprint: publish, messages, stream and redis, for the current application."""
 
 from collections.abc import Generator
+from functools import partial
 from typing import IO, Any, Final, cast
 
 from flask import Blueprint, Response, current_app, has_request_context, request
@@ -8,6 +9,7 @@ from redis import StrictRedis
 from werkzeug.wsgi import wrap_file
 
 from flask_sse import _server
+from flask_sse._generated import GeneratedStream
 from flask_sse._hub import Hub
 from flask_sse._message import Message, to_payload
 from flask_sse._messages import listen
@@ -118,6 +120,7 @@ class ServerSentEventsBlueprint(Blueprint):
     def stream(self) -> Response:
         """Stream server-sent events: a view function.
 
+        Where a subclass overrides :meth:`messages`, the stream sends what that generates.
         The query parameter ``channel`` picks another channel than ``sse``. Any
         ``Last-Event-ID`` header of the request is passed over.
 
@@ -127,12 +130,19 @@ class ServerSentEventsBlueprint(Blueprint):
         ...     response.content_type
         'text/event-stream; charset=utf-8'
         """
-        channel = _encode_channel(request.args.get("channel") or "sse")
+        channel = request.args.get("channel") or "sse"
+        hub, streams = self._hub(), _state().streams
         _server.drop_early_hints(request.environ)
-        body = EventStream(self._hub(), channel, _state().streams, request.environ)
-        response = current_app.response_class(
+        body: EventStream | GeneratedStream
+        if type(self).messages is ServerSentEventsBlueprint.messages:
+            body = EventStream(hub, _encode_channel(channel), streams, request.environ)
             # Of a file, a server's wrapper uses `read` and `close`; the type names them all.
-            wrap_file(request.environ, cast("IO[bytes]", body)),
+            pieces = wrap_file(request.environ, cast("IO[bytes]", body))
+        else:
+            generate = partial(self.messages, channel=channel)
+            pieces = body = GeneratedStream(generate, streams, _state().provider)
+        response = current_app.response_class(
+            pieces,
             headers=_HEADERS,
             content_type="text/event-stream; charset=utf-8",
             direct_passthrough=True,

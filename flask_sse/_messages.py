@@ -4,6 +4,8 @@ It is for one thread, and waits in it.
 """
 
 from collections.abc import Generator
+from contextvars import ContextVar
+from typing import Final, Protocol
 
 import redis
 from flask.json.provider import JSONProvider
@@ -12,6 +14,20 @@ from flask_sse._hub import Hub
 from flask_sse._message import Message, from_payload
 from flask_sse._owner import CONFIRM_WITHIN
 from flask_sse._subscriber import Subscriber
+
+
+class Observer(Protocol):
+    """Is told of the subscriptions that are made while it is set."""
+
+    def began(self, subscriber: Subscriber) -> None:
+        """Note a subscription, which it may end."""
+
+    def confirmed(self) -> None:
+        """Note that Redis has confirmed it."""
+
+
+observer: Final[ContextVar[Observer | None]] = ContextVar("flask_sse_observer", default=None)
+"""The stream, if there is one, for which the generator runs."""
 
 
 def listen(
@@ -26,10 +42,15 @@ def listen(
     :raises BufferError: if more waited than may wait.
     """
     subscriber = Subscriber(limit)
+    stream = observer.get()
+    if stream is not None:
+        stream.began(subscriber)
     hub.join(channel, subscriber)
     try:
         if not subscriber.wait_confirmed(CONFIRM_WITHIN):
             _explain(subscriber)
+        elif stream is not None:
+            stream.confirmed()
         while (batches := subscriber.take(timeout=None)) is not None:
             for batch in batches:
                 for payload in batch.payloads:

@@ -1,0 +1,151 @@
+"""A stream whose events come from an application's own generator of messages.
+
+The generator runs in a thread (a greenlet where gevent has patched), since it may wait for as
+long as it likes, and the server must send comments meanwhile. The rest belongs to the one
+thread in which the server serves its client.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import redis
+from flask import copy_current_request_context
+from flask.json.provider import JSONProvider
+
+from flask_sse import _callbacks
+from flask_sse._message import COMMENT, Message, encode
+from flask_sse._messages import observer
+from flask_sse._owner import CONFIRM_WITHIN
+from flask_sse._response import Streams
+from flask_sse._subscriber import Subscriber
+
+_log: Final = logging.getLogger("flask_sse")
+
+
+class GeneratedStream:
+    """The pieces of a stream of messages.
+
+    :param generate: Returns the messages. It is called in the other thread, in a copy of the
+        context of the request in which this is made.
+    """
+
+    def __init__(
+        self, generate: Callable[[], Iterable[Message]], streams: Streams, provider: JSONProvider
+    ) -> None:
+        self._generate = generate
+        # In 1.0 the generator ran in the request's context, and may need it.
+        self._hand_on = copy_current_request_context(self._hand_on_messages)
+        self._streams = streams
+        self._provider = provider
+        self._close_callbacks: list[_callbacks.Callback] = []
+        self._subscribers: list[Subscriber] = []
+        self._entered = False
+        # Guards all that follows.
+        self._changed = threading.Condition()
+        self._frames = b""
+        self._is_open = False
+        self._has_failed = False
+        self._has_ended = False
+        self._is_closed = False
+
+    def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:
+        """Have a function called once, when the stream has ended."""
+        self._close_callbacks.append(func)
+        return func
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the pieces, with a comment after each while of silence."""
+        self._entered = self._streams.places.enter()
+        if not self._entered:
+            yield self._streams.rejection()
+            return
+        try:
+            threading.Thread(target=self._run, name="flask-sse-messages", daemon=True).start()
+            yield from self._pieces()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the stream. The server calls this however the response has ended."""
+        self._end()
+        if self._entered:
+            self._entered = False
+            self._streams.places.exit()
+        callbacks, self._close_callbacks = self._close_callbacks, []
+        _callbacks.run(callbacks)
+
+    def began(self, subscriber: Subscriber) -> None:
+        """Note a subscription that the generator waits for, to end it with the stream."""
+        with self._changed:
+            self._subscribers.append(subscriber)
+            if self._is_closed:
+                subscriber.end()
+
+    def confirmed(self) -> None:
+        """Note that Redis has confirmed that subscription."""
+        with self._changed:
+            self._is_open = True
+            self._changed.notify_all()
+
+    def _pieces(self) -> Iterator[bytes]:
+        with self._changed:
+            # Without a subscription of ours there is no confirmation to be had.
+            self._changed.wait_for(
+                lambda: self._is_open or self._frames or self._has_ended, CONFIRM_WITHIN
+            )
+            rejected = self._has_failed and not self._is_open
+        yield self._streams.rejection() if rejected else self._streams.terms.opening
+        while (frames := self._next()) is not None:
+            yield frames
+
+    def _next(self) -> bytes | None:
+        keepalive = self._streams.settings.keepalive
+        with self._changed:
+            self._changed.wait_for(lambda: self._frames or self._has_ended, keepalive)
+            frames, self._frames = self._frames, b""
+            self._changed.notify_all()
+            if not frames and self._has_ended:
+                return None
+        return frames or COMMENT
+
+    def _end(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            for subscriber in self._subscribers:
+                subscriber.end()
+
+    def _run(self) -> None:
+        token = observer.set(self)
+        try:
+            self._hand_on()
+        except redis.RedisError as error:
+            self._has_failed = True
+            _log.warning("a stream of an overridden messages() has ended: %s", error)
+        except Exception:  # noqa: BLE001 - the generator is the application's
+            self._has_failed = True
+            _log.exception("an overridden messages() has failed")
+        finally:
+            observer.reset(token)
+            with self._changed:
+                self._has_ended = True
+                self._changed.notify_all()
+
+    def _hand_on_messages(self) -> None:
+        messages = self._generate()
+        try:
+            for message in messages:
+                frames = encode(message, self._provider)
+                with self._changed:
+                    # The generator goes on when the server has taken what it gave before.
+                    self._changed.wait_for(lambda: not self._frames or self._is_closed)
+                    if self._is_closed:
+                        return
+                    self._frames = frames
+                    self._changed.notify_all()
+        finally:
+            close = getattr(messages, "close", None)
+            if close is not None:
+                close()
