@@ -11,10 +11,12 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from flask.json.provider import JSONProvider
 
+from flask_sse import _server
 from flask_sse._connection import Connection
 from flask_sse._outage import Outage
 from flask_sse._owner import Options, Owner, Request
@@ -118,16 +120,13 @@ class Hub:
         if self._owner is not None:
             return self._owner
         owner = Owner(self._options, self._outage, self._requests, self._watch)
-        thread = threading.Thread(
-            target=owner.run, args=[self._retire], name="flask-sse-hub", daemon=True
-        )
         if self._owner is not None:
             # The garbage collector has called this method in between.
             owner.close()
             return self._owner
         self._owner = owner
         try:
-            thread.start()
+            _server.start_thread(partial(owner.run, self._retire), "flask-sse-hub")
         except RuntimeError:
             self._owner = None
             owner.close()

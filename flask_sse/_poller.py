@@ -25,7 +25,8 @@ class Poller:
     def __init__(self) -> None:
         self._epoll = _server.new_epoll()
         self._selector = selectors.DefaultSelector() if self._epoll is None else None
-        self._wait = None if self._epoll is None else _gevents_wait(self._epoll.fileno())
+        self._wait: Callable[[float], None] | None = None
+        self._has_waited = False
 
     def register(self, descriptor: int, events: int) -> None:
         """Watch a descriptor; without epoll for :data:`READ` only.
@@ -50,6 +51,10 @@ class Poller:
         if self._epoll is None:
             assert self._selector is not None
             return [(key.fd, READ) for key, _ in self._selector.select(timeout)]
+        if not self._has_waited:
+            # Not before: it belongs to the loop of the thread that waits.
+            self._has_waited = True
+            self._wait = _gevents_wait(self._epoll.fileno())
         if self._wait is not None:
             self._wait(timeout)
             timeout = 0

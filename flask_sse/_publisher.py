@@ -4,12 +4,12 @@ May be called from any thread. It blocks until Redis has answered, for a few sec
 """
 
 import inspect
-import sys
 import threading
 from typing import Final, Protocol, SupportsInt
 
 import redis
 
+from flask_sse import _server
 from flask_sse._broker import Broker
 
 _WAIT: Final = 5.0
@@ -37,7 +37,7 @@ class Publisher:
 
         :raises redis.RedisError: if Redis can't be reached or gives no answer.
         """
-        if in_foreign_thread():
+        if _server.in_foreign_thread():
             client = self._new_client()
             try:
                 return publish(client, channel, payload)
@@ -84,14 +84,3 @@ def publish(client: Client, channel: bytes, payload: bytes) -> int:
             f"object of the type {type(number).__name__} instead of the number of subscribers"
         )
     return int(number)
-
-
-def in_foreign_thread() -> bool:
-    """Whether this is a native thread beside the one in which gevent runs the greenlets.
-
-    gevent's sockets work in the native thread alone that has made them.
-    """
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("socket"):
-        return False
-    return not sys.modules["gevent"].get_hub().main_hub

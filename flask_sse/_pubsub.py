@@ -21,8 +21,8 @@ from redis.retry import Retry
 
 from flask_sse._resp import Reader, Reply
 
-LOST: Final = (redis.RedisError, OSError)
-"""What a connection raises that is lost, or can't be had."""
+LOST: Final = (redis.RedisError, OSError, UnicodeError)
+"""What a connection raises that is lost, or can't be had, for its host's name too."""
 
 _CONNECT_TIMEOUT: Final = 5.0
 _READ_TIMEOUT: Final = 5.0

@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from types import FrameType, ModuleType
 from typing import Any, Final
@@ -37,6 +38,40 @@ def is_stopping() -> bool:
 def is_patched_by_gevent() -> bool:
     """Whether threads are greenlets here."""
     return _monkey() is not None
+
+
+def in_foreign_thread() -> bool:
+    """Whether this is a native thread beside the one in which gevent runs the greenlets.
+
+    gevent's sockets work in the native thread alone that has made them.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("socket"):
+        return False
+    return not sys.modules["gevent"].get_hub().main_hub
+
+
+def start_thread(function: Callable[[], None], name: str) -> None:
+    """Start a thread, a greenlet where gevent has patched.
+
+    In a native thread beside gevent's, a greenlet would end with that thread: so there the new
+    thread is native too, with a loop of gevent's of its own.
+
+    :raises RuntimeError: if the process is out of threads.
+    """
+    if not in_foreign_thread():
+        threading.Thread(target=function, name=name, daemon=True).start()
+        return
+    gevent: Any = sys.modules["gevent"]
+
+    def run() -> None:
+        try:
+            function()
+        finally:
+            gevent.get_hub().destroy(destroy_loop=True)
+
+    start: Callable[..., object] = gevent.monkey.get_original("_thread", "start_new_thread")
+    start(run, ())
 
 
 def serves_one_request_at_a_time(environ: Mapping[str, Any]) -> bool:

@@ -10,11 +10,12 @@ PACKAGE: Final = Path(flask_sse.__file__).parent
 
 ROOMS: Final[dict[str, set[str]]] = {
     "__init__": {"_blueprint", "_message"},
-    "_blueprint": {"_hub", "_message", "_messages", "_response", "_server", "_state"},
-    "_state": {"_broker", "_hub", "_publisher", "_pubsub", "_response", "_settings"},
-    "_publisher": {"_broker"},
+    "_blueprint": {"_generated", "_hub", "_message", "_messages", "_response", "_server", "_state"},
+    "_state": {"_broker", "_hub", "_publisher", "_pubsub", "_response", "_server", "_settings"},
+    "_publisher": {"_broker", "_server"},
     "_broker": {"_pool", "_settings"},
     "_pool": set(),
+    "_generated": {"_callbacks", "_message", "_messages", "_owner", "_response", "_subscriber"},
     "_response": {
         "_callbacks",
         "_connection",
@@ -28,9 +29,8 @@ ROOMS: Final[dict[str, set[str]]] = {
     },
     "_settings": set(),
     "_places": set(),
-    "_callbacks": set(),
     "_messages": {"_hub", "_message", "_owner", "_subscriber"},
-    "_hub": {"_connection", "_outage", "_owner", "_pubsub", "_subscriber", "_watch"},
+    "_hub": {"_connection", "_outage", "_owner", "_pubsub", "_server", "_subscriber", "_watch"},
     "_owner": {
         "_channel",
         "_clients",
@@ -50,7 +50,6 @@ ROOMS: Final[dict[str, set[str]]] = {
     "_waker": set(),
     "_pubsub": {"_resp"},
     "_resp": set(),
-    "_message": set(),
     "_clients": {"_connection", "_poller", "_syscalls"},
     "_poller": {"_server", "_syscalls"},
     "_server": {"_syscalls"},
@@ -59,6 +58,8 @@ ROOMS: Final[dict[str, set[str]]] = {
     "_connection": {"_subscriber", "_syscalls"},
     "_syscalls": set(),
     "_subscriber": set(),
+    "_message": set(),
+    "_callbacks": set(),
 }
 
 

@@ -578,3 +578,46 @@ def test_twenty_thousand_visits(worker: str, shared_redis: RedisServer, tmp_path
         wait_until(lambda: process.num_fds() <= descriptors, "all descriptors are returned")
         assert process.memory_info().rss - memory < 15_000 * 256, "less than 256 bytes for each"
         assert "Traceback" not in site.log()
+
+
+def test_a_large_event_costs_its_size_once(redis_server: RedisServer, tmp_path: Path) -> None:
+    """100 clients that do not read share the bytes of an event that is larger than the limit."""
+    size = 8_000_000
+    with (
+        serve(tmp_path, redis_server, "sync", SSE_MAX_PENDING=1 << 20) as site,
+        ExitStack() as stack,
+    ):
+        for _ in range(100):
+            client = StreamClient(site.port, "large", receive_buffer=4096)
+            stack.enter_context(client).open()
+        reader = stack.enter_context(StreamClient(site.port, "large").open())
+        before = site.worker().memory_info().rss
+        redis_server.admin.publish("large", json.dumps({"data": "x" * size}))
+        [event] = reader.wait_events(1, 30)
+        assert len(event.data) == size
+        # Some of the bytes are in several forms while they are decoded and encoded.
+        assert site.worker().memory_info().rss - before < 10 * size
+
+
+@pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2.0"])
+def test_a_client_cannot_switch_its_protection_off(
+    protocol: str, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Whatever it says of its version, one that does not read is disconnected."""
+    with (
+        serve(tmp_path, shared_redis, "gevent", SSE_DIRECT=False, SSE_MAX_PENDING=100_000) as site,
+        socket.create_connection((LOOPBACK, site.port), 10) as liar,
+    ):
+        liar.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        request = f"GET /stream?channel=lies {protocol}\r\nHost: x\r\nVersion: 2\r\n\r\n"
+        liar.sendall(request.encode())
+        if protocol == "HTTP/2.0":
+            # gunicorn itself refuses a version that it does not speak on this connection.
+            assert b" 200 " not in liar.recv(100)
+            return
+        assert b" 200 " in liar.recv(100)
+        shared_redis.wait_listeners(1, "lies")
+        for _ in range(100):
+            shared_redis.admin.publish("lies", json.dumps({"data": "x" * 10_000}))
+        wait_until(lambda: "SSE_MAX_PENDING" in site.log(), "disconnected")
+        shared_redis.wait_listeners(0, "lies")

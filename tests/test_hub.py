@@ -4,6 +4,7 @@ import json
 import os
 import random
 import resource
+import selectors
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -467,3 +468,60 @@ def test_an_outage_is_told_once_for_all_clients(
     monkeypatch.undo()
     with open_stream(app):
         assert caplog.text.count("Redis is back") == 1
+
+
+def test_refused_subscriptions_hide_no_malformed_event(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Visitors who open forbidden channels cannot keep a broken publisher out of the log."""
+    redis_server.admin.execute_command(
+        "ACL", "SETUSER", "limited", "on", ">secret", "+@all", "resetchannels", "&allowed"
+    )
+    app = Flask("tests")
+    app.config["REDIS_URL"] = redis_server.url.replace("//", "//limited:secret@")
+    app.register_blueprint(sse, url_prefix="/stream")
+    with open_stream(app, "allowed") as stream, app.app_context():
+        for _ in range(5):
+            with open_stream(app, "forbidden"):
+                pass
+        redis_server.admin.publish("allowed", "no JSON")
+        sse.publish("sound", channel="allowed")
+        assert stream.events(1)[0].data == "sound"
+    assert "dropped malformed event number 1," in caplog.text
+    assert "dropped subscription number 4," in caplog.text
+
+
+@pytest.mark.parametrize("selector", ["SelectSelector", "PollSelector"])
+def test_other_systems(
+    selector: str, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without epoll streams work as well, with the selectors that Windows and macOS have."""
+    monkeypatch.setattr("flask_sse._server.new_epoll", lambda: None)
+    monkeypatch.setattr("selectors.DefaultSelector", getattr(selectors, selector))
+    app = Flask("tests")
+    app.config.update(REDIS_URL=shared_redis.url, SSE_KEEPALIVE=0.1)
+    app.register_blueprint(sse, url_prefix="/stream")
+    with app.app_context():
+        for number in range(3):
+            with open_stream(app, "other") as stream:
+                sse.publish(str(number), channel="other")
+                assert stream.events(1)[0].data == str(number)
+                assert stream.read() == b":\n\n"
+        shared_redis.wait_listeners(0, "other")
+
+
+def test_a_host_that_cannot_be_encoded_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once, without a traceback, and says what is wrong."""
+
+    def connect() -> PubSubConnection:
+        return PubSubConnection(redis.Redis(host="my..redis"))
+
+    hub = Hub(connect, Flask("tests").json, linger=0.1)
+    subscriber = Subscriber(LIMIT)
+    hub.join(b"x", subscriber)
+    wait_until(lambda: "Redis is away" in caplog.text, "logged")
+    hub.leave(b"x", subscriber)
+    wait_until(lambda: hub_threads() == 0, "the owner has ended")
+    assert caplog.text.count("Redis is away") == 1
+    assert "Traceback" not in caplog.text
+    assert "label" in caplog.text

@@ -24,6 +24,7 @@ from tests.support.waiting import wait_until
 
 MakeApp = Callable[..., Flask]
 NATIVE_THREADS = ROOT / "tests" / "apps" / "native_threads.py"
+NATIVE_LISTENER = ROOT / "tests" / "apps" / "native_listener.py"
 
 
 def _outcome(call: Callable[[], object]) -> str:
@@ -215,3 +216,17 @@ def test_native_threads_beside_gevents(shared_redis: RedisServer) -> None:
         [f"greenlet {number}" for number in range(100)] * 2
         + [f"thread {number}" for number in range(101)]
     )
+
+
+def test_a_native_thread_that_listens_first(shared_redis: RedisServer) -> None:
+    """The hub does not live in that thread, so others hear their events when it has ended."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gevent.monkey", str(NATIVE_LISTENER), shared_redis.url],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == ["native", "greenlet", "another", "native again"]

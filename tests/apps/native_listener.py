@@ -1,0 +1,53 @@
+"""Listens in a native thread of gevent's first, and then in greenlets; says what was heard.
+
+Run by ``python -m gevent.monkey``, with the address of a Redis.
+"""
+
+import json
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+from flask import Flask
+
+from flask_sse import sse
+
+# It has no types.
+gevent: Any = import_module("gevent")
+app = Flask(__name__)
+app.config["REDIS_URL"] = sys.argv[1]
+
+
+def listen(channel: str) -> object:
+    """Wait for one message."""
+    with app.app_context():
+        messages = sse.messages(channel)
+        try:
+            return next(messages).data
+        finally:
+            messages.close()
+
+
+def publish(channel: str) -> None:
+    """Publish until somebody has listened."""
+    with app.app_context():
+        while not sse.publish(channel, channel=channel):
+            gevent.sleep(0.01)
+
+
+def heard(listener: Any, channel: str) -> object:
+    """Publish, and return what the listener has heard."""
+    publish(channel)
+    return listener.get(timeout=20)
+
+
+threadpool = gevent.get_hub().threadpool
+results = [heard(threadpool.spawn(listen, "native"), "native")]
+# That thread's task has ended, and the hub goes on for everybody else.
+for name in ("greenlet", "another"):
+    results.append(heard(gevent.spawn(listen, name), name))
+results.append(heard(threadpool.spawn(listen, "native again"), "native again"))
+print(json.dumps(results), flush=True)
+# gevent 24.10 complains while the interpreter ends.
+os._exit(0)
