@@ -16,7 +16,6 @@ from flask_sse import sse
 # It has no types.
 gevent: Any = import_module("gevent")
 app = Flask(__name__)
-app.config["REDIS_URL"] = sys.argv[1]
 
 
 def listen(channel: str) -> object:
@@ -42,12 +41,19 @@ def heard(listener: Any, channel: str) -> object:
     return listener.get(timeout=20)
 
 
-threadpool = gevent.get_hub().threadpool
-results = [heard(threadpool.spawn(listen, "native"), "native")]
-# That thread's task has ended, and the hub goes on for everybody else.
-for name in ("greenlet", "another"):
-    results.append(heard(gevent.spawn(listen, name), name))
-results.append(heard(threadpool.spawn(listen, "native again"), "native again"))
-print(json.dumps(results), flush=True)
-# gevent 24.10 complains while the interpreter ends.
-os._exit(0)
+def main() -> None:
+    """Listen in the one and in the other, in turn."""
+    app.config["REDIS_URL"] = sys.argv[1]
+    threadpool = gevent.get_hub().threadpool
+    results = [heard(threadpool.spawn(listen, "native"), "native")]
+    # That thread's task has ended, and the hub goes on for everybody else.
+    for name in ("greenlet", "another"):
+        results.append(heard(gevent.spawn(listen, name), name))
+    results.append(heard(threadpool.spawn(listen, "native again"), "native again"))
+    print(json.dumps(results), flush=True)
+    # gevent 24.10 complains while the interpreter ends.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,8 +17,6 @@ from flask_sse import sse
 # It has no types.
 gevent: Any = import_module("gevent")
 app = Flask(__name__)
-app.config["REDIS_URL"] = sys.argv[1]
-NUMBER = int(sys.argv[2])
 
 
 def publish(who: str, number: int) -> str:
@@ -32,26 +30,37 @@ def publish(who: str, number: int) -> str:
     return ""
 
 
-def publish_from_greenlets() -> list[str]:
+def publish_from_greenlets(most: int) -> list[str]:
     """Publish on and on, in greenlets that take turns."""
-    greenlets = [gevent.spawn(publish, "greenlet", number) for number in range(NUMBER)]
+    greenlets = [gevent.spawn(publish, "greenlet", number) for number in range(most)]
     gevent.joinall(greenlets)
     return [greenlet.value for greenlet in greenlets]
 
 
-def publish_from_native_threads() -> list[str]:
+def publish_from_native_threads(most: int) -> list[str]:
     """Publish from several native threads at a time."""
     pool = gevent.get_hub().threadpool
-    results = [pool.spawn(publish, "thread", number) for number in range(NUMBER)]
+    results = [pool.spawn(publish, "thread", number) for number in range(most)]
     return [result.get() for result in results]
 
 
-errors = publish_from_greenlets()
-both = [gevent.spawn(publish_from_greenlets), gevent.spawn(publish_from_native_threads)]
-gevent.joinall(both)
-for each in both:
-    errors += each.value
-errors += [gevent.get_hub().threadpool.apply(publish, ("thread", NUMBER))]
-print(json.dumps([error for error in errors if error]), flush=True)
-# gevent 24.10 complains while the interpreter ends.
-os._exit(0)
+def main() -> None:
+    """Publish in the one, in both at a time, and in the other."""
+    app.config["REDIS_URL"] = sys.argv[1]
+    most = int(sys.argv[2])
+    errors = publish_from_greenlets(most)
+    both = [
+        gevent.spawn(publish_from_greenlets, most),
+        gevent.spawn(publish_from_native_threads, most),
+    ]
+    gevent.joinall(both)
+    for each in both:
+        errors += each.value
+    errors += [gevent.get_hub().threadpool.apply(publish, ("thread", most))]
+    print(json.dumps([error for error in errors if error]), flush=True)
+    # gevent 24.10 complains while the interpreter ends.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
