@@ -1,12 +1,11 @@
 """The blueprint: publish, messages, stream and redis, for the current application."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from functools import partial
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
 from flask import Blueprint, Response, current_app, has_request_context, request
 from redis import StrictRedis
-from werkzeug.wsgi import wrap_file
 
 from flask_sse import _server
 from flask_sse._generated import GeneratedStream
@@ -134,10 +133,10 @@ class ServerSentEventsBlueprint(Blueprint):
         hub, streams = self._hub(), _state().streams
         _server.drop_early_hints(request.environ)
         body: EventStream | GeneratedStream
+        pieces: Iterable[bytes]
         if type(self).messages is ServerSentEventsBlueprint.messages:
             body = EventStream(hub, _encode_channel(channel), streams, request.environ)
-            # Of a file, a server's wrapper uses `read` and `close`; the type names them all.
-            pieces = wrap_file(request.environ, cast("IO[bytes]", body))
+            pieces = _server.file_wrapper(request.environ)(body)
         else:
             generate = partial(self.messages, channel=channel)
             pieces = body = GeneratedStream(generate, streams, _state().provider)

@@ -12,9 +12,11 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from types import FrameType, ModuleType
 from typing import Any, Final
+
+from werkzeug.wsgi import FileWrapper
 
 from flask_sse import _syscalls
 
@@ -98,6 +100,19 @@ def client_socket(environ: Mapping[str, Any]) -> socket.socket | None:
         if isinstance(client, socket.socket):
             return client
     return None
+
+
+def file_wrapper(environ: Mapping[str, Any]) -> Callable[[Any], Iterable[bytes]]:
+    """Return what makes of a file the body of a response: gunicorn's own, where it serves.
+
+    PEP 3333 leaves a server free to read a file as it likes. uWSGI's wrapper goes on reading
+    when its client has gone, and with an iterator uWSGI does not.
+    """
+    wrapper: Callable[[Any], Iterable[bytes]] | None = environ.get("wsgi.file_wrapper")
+    gunicorn = sys.modules.get("gunicorn.http.wsgi")
+    if wrapper is not None and gunicorn is not None and wrapper is gunicorn.FileWrapper:
+        return wrapper
+    return FileWrapper
 
 
 def drop_early_hints(environ: MutableMapping[str, Any]) -> None:

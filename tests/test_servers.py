@@ -19,6 +19,8 @@ SERVERS = [
     servers.flask_server,
     servers.pywsgi,
     servers.waitress,
+    servers.uwsgi,
+    servers.uwsgi_gevent,
 ]
 
 
@@ -85,6 +87,19 @@ def test_a_client_that_has_gone_is_let_go(site: Site, shared_redis: RedisServer)
     with StreamClient(site.port, "gone").open():
         assert shared_redis.listeners("gone") == 1
     shared_redis.wait_listeners(0, "gone")
+
+
+def test_clients_that_come_and_go_leave_the_site_alive(
+    site: Site, shared_redis: RedisServer
+) -> None:
+    """Five clients, as many as there are threads, leave none of them occupied."""
+    for number in range(5):
+        with StreamClient(site.port, f"visit-{number}").open() as client:
+            shared_redis.admin.publish(f"visit-{number}", '{"data": "x"}')
+            client.wait_events(1)
+    for number in range(5):
+        shared_redis.wait_listeners(0, f"visit-{number}")
+    assert site.get("/") == "hello"
 
 
 def test_teardown_functions_run_when_the_view_returns(site: Site) -> None:

@@ -32,6 +32,8 @@ GUNICORN_SETTINGS: Final = Config().settings
 # Later ones open a socket in the user's home, one for all.
 _QUIET: Final = ("--no-control-socket",) if "control_socket_disable" in GUNICORN_SETTINGS else ()
 
+_UWSGI: Final = ("--master", "--die-on-term", "--enable-threads")
+
 _PYWSGI: Final = """
 from gevent import monkey
 monkey.patch_all()
@@ -114,6 +116,17 @@ def waitress(folder: Path, *, settings: Mapping[str, object]) -> AbstractContext
     return _python(folder, "waitress", port, settings, "-m", "waitress", address, SITE)
 
 
+def uwsgi(folder: Path, *, settings: Mapping[str, object]) -> AbstractContextManager[Site]:
+    """Run the site under uWSGI, with five threads."""
+    return _uwsgi(folder, "uwsgi", settings, "--threads", "5")
+
+
+def uwsgi_gevent(folder: Path, *, settings: Mapping[str, object]) -> AbstractContextManager[Site]:
+    """Run the site under uWSGI, with greenlets."""
+    options = ("--gevent", "100", "--gevent-monkey-patch")
+    return _uwsgi(folder, "uwsgi_gevent", settings, *options)
+
+
 @contextmanager
 def sync(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
     """Run the site under gunicorn's default worker, which serves one request at a time."""
@@ -126,6 +139,22 @@ def gthread(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
     """Run the site under gunicorn's worker with threads, two of them."""
     with gunicorn(folder, *WORKERS["gthread"], settings=settings) as site:
         yield site
+
+
+@contextmanager
+def _uwsgi(
+    folder: Path, name: str, settings: Mapping[str, object], *options: str
+) -> Iterator[Site]:
+    port = free_port()
+    command = [
+        *(str(Path(sys.executable).with_name("uwsgi")), "--virtualenv", sys.prefix),
+        *("--http-socket", f"{LOOPBACK}:{port}", "--module", SITE),
+        *_UWSGI,
+        *options,
+    ]
+    log = folder / f"{name}-{port}.log"
+    with running(command, port, log, env=_environment(settings), cwd=ROOT) as process:
+        yield Site(process)
 
 
 @contextmanager
