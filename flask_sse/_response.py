@@ -83,6 +83,7 @@ class EventStream:
         "_entered",
         "_handover",
         "_hub",
+        "_is_uwsgis",
         "_streams",
         "_subscriber",
     )
@@ -94,6 +95,7 @@ class EventStream:
         self._channel = channel
         self._streams = streams
         self._client = _server.client_socket(environ)
+        self._is_uwsgis = _server.is_uwsgis(environ)
         self._blocks = _server.serves_one_request_at_a_time(environ)
         self._close_callbacks: list[_callbacks.Callback] = []
         self._handover: _server.Handover | None = None
@@ -151,6 +153,8 @@ class EventStream:
                 if self._client is not None and _server.is_stopping():
                     _server.stop_reading(self._client)
         finally:
+            if self._client is not None:
+                _server.release(self._client)
             if self._entered:
                 self._entered = False
                 self._streams.places.exit()
@@ -177,6 +181,8 @@ class EventStream:
         if not self._entered:
             return self._reject()
         self._subscriber = subscriber = Subscriber(self._streams.settings.max_pending)
+        if self._is_uwsgis:
+            self._client = _server.uwsgi_socket()
         if self._client is not None:
             _server.bound_costs(self._client)
         self._hub.join(self._channel, subscriber, self._client)

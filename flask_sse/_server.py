@@ -12,7 +12,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from types import FrameType, ModuleType
 from typing import Any, Final
 
@@ -85,7 +85,7 @@ def serves_one_request_at_a_time(environ: Mapping[str, Any]) -> bool:
     return (
         not environ.get("wsgi.multithread")
         and not environ.get("wsgi.multiprocess")
-        and ("SERVER_SOFTWARE" in environ or "uwsgi.version" in environ)
+        and ("SERVER_SOFTWARE" in environ or is_uwsgis(environ))
         and not is_patched_by_gevent()
     )
 
@@ -95,11 +95,55 @@ def client_socket(environ: Mapping[str, Any]) -> socket.socket | None:
     # gunicorn's streams of HTTP/2 share a socket, which belongs to none of them.
     if str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/2"):
         return None
-    for key in _SOCKET_KEYS:
-        client = environ.get(key)
+    for client in _shown_sockets(environ):
         if isinstance(client, socket.socket):
             return client
     return None
+
+
+def _shown_sockets(environ: Mapping[str, Any]) -> Iterator[object]:
+    """Yield what may be the socket of the request's client."""
+    for key in _SOCKET_KEYS:
+        yield environ.get(key)
+    # waitress: a method of what serves the client.
+    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+    yield getattr(channel, "socket", None)
+    # gevent, cheroot, eventlet, wsgiref: the request's body is read from the socket, through a
+    # file of it. Python keeps the socket there under this name, and shows it nowhere.
+    body = environ.get("wsgi.input")
+    file = getattr(getattr(body, "rfile", body), "raw", None)
+    yield getattr(file, "_sock", None)
+
+
+class _Duplicate(socket.socket):
+    """A descriptor of our own for a connection of the server's."""
+
+    __slots__ = ()
+
+
+def is_uwsgis(environ: Mapping[str, Any]) -> bool:
+    """Whether uWSGI serves the request."""
+    # The module exists within uWSGI alone, where nobody else sets the key.
+    return "uwsgi" in sys.modules and "uwsgi.version" in environ
+
+
+def uwsgi_socket() -> socket.socket | None:
+    """Return a socket of the client that uWSGI serves in this thread or greenlet.
+
+    :return: one that has to be given to :func:`release`, or `None` if there is no descriptor
+        to be had.
+    """
+    uwsgi: Any = sys.modules["uwsgi"]
+    try:
+        return _Duplicate(fileno=os.dup(uwsgi.connection_fd()))
+    except OSError:
+        return None
+
+
+def release(client: socket.socket) -> None:
+    """Close what belongs to us and not to the server."""
+    if isinstance(client, _Duplicate):
+        client.close()
 
 
 def file_wrapper(environ: Mapping[str, Any]) -> Callable[[Any], Iterable[bytes]]:

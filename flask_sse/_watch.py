@@ -28,7 +28,8 @@ class Watch:
         # its descriptor back, or the next client would be taken for the one that went.
         self._lock = threading.Lock()
         self._subscribers: dict[int, Subscriber] = {}
-        self._clients: dict[Subscriber, socket.socket] = {}
+        # waitress may have closed the socket by the time it is discarded.
+        self._clients: dict[Subscriber, tuple[socket.socket, int]] = {}
         self._epoll = _server.new_epoll()
 
     def __len__(self) -> int:
@@ -45,13 +46,12 @@ class Watch:
             if self._epoll is not None:
                 self._epoll.register(descriptor, _EVENTS)
             self._subscribers[descriptor] = subscriber
-            self._clients[subscriber] = client
+            self._clients[subscriber] = client, descriptor
 
     def discard(self, client: socket.socket, subscriber: Subscriber) -> None:
         """Watch it no more; its socket may be closed when this returns."""
-        descriptor = client.fileno()
         with self._lock:
-            self._clients.pop(subscriber, None)
+            _, descriptor = self._clients.pop(subscriber, (client, -1))
             if self._subscribers.get(descriptor) is subscriber:
                 del self._subscribers[descriptor]
                 if self._epoll is not None:
@@ -68,18 +68,18 @@ class Watch:
                 if subscriber is None:
                     continue
                 if events & _ERROR:
-                    _server.disconnect(self._clients[subscriber])
+                    _server.disconnect(self._clients[subscriber][0])
                 subscriber.end()
 
     def disconnect(self, subscriber: Subscriber) -> None:
         """Disconnect a client, to which the server may be writing."""
         with self._lock:
-            client = self._clients.get(subscriber)
+            client, _ = self._clients.get(subscriber, (None, -1))
             if client is not None:
                 _server.disconnect(client)
 
     def disconnect_all(self) -> None:
         """Disconnect clients that would delay the server's stop by not reading."""
         with self._lock:
-            for client in self._clients.values():
+            for client, _ in self._clients.values():
                 _server.disconnect(client)

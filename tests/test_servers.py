@@ -6,34 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import servers
+from tests.support import behaviour, servers
+from tests.support.behaviour import Server
 from tests.support.client import StreamClient
 from tests.support.redis_server import RedisServer
-from tests.support.servers import Serve, Site
+from tests.support.servers import Site
 from tests.support.waiting import wait_until
 
-SERVERS = [
-    servers.gunicorn,
-    servers.gthread,
-    servers.sync,
-    servers.flask_server,
-    servers.pywsgi,
-    servers.waitress,
-    servers.uwsgi,
-    servers.uwsgi_gevent,
-]
+BLOCKED = "this server handles one request at a time"
+
+# Not those that do nothing beside a stream.
+SERVERS = [server for server in behaviour.SERVERS if not server.one_at_a_time]
 
 
-@pytest.fixture(scope="module", params=SERVERS, ids=lambda serve: serve.__name__)
+@pytest.fixture(scope="module", params=behaviour.as_params(SERVERS))
+def server(request: pytest.FixtureRequest) -> Server:
+    """Return each of the servers."""
+    server: Server = request.param
+    return server
+
+
+@pytest.fixture(scope="module")
 def site(
-    request: pytest.FixtureRequest,
-    shared_redis: RedisServer,
-    tmp_path_factory: pytest.TempPathFactory,
+    server: Server, shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """Return the site under each of the servers."""
-    serve: Serve = request.param
     settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 0.5}
-    with serve(tmp_path_factory.mktemp("server"), settings=settings) as site:
+    with server.serve(tmp_path_factory.mktemp("server"), settings=settings) as site:
         yield site
 
 
@@ -69,16 +68,14 @@ def test_http_1_0(site: Site) -> None:
         assert [event.data for event in stream.wait_events(2)] == ["x", "y"]
 
 
-def test_head(site: Site, shared_redis: RedisServer) -> None:
+def test_head(server: Server, site: Site, shared_redis: RedisServer) -> None:
     """HEAD answers headers alone, and subscribes to nothing."""
     with StreamClient(site.port, "head", method="HEAD", headers="Connection: close\r\n") as stream:
         stream.read_headers()
         assert stream.status == 200
         assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
         body = stream.read_rest()
-        # These two end the body that HEAD does not have with a last chunk, whatever the app.
-        lax = site.process.log.stem.startswith(("pywsgi", "waitress"))
-        assert body == b"" or (lax and body == b"0\r\n\r\n")
+        assert body == (b"0\r\n\r\n" if server.ends_head_with_a_chunk else b"")
     assert shared_redis.listeners("head") == 0
 
 
@@ -118,8 +115,33 @@ def test_the_hubs_owner_ends_with_the_last_stream(site: Site) -> None:
 
 def test_nothing_was_logged(site: Site) -> None:
     """What clients do, who come and go, is worth no trace in the log."""
-    for word in ("Traceback", "ERROR", "CRITICAL"):
+    for word in ("Traceback", "ERROR", "CRITICAL", BLOCKED):
         assert word not in site.log()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "flask --without-threads",
+        "wsgiref",
+        "uwsgi",
+    ],
+)
+def test_a_server_that_a_stream_blocks(
+    name: str, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """The log says so, once, when a stream is first waited for."""
+    settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 0.5}
+    with servers.other(name)(tmp_path, settings=settings) as site:
+        with StreamClient(site.port, method="HEAD", headers="Connection: close\r\n") as client:
+            client.read_headers()
+        assert site.get("/") == "hello"
+        assert BLOCKED not in site.log()
+        for number in range(2):
+            with StreamClient(site.port, f"blocking-{number}").open() as client:
+                client.wait_comments(3)
+        assert site.get("/") == "hello"
+        assert site.log().count(BLOCKED) == 1
 
 
 def test_several_workers(shared_redis: RedisServer, tmp_path: Path) -> None:

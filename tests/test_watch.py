@@ -1,6 +1,7 @@
 """The clients of streams that a server reads: who has gone is noticed."""
 
 import socket
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -41,6 +42,23 @@ def test_one_that_is_discarded_is_left_alone(pair: tuple[socket.socket, socket.s
     watch.end_gone()
     watch.disconnect(subscriber)
     assert not subscriber.has_ended()
+
+
+def test_one_whose_socket_the_server_has_closed(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Nothing is kept of it when it is discarded."""
+
+    class Seen(Subscriber):
+        """One that a weak reference can lead to."""
+
+    server, _ = pair
+    watch, subscriber = Watch(), Seen(1)
+    seen = weakref.ref(subscriber)
+    watch.add(server, subscriber)
+    server.close()
+    watch.discard(server, subscriber)
+    del subscriber
+    assert seen() is None
+    assert len(watch) == 0
 
 
 @pytest.mark.parametrize("all_", [True, False])

@@ -1,6 +1,7 @@
 """The servers that the tests run, each as a process of its own."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -32,15 +33,75 @@ GUNICORN_SETTINGS: Final = Config().settings
 # Later ones open a socket in the user's home, one for all.
 _QUIET: Final = ("--no-control-socket",) if "control_socket_disable" in GUNICORN_SETTINGS else ()
 
-_UWSGI: Final = ("--master", "--die-on-term", "--enable-threads")
-
-_PYWSGI: Final = """
+_GEVENT_PYWSGI: Final = """
 from gevent import monkey
 monkey.patch_all()
 from gevent.pywsgi import WSGIServer
 from tests.apps.site import app
 WSGIServer(("127.0.0.1", {port}), app, log=None).serve_forever()
 """
+
+_EVENTLET: Final = """
+import eventlet
+eventlet.monkey_patch()
+import eventlet.wsgi
+from tests.apps.site import app
+eventlet.wsgi.server(eventlet.listen(("127.0.0.1", {port})), app)
+"""
+
+_CHEROOT: Final = """
+import signal
+from cheroot.wsgi import Server
+from tests.apps.site import app
+server = Server(("127.0.0.1", {port}), app)
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+server.safe_start()
+"""
+
+_BJOERN: Final = """
+import bjoern
+from tests.apps.site import app
+bjoern.run(app, "127.0.0.1", {port})
+"""
+
+_WSGIREF: Final = """
+from wsgiref.simple_server import make_server
+from tests.apps.site import app
+make_server("127.0.0.1", {port}, app).serve_forever()
+"""
+
+_PYTHON: Final = ("{python}", "-m")
+_THREADS: Final = ("--blocking-threads", "5")
+_UWSGI: Final = (
+    *("{folder}/uwsgi", "--virtualenv", sys.prefix, "--http-socket", "{address}"),
+    *("--module", SITE, "--master", "--die-on-term", "--enable-threads"),
+)
+_MOD_WSGI: Final = (
+    *("{folder}/mod_wsgi-express", "start-server", "--application-type", "module"),
+    *("tests.apps.site", "--callable-object", "app", "--host", LOOPBACK, "--port", "{port}"),
+    *("--server-root", "{work}", "--working-directory", str(ROOT), "--log-to-terminal"),
+)
+# Apache refuses to run as root, and nobody else may read what belongs to root.
+_NOT_AS_ROOT: Final = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+
+COMMANDS: Final[dict[str, tuple[str, ...]]] = {
+    "flask": (*_PYTHON, "flask", "--app", SITE, "run", "--port", "{port}"),
+    "flask --without-threads": (
+        *(*_PYTHON, "flask", "--app", SITE, "run", "--without-threads", "--port", "{port}"),
+    ),
+    "wsgiref": ("{python}", "-c", _WSGIREF),
+    "gevent.pywsgi": ("{python}", "-c", _GEVENT_PYWSGI),
+    "eventlet": ("{python}", "-c", _EVENTLET),
+    "waitress": (*_PYTHON, "waitress", "--listen={address}", SITE),
+    "cheroot": ("{python}", "-c", _CHEROOT),
+    "uwsgi --threads": (*_UWSGI, "--threads", "5"),
+    "uwsgi --gevent": (*_UWSGI, "--gevent", "100", "--gevent-monkey-patch"),
+    "uwsgi": _UWSGI,
+    "bjoern": ("{python}", "-c", _BJOERN),
+    "mod_wsgi": (*(_NOT_AS_ROOT if os.geteuid() == 0 else ()), *_MOD_WSGI),
+    "granian": (*_PYTHON, "granian", "--interface", "wsgi", *_THREADS, "--port", "{port}", SITE),
+}
+"""How a server is started, but for gunicorn."""
 
 
 class Site:
@@ -97,34 +158,33 @@ def gunicorn(
         yield Site(process)
 
 
-def flask_server(folder: Path, *, settings: Mapping[str, object]) -> AbstractContextManager[Site]:
-    """Run the site under Flask's own server, which has a thread for each request."""
-    port = free_port()
-    return _python(folder, "flask", port, settings, "-m", "flask", "--app", SITE, "run", "-p", port)
+@contextmanager
+def gunicorn_pywsgi(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
+    """Run the site under gunicorn's worker that is gevent's own server."""
+    options = ("--worker-class", "gunicorn.workers.ggevent.GeventPyWSGIWorker")
+    with gunicorn(folder, *options, settings=settings) as site:
+        yield site
 
 
-def pywsgi(folder: Path, *, settings: Mapping[str, object]) -> AbstractContextManager[Site]:
-    """Run the site under gevent's own server."""
-    port = free_port()
-    return _python(folder, "pywsgi", port, settings, "-c", _PYWSGI.format(port=port))
+def other(name: str) -> Serve:
+    """Return what runs the site under a server of :data:`COMMANDS`."""
 
+    @contextmanager
+    def serve(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
+        port = free_port()
+        words = {
+            "python": sys.executable,
+            "folder": Path(sys.executable).parent,
+            "work": folder,
+            "port": port,
+            "address": f"{LOOPBACK}:{port}",
+        }
+        command = [part.format(**words) for part in COMMANDS[name]]
+        log = folder / f"{name.replace(' ', '')}-{port}.log"
+        with running(command, port, log, env=_environment(settings), cwd=ROOT) as process:
+            yield Site(process)
 
-def waitress(folder: Path, *, settings: Mapping[str, object]) -> AbstractContextManager[Site]:
-    """Run the site under waitress."""
-    port = free_port()
-    address = f"--listen={LOOPBACK}:{port}"
-    return _python(folder, "waitress", port, settings, "-m", "waitress", address, SITE)
-
-
-def uwsgi(folder: Path, *, settings: Mapping[str, object]) -> AbstractContextManager[Site]:
-    """Run the site under uWSGI, with five threads."""
-    return _uwsgi(folder, "uwsgi", settings, "--threads", "5")
-
-
-def uwsgi_gevent(folder: Path, *, settings: Mapping[str, object]) -> AbstractContextManager[Site]:
-    """Run the site under uWSGI, with greenlets."""
-    options = ("--gevent", "100", "--gevent-monkey-patch")
-    return _uwsgi(folder, "uwsgi_gevent", settings, *options)
+    return serve
 
 
 @contextmanager
@@ -139,32 +199,6 @@ def gthread(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
     """Run the site under gunicorn's worker with threads, two of them."""
     with gunicorn(folder, *WORKERS["gthread"], settings=settings) as site:
         yield site
-
-
-@contextmanager
-def _uwsgi(
-    folder: Path, name: str, settings: Mapping[str, object], *options: str
-) -> Iterator[Site]:
-    port = free_port()
-    command = [
-        *(str(Path(sys.executable).with_name("uwsgi")), "--virtualenv", sys.prefix),
-        *("--http-socket", f"{LOOPBACK}:{port}", "--module", SITE),
-        *_UWSGI,
-        *options,
-    ]
-    log = folder / f"{name}-{port}.log"
-    with running(command, port, log, env=_environment(settings), cwd=ROOT) as process:
-        yield Site(process)
-
-
-@contextmanager
-def _python(
-    folder: Path, name: str, port: int, settings: Mapping[str, object], *arguments: object
-) -> Iterator[Site]:
-    command = [sys.executable, *map(str, arguments)]
-    log = folder / f"{name}-{port}.log"
-    with running(command, port, log, env=_environment(settings), cwd=ROOT) as process:
-        yield Site(process)
 
 
 def _environment(

@@ -1,0 +1,200 @@
+"""How streams behave under each server: what the documentation's table says.
+
+``python -m tests.support.behaviour`` prints the table; each cell is tested.
+"""
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import pytest
+
+from tests.support import servers
+from tests.support.servers import Serve
+
+if TYPE_CHECKING:
+    from _pytest.mark.structures import ParameterSet
+
+
+class Body(StrEnum):
+    """Who writes to the client."""
+
+    HANDED_OVER = "handed over"
+    READ = "read by the server"
+
+
+class Leave(StrEnum):
+    """When the server lets a client go that has left."""
+
+    AT_ONCE = "at once"
+    KEEPALIVE = "at the second keep-alive"
+
+
+class Slow(StrEnum):
+    """What happens to a client that does not read, once too much waits for it."""
+
+    DISCONNECTED = "disconnected"
+    ENDS = "its stream ends; it takes a place until it goes"
+
+
+class Stop(StrEnum):
+    """What happens on SIGTERM while a stream is open."""
+
+    ENDS = "streams end, then the server"
+    ENDS_LATE = "streams end when the server's timeout is over"
+    CUT = "streams are cut off"
+    CUT_AND_WAITS = "streams are cut off, the server ends when its timeout is over"
+    NEVER = "the server does not end"
+
+
+class Server(NamedTuple):
+    """A row of the table."""
+
+    name: str
+    serve: Serve
+    body: Body
+    leave: Leave
+    slow: Slow
+    stop: Stop
+    long: bool = False
+    """Whether to test it only where there is time."""
+    one_at_a_time: bool = False
+    """Whether an open stream blocks all other requests."""
+    ends_head_with_a_chunk: bool = False
+    """Whether it ends the body that HEAD does not have with a last chunk, whatever the app."""
+
+
+SERVERS: Final = (
+    Server(
+        "gunicorn, worker gevent",
+        servers.gunicorn,
+        Body.HANDED_OVER,
+        Leave.AT_ONCE,
+        Slow.DISCONNECTED,
+        Stop.ENDS,
+    ),
+    Server(
+        "gunicorn, worker gthread",
+        servers.gthread,
+        Body.HANDED_OVER,
+        Leave.AT_ONCE,
+        Slow.DISCONNECTED,
+        Stop.ENDS,
+    ),
+    Server(
+        "gunicorn, worker sync",
+        servers.sync,
+        Body.HANDED_OVER,
+        Leave.AT_ONCE,
+        Slow.DISCONNECTED,
+        Stop.ENDS,
+    ),
+    Server(
+        "gunicorn, worker gevent_pywsgi",
+        servers.gunicorn_pywsgi,
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.DISCONNECTED,
+        Stop.ENDS,
+        long=True,
+        ends_head_with_a_chunk=True,
+    ),
+    Server(
+        "gevent.pywsgi",
+        servers.other("gevent.pywsgi"),
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.DISCONNECTED,
+        Stop.CUT,
+        ends_head_with_a_chunk=True,
+    ),
+    Server(
+        "uWSGI, with threads",
+        servers.other("uwsgi --threads"),
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.DISCONNECTED,
+        Stop.CUT,
+    ),
+    Server(
+        "uWSGI, with gevent",
+        servers.other("uwsgi --gevent"),
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.DISCONNECTED,
+        Stop.CUT,
+    ),
+    Server(
+        "waitress",
+        servers.other("waitress"),
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.DISCONNECTED,
+        Stop.CUT,
+        ends_head_with_a_chunk=True,
+    ),
+    Server(
+        "cheroot",
+        servers.other("cheroot"),
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.DISCONNECTED,
+        Stop.ENDS_LATE,
+    ),
+    Server(
+        "Granian, as a WSGI server",
+        servers.other("granian"),
+        Body.READ,
+        Leave.KEEPALIVE,
+        Slow.ENDS,
+        Stop.NEVER,
+        long=True,
+    ),
+    Server(
+        "mod_wsgi",
+        servers.other("mod_wsgi"),
+        Body.READ,
+        Leave.KEEPALIVE,
+        Slow.ENDS,
+        Stop.CUT_AND_WAITS,
+        long=True,
+    ),
+    Server(
+        "Flask's own",
+        servers.other("flask"),
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.DISCONNECTED,
+        Stop.CUT,
+    ),
+)
+
+
+def as_params(rows: Iterable[Server]) -> "list[ParameterSet]":
+    """Return servers as parameters of a test."""
+    return [
+        pytest.param(row, id=row.name, marks=[pytest.mark.long] if row.long else []) for row in rows
+    ]
+
+
+def table() -> Iterator[str]:
+    """Yield the lines of the table, as the documentation includes it."""
+    yield ".. list-table::"
+    yield "   :header-rows: 1"
+    yield ""
+    columns = (
+        "Server",
+        "A stream is",
+        "A client that leaves is released",
+        "One that does not read",
+    )
+    for row in (
+        (*columns, "On ``SIGTERM``"),
+        *((s.name, s.body, s.leave, s.slow, s.stop) for s in SERVERS),
+    ):
+        for start, cell in zip("*    ", row, strict=True):
+            yield f"   {start} - {cell}"
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))

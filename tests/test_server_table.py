@@ -1,0 +1,115 @@
+"""The table of servers in the documentation, cell by cell."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support import behaviour, servers
+from tests.support.behaviour import Body, Leave, Server, Slow, Stop
+from tests.support.client import StreamClient
+from tests.support.redis_server import RedisServer
+from tests.support.servers import Site
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module", params=behaviour.as_params(behaviour.SERVERS))
+def server(request: pytest.FixtureRequest) -> Server:
+    """Return each row of the table."""
+    server: Server = request.param
+    return server
+
+
+@pytest.fixture(scope="module")
+def site(
+    server: Server, shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Return the site; where the row needs no keep-alive, none comes before a test is over."""
+    settings = {
+        "REDIS_URL": shared_redis.url,
+        "SSE_KEEPALIVE": 600 if server.leave is Leave.AT_ONCE else 0.5,
+        "SSE_MAX_PENDING": 100_000,
+    }
+    with server.serve(tmp_path_factory.mktemp("table"), settings=settings) as site:
+        yield site
+
+
+def test_who_writes(server: Server, site: Site) -> None:
+    """The body of a stream lives for as long as the server reads it."""
+
+    def is_read() -> bool:
+        return bool(json.loads(site.get("/alive"))["EventStream"])
+
+    with StreamClient(site.port, "body").open():
+        wait_until(lambda: is_read() is (server.body is Body.READ), server.body)
+
+
+def test_a_client_that_leaves(server: Server, site: Site, shared_redis: RedisServer) -> None:
+    """Its subscription ends, without a keep-alive or with two of them."""
+    with StreamClient(site.port, "left").open():
+        assert shared_redis.listeners("left") == 1
+    shared_redis.wait_listeners(0, "left")
+
+
+def test_a_client_that_does_not_read(server: Server, site: Site, shared_redis: RedisServer) -> None:
+    """Its subscription ends, as does its connection where the table says so."""
+    payload = json.dumps({"data": "x" * 50_000})
+    with (
+        StreamClient(site.port, "deaf", receive_buffer=4096).open() as deaf,
+        StreamClient(site.port, "pace").open() as pace,
+    ):
+        port: int = deaf.socket.getsockname()[1]
+        for number in range(1000):
+            shared_redis.admin.publish("deaf", payload)
+            # The hub has sent what came before that.
+            shared_redis.admin.publish("pace", '{"data": "x"}')
+            pace.wait_events(number + 1)
+            if not shared_redis.listeners("deaf"):
+                break
+        assert shared_redis.listeners("deaf") == 0
+        if server.slow is Slow.ENDS:
+            assert is_connected(site, port)
+            deaf.close()
+        wait_until(lambda: not is_connected(site, port), "disconnected", 20)
+
+
+def is_connected(site: Site, port: int) -> bool:
+    """Whether the server still has the connection of the client on *port*."""
+    family = [site.process.info, *site.process.info.children(recursive=True)]
+    return any(
+        connection.raddr
+        and connection.raddr.port == port
+        and connection.status == psutil.CONN_ESTABLISHED
+        for process in family
+        for connection in process.net_connections("tcp")
+    )
+
+
+def test_stop(server: Server, shared_redis: RedisServer, tmp_path: Path) -> None:
+    """No keep-alive comes meanwhile, and what ends does so in time."""
+    settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 600}
+    late = server.stop in (Stop.ENDS_LATE, Stop.CUT_AND_WAITS)
+    with (
+        server.serve(tmp_path, settings=settings) as site,
+        StreamClient(site.port, "stop").open() as client,
+    ):
+        site.process.send(signal.SIGTERM)
+        if server.stop is Stop.NEVER:
+            with pytest.raises(subprocess.TimeoutExpired):
+                site.process.wait(6)
+            return
+        client.wait_end(25 if late else 8)
+        site.process.wait(25 if late else 8)
+        # Without chunks nothing tells an end from a cut.
+        if "transfer-encoding" in client.headers:
+            assert client.complete is (server.stop in (Stop.ENDS, Stop.ENDS_LATE))
+
+
+def test_the_documentation_has_this_table() -> None:
+    """The file that it includes is what this module has tested."""
+    text = (servers.ROOT / "docs" / "servers.inc").read_text()
+    assert text.splitlines() == [*behaviour.table()], "run: make server-table"
