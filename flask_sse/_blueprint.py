@@ -134,6 +134,7 @@ class ServerSentEventsBlueprint(Blueprint):
         _server.drop_early_hints(request.environ)
         body: EventStream | GeneratedStream
         pieces: Iterable[bytes]
+        pieces: Iterable[bytes]
         if type(self).messages is ServerSentEventsBlueprint.messages:
             body = EventStream(hub, _encode_channel(channel), streams, request.environ)
             pieces = _server.file_wrapper(request.environ)(body)

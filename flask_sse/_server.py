@@ -159,13 +159,17 @@ def file_wrapper(environ: Mapping[str, Any]) -> Callable[[Any], Iterable[bytes]]
     return FileWrapper
 
 
-def drop_early_hints(environ: MutableMapping[str, Any]) -> None:
-    """Take gunicorn's function for early hints out of *environ*.
+def prepare(environ: MutableMapping[str, Any]) -> None:
+    """Tell the server in *environ* that the response is a stream.
 
-    An application may do so (PEP 3333, "environ Variables"). The function takes half a KiB
-    for as long as the stream lasts, and no hint can come after the response.
+    An application may change it (PEP 3333, "environ Variables").
     """
+    # gunicorn's function for early hints takes half a KiB for as long as the stream lasts, and
+    # no hint can come after the response.
     environ.pop("wsgi.early_hints", None)
+    if "eventlet.posthooks" in environ:
+        # eventlet would hold back what comes until it has 4 KiB.
+        environ["eventlet.minimum_write_chunk_size"] = 0
 
 
 def bound_costs(client: socket.socket) -> None:

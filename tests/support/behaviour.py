@@ -62,6 +62,8 @@ class Server(NamedTuple):
     """Whether an open stream blocks all other requests."""
     ends_head_with_a_chunk: bool = False
     """Whether it ends the body that HEAD does not have with a last chunk, whatever the app."""
+    logs_broken_pipes: bool = False
+    """Whether it logs a traceback for each client that has left, whatever the app."""
 
 
 SERVERS: Final = (
@@ -158,6 +160,15 @@ SERVERS: Final = (
         Slow.ENDS,
         Stop.CUT_AND_WAITS,
         long=True,
+    ),
+    Server(
+        "eventlet",
+        servers.other("eventlet"),
+        Body.READ,
+        Leave.KEEPALIVE,
+        Slow.DISCONNECTED,
+        Stop.CUT,
+        logs_broken_pipes=True,
     ),
     Server(
         "Flask's own",
