@@ -202,14 +202,18 @@ def stop_reading(client: socket.socket) -> None:
 
 
 def new_epoll() -> "select.epoll | None":
-    """Return a new epoll object, where the system has them."""
-    # gevent takes `epoll` out of the module it patches, and keeps it.
-    monkey = _monkey()
-    if monkey is not None:
-        found: Callable[[], select.epoll] | None = monkey.get_original("select", "epoll")
-    else:
-        found = getattr(select, "epoll", None)
+    """Return a new epoll object, where the system has them and eventlet has not patched."""
+    found = _find_epoll()
     return None if found is None else found()
+
+
+def _find_epoll() -> "Callable[[], select.epoll] | None":
+    # gevent and eventlet take `epoll` out of the module they patch, and gevent keeps it.
+    monkey = _monkey()
+    found: Callable[[], select.epoll] | None = (
+        getattr(select, "epoll", None) if monkey is None else monkey.get_original("select", "epoll")
+    )
+    return found
 
 
 class Handover:
@@ -252,7 +256,7 @@ def find_handover(body: object, client: socket.socket) -> Handover | None:
     the body for its descriptor: call this from the body's ``fileno``, and nowhere else.
     """
     response = _asking_response(body, sys._getframe(2))  # pyright: ignore[reportPrivateUsage]
-    if response is None or not _syscalls.AVAILABLE:
+    if response is None or not _syscalls.AVAILABLE or _find_epoll() is None:
         return None
     safe = (
         response.sock is client

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ BROKEN_PIPE = re.compile(
 
 # Not those that do nothing beside a stream.
 SERVERS = [server for server in behaviour.SERVERS if not server.one_at_a_time]
+# gunicorn 26 has this worker no more.
+if find_spec("gunicorn.workers.geventlet"):
+    SERVERS.append(behaviour.GUNICORN_EVENTLET)
 
 
 @pytest.fixture(scope="module", params=behaviour.as_params(SERVERS))
@@ -55,6 +59,16 @@ def test_a_second_request_is_served_beside_a_stream(site: Site) -> None:
         assert site.get("/") == "hello"
         assert site.publish("héllo\nwörld", "beside") == 1
         assert [event.data for event in stream.wait_events(1)] == ["héllo\nwörld"]
+
+
+def test_a_reader_that_stalls_gets_everything(site: Site, shared_redis: RedisServer) -> None:
+    """What its socket does not take at once is sent later, in order."""
+    with StreamClient(site.port, "stall", receive_buffer=4096).open() as stream:
+        for number in range(20):
+            data = f'{{"data": "{number} {"x" * 50_000}"}}'
+            assert shared_redis.admin.publish("stall", data) == 1
+        events = stream.wait_events(20)
+        assert [event.data.split()[0] for event in events] == [str(n) for n in range(20)]
 
 
 def test_comments_keep_a_silent_stream_alive(site: Site) -> None:

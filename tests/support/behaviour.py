@@ -181,6 +181,17 @@ SERVERS: Final = (
 )
 
 
+GUNICORN_EVENTLET: Final = Server(
+    "gunicorn, worker eventlet",
+    servers.gunicorn_eventlet,
+    Body.READ,
+    Leave.KEEPALIVE,
+    Slow.DISCONNECTED,
+    Stop.ENDS,
+)
+"""Not in the table, since new versions of gunicorn do not have it."""
+
+
 def as_params(rows: Iterable[Server]) -> "list[ParameterSet]":
     """Return servers as parameters of a test."""
     return [

@@ -166,6 +166,13 @@ def gunicorn_pywsgi(folder: Path, *, settings: Mapping[str, object]) -> Iterator
         yield site
 
 
+@contextmanager
+def gunicorn_eventlet(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
+    """Run the site under gunicorn's worker with eventlet's greenlets."""
+    with gunicorn(folder, "--worker-class", "eventlet", settings=settings) as site:
+        yield site
+
+
 def other(name: str) -> Serve:
     """Return what runs the site under a server of :data:`COMMANDS`."""
 
