@@ -75,6 +75,7 @@ class EventStream:
     """
 
     __slots__ = (
+        "_asgi_input",
         "_blocks",
         "_channel",
         "_client",
@@ -95,6 +96,7 @@ class EventStream:
         self._channel = channel
         self._streams = streams
         self._client = _server.client_socket(environ)
+        self._asgi_input = _server.asgi_input(environ)
         self._is_uwsgis = _server.is_uwsgis(environ)
         self._blocks = _server.serves_one_request_at_a_time(environ)
         self._close_callbacks: list[_callbacks.Callback] = []
@@ -186,6 +188,8 @@ class EventStream:
         if self._client is not None:
             _server.bound_costs(self._client)
         self._hub.join(self._channel, subscriber, self._client)
+        if self._asgi_input is not None:
+            _server.call_when_gone(self._asgi_input, subscriber.end)
         if not subscriber.wait_confirmed(CONFIRM_WITHIN):
             self.close()
             return self._reject()

@@ -26,15 +26,18 @@ _SEND_BUFFER: Final = 1 << 17
 
 
 def is_stopping() -> bool:
-    """Whether this process is a gunicorn worker that has been told to stop.
+    """Whether this process is a worker of gunicorn or uvicorn that has been told to stop.
 
-    gunicorn says so nowhere, but the handler it has installed for ``SIGTERM`` is a
-    method of its worker, and every kind of worker clears ``alive`` first: for a
-    signal, for ``max_requests`` and for a reload.
+    Neither says so, but the handler it has installed for ``SIGTERM`` is a method of its
+    worker. Each of gunicorn's clears ``alive`` first: for a signal, for ``max_requests`` and
+    for a reload. Uvicorn's sets ``should_exit``, and waits for the streams to end.
     """
-    base = sys.modules.get("gunicorn.workers.base")
     worker: Any = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return base is not None and isinstance(worker, base.Worker) and not worker.alive
+    gunicorn = sys.modules.get("gunicorn.workers.base")
+    if gunicorn is not None and isinstance(worker, gunicorn.Worker):
+        return not worker.alive
+    uvicorn = sys.modules.get("uvicorn.server")
+    return uvicorn is not None and isinstance(worker, uvicorn.Server) and bool(worker.should_exit)
 
 
 def is_patched_by_gevent() -> bool:
@@ -144,6 +147,29 @@ def release(client: socket.socket) -> None:
     """Close what belongs to us and not to the server."""
     if isinstance(client, _Duplicate):
         client.close()
+
+
+def asgi_input(environ: Mapping[str, Any]) -> Any:
+    """Return a2wsgi's input of the request, where an ASGI server serves through it."""
+    a2wsgi = sys.modules.get("a2wsgi.wsgi")
+    body = environ.get("wsgi.input")
+    return body if a2wsgi is not None and isinstance(body, a2wsgi.Body) else None
+
+
+def call_when_gone(asgi_input: Any, func: Callable[[], object]) -> None:
+    """Have *func* called once the client has gone or the response has ended.
+
+    An ASGI server drops what it is given for a client that has gone. It says so in answer to
+    `receive` alone, which a2wsgi shows in the input of the request.
+    """
+    import asyncio  # noqa: PLC0415 - a2wsgi has imported it, and other servers do without
+
+    async def wait() -> None:
+        while (await asgi_input.receive())["type"] != "http.disconnect":
+            pass
+        func()
+
+    asyncio.run_coroutine_threadsafe(wait(), asgi_input.loop)
 
 
 def file_wrapper(environ: Mapping[str, Any]) -> Callable[[Any], Iterable[bytes]]:

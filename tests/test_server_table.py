@@ -49,10 +49,15 @@ def test_who_writes(server: Server, site: Site) -> None:
 
 
 def test_a_client_that_leaves(server: Server, site: Site, shared_redis: RedisServer) -> None:
-    """Its subscription ends, without a keep-alive or with two of them."""
+    """Its subscription ends, without a keep-alive or with two of them, or never."""
     with StreamClient(site.port, "left").open():
         assert shared_redis.listeners("left") == 1
-    shared_redis.wait_listeners(0, "left")
+    if server.leave is Leave.NEVER:
+        with StreamClient(site.port, "stayed").open() as client:
+            client.wait_comments(6)
+        assert shared_redis.listeners("left") == 1
+    else:
+        shared_redis.wait_listeners(0, "left")
 
 
 def test_a_client_that_does_not_read(server: Server, site: Site, shared_redis: RedisServer) -> None:
@@ -92,7 +97,7 @@ def is_connected(site: Site, port: int) -> bool:
 def test_stop(server: Server, shared_redis: RedisServer, tmp_path: Path) -> None:
     """No keep-alive comes meanwhile, and what ends does so in time."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 600}
-    late = server.stop in (Stop.ENDS_LATE, Stop.CUT_AND_WAITS)
+    late = server.stop in (Stop.ENDS_LATE, Stop.CUT_LATE, Stop.CUT_AND_WAITS)
     with (
         server.serve(tmp_path, settings=settings) as site,
         StreamClient(site.port, "stop").open() as client,

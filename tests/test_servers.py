@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import behaviour, servers
-from tests.support.behaviour import Server
+from tests.support.behaviour import Leave, Server
 from tests.support.client import StreamClient
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
@@ -20,8 +20,12 @@ BROKEN_PIPE = re.compile(
     r"^Traceback .*\n(?: .*\n)+(?:BrokenPipeError|ConnectionResetError): .*$", re.MULTILINE
 )
 
-# Not those that do nothing beside a stream.
-SERVERS = [server for server in behaviour.SERVERS if not server.one_at_a_time]
+# Not those that do nothing beside a stream, or never release it.
+SERVERS = [
+    server
+    for server in behaviour.SERVERS
+    if not server.one_at_a_time and server.leave is not Leave.NEVER
+]
 # gunicorn 26 has this worker no more.
 if find_spec("gunicorn.workers.geventlet"):
     SERVERS.append(behaviour.GUNICORN_EVENTLET)

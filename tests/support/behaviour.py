@@ -28,6 +28,7 @@ class Leave(StrEnum):
 
     AT_ONCE = "at once"
     KEEPALIVE = "at the second keep-alive"
+    NEVER = "never"
 
 
 class Slow(StrEnum):
@@ -43,6 +44,7 @@ class Stop(StrEnum):
     ENDS = "streams end, then the server"
     ENDS_LATE = "streams end when the server's timeout is over"
     CUT = "streams are cut off"
+    CUT_LATE = "streams are cut off when the server's timeout is over"
     CUT_AND_WAITS = "streams are cut off, the server ends when its timeout is over"
     NEVER = "the server does not end"
 
@@ -159,6 +161,32 @@ SERVERS: Final = (
         Leave.KEEPALIVE,
         Slow.ENDS,
         Stop.CUT_AND_WAITS,
+        long=True,
+    ),
+    Server(
+        "Uvicorn, with a2wsgi",
+        servers.other("uvicorn"),
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.ENDS,
+        Stop.ENDS,
+    ),
+    Server(
+        "Hypercorn, with a2wsgi",
+        servers.other("hypercorn"),
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.ENDS,
+        Stop.CUT_LATE,
+        long=True,
+    ),
+    Server(
+        "Hypercorn, as a WSGI server",
+        servers.other("hypercorn wsgi"),
+        Body.READ,
+        Leave.NEVER,
+        Slow.ENDS,
+        Stop.NEVER,
         long=True,
     ),
     Server(

@@ -19,6 +19,7 @@ from tests.support.waiting import wait_until
 ROOT: Final = Path(__file__).parents[2]
 QUICKSTART: Final = ROOT / "docs" / "examples" / "quickstart"
 SITE: Final = "tests.apps.site:app"
+ASGI_SITE: Final = "tests.apps.asgi:app"
 
 WORKERS: Final[dict[str, tuple[str, ...]]] = {
     "sync": ("--workers", "1"),
@@ -100,6 +101,9 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "bjoern": ("{python}", "-c", _BJOERN),
     "mod_wsgi": (*(_NOT_AS_ROOT if os.geteuid() == 0 else ()), *_MOD_WSGI),
     "granian": (*_PYTHON, "granian", "--interface", "wsgi", *_THREADS, "--port", "{port}", SITE),
+    "uvicorn": (*_PYTHON, "uvicorn", "--port", "{port}", ASGI_SITE),
+    "hypercorn": (*_PYTHON, "hypercorn", "--bind", "{address}", ASGI_SITE),
+    "hypercorn wsgi": (*_PYTHON, "hypercorn", "--bind", "{address}", f"wsgi:{SITE}"),
 }
 """How a server is started, but for gunicorn."""
 
