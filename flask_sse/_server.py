@@ -85,12 +85,24 @@ def serves_one_request_at_a_time(environ: Mapping[str, Any]) -> bool:
     Flask's test client says the same of itself, but no server's name (RFC 3875,
     section 4.1.17), and gevent's own server does not say that it has greenlets.
     """
+    if _is_bjoerns(environ):
+        return True
     return (
         not environ.get("wsgi.multithread")
         and not environ.get("wsgi.multiprocess")
         and ("SERVER_SOFTWARE" in environ or is_uwsgis(environ))
         and not is_patched_by_gevent()
     )
+
+
+def _is_bjoerns(environ: Mapping[str, Any]) -> bool:
+    """Whether the server is bjoern, which says that it has several processes.
+
+    It has one loop, in which it also waits for what the application yields. Its class for
+    files is the only one that is part of no module.
+    """
+    wrapper = environ.get("wsgi.file_wrapper")
+    return "bjoern" in sys.modules and getattr(wrapper, "__module__", None) == "builtins"
 
 
 def client_socket(environ: Mapping[str, Any]) -> socket.socket | None:

@@ -151,6 +151,7 @@ def test_nothing_was_logged(server: Server, site: Site) -> None:
         "flask --without-threads",
         "wsgiref",
         "uwsgi",
+        pytest.param("bjoern", marks=pytest.mark.long),
     ],
 )
 def test_a_server_that_a_stream_blocks(

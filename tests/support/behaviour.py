@@ -199,6 +199,16 @@ SERVERS: Final = (
         logs_broken_pipes=True,
     ),
     Server(
+        "bjoern",
+        servers.other("bjoern"),
+        Body.READ,
+        Leave.KEEPALIVE,
+        Slow.ENDS,
+        Stop.CUT,
+        long=True,
+        one_at_a_time=True,
+    ),
+    Server(
         "Flask's own",
         servers.other("flask"),
         Body.READ,
