@@ -8,13 +8,14 @@ ADDRESS ?= 127.0.0.1:8000
 VERSIONS := 3.11 3.12 3.13 3.14
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types check test-long docs server-table inventories bench bench-smoke test-lowest system constraints clean
+.PHONY: help demo test lint types check test-long docs server-table inventories bench bench-smoke test-lowest test-compatibility system constraints clean
 
 help:
 	@echo "make demo         serve the quickstart's page, without a Redis"
 	@echo "make test         check everything: format, lint, types, tests, coverage"
 	@echo "make test-long    run the tests that take minutes"
 	@echo "make test-lowest  run the tests with the lowest versions that are declared"
+	@echo "make test-compatibility  compare what browsers receive with Flask-SSE 1.0"
 	@echo "make bench        measure Flask-SSE beside its peers, for about 20 minutes"
 	@echo "make bench-smoke  the same in one minute, to see that it works"
 	@echo "make docs         build the documentation into docs/_build/html"
@@ -75,6 +76,12 @@ test-lowest: system $(VENV)/dev.stamp
 	$(VENV)-lowest/bin/python -m pytest --numprocesses 4 --dist loadscope tests flask_sse \
 		--ignore tests/docs --ignore tests/static
 
+test-compatibility: system $(VENV)/dev.stamp
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-compatibility
+	$(BIN)/uv pip install --quiet --python $(VENV)-compatibility --constraint constraints.txt \
+		'Flask-SSE==1.0.0' 'gunicorn[gevent]'
+	$(BIN)/python -m pytest -m compatibility tests/compatibility
+
 bench: $(VENV)/dev.stamp
 	@scripts/system-packages benchmark
 	$(BIN)/python -m tests.benchmarks
@@ -99,4 +106,4 @@ inventories: $(VENV)/dev.stamp
 	$(BIN)/python docs/inventories.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-compatibility docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
