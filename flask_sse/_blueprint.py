@@ -131,9 +131,8 @@ class ServerSentEventsBlueprint(Blueprint):
         """
         channel = request.args.get("channel") or "sse"
         hub, streams = self._hub(), _state().streams
-        _server.drop_early_hints(request.environ)
+        _server.prepare(request.environ)
         body: EventStream | GeneratedStream
-        pieces: Iterable[bytes]
         pieces: Iterable[bytes]
         if type(self).messages is ServerSentEventsBlueprint.messages:
             body = EventStream(hub, _encode_channel(channel), streams, request.environ)
