@@ -139,7 +139,7 @@ class ServerSentEventsBlueprint(Blueprint):
             pieces = _server.file_wrapper(request.environ)(body)
         else:
             generate = partial(self.messages, channel=channel)
-            pieces = body = GeneratedStream(generate, streams, _state().provider)
+            pieces = body = GeneratedStream(generate, streams)
         response = current_app.response_class(
             pieces,
             headers=_HEADERS,

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 import redis
 from flask import copy_current_request_context
-from flask.json.provider import JSONProvider
 
 from flask_sse import _callbacks
-from flask_sse._message import COMMENT, Message, encode
+from flask_sse._message import COMMENT, Message
 from flask_sse._messages import observer
 from flask_sse._owner import CONFIRM_WITHIN
 from flask_sse._response import Streams
@@ -31,14 +30,11 @@ class GeneratedStream:
         context of the request in which this is made.
     """
 
-    def __init__(
-        self, generate: Callable[[], Iterable[Message]], streams: Streams, provider: JSONProvider
-    ) -> None:
+    def __init__(self, generate: Callable[[], Iterable[Message]], streams: Streams) -> None:
         self._generate = generate
         # In 1.0 the generator ran in the request's context, and may need it.
         self._hand_on = copy_current_request_context(self._hand_on_messages)
         self._streams = streams
-        self._provider = provider
         self._close_callbacks: list[_callbacks.Callback] = []
         self._subscribers: list[Subscriber] = []
         self._entered = False
@@ -137,7 +133,8 @@ class GeneratedStream:
         messages = self._generate()
         try:
             for message in messages:
-                frames = encode(message, self._provider)
+                # As in 1.0, all that is asked of a message is how it looks as text.
+                frames = str(message).encode()
                 with self._changed:
                     # The generator goes on when the server has taken what it gave before.
                     self._changed.wait_for(lambda: not self._frames or self._is_closed)
