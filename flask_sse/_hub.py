@@ -16,7 +16,7 @@ from typing import Final
 
 from flask.json.provider import JSONProvider
 
-from flask_sse import _server
+from flask_sse import _gevent
 from flask_sse._connection import Connection
 from flask_sse._outage import Outage
 from flask_sse._owner import Options, Owner, Request
@@ -126,7 +126,7 @@ class Hub:
             return self._owner
         self._owner = owner
         try:
-            _server.start_thread(partial(owner.run, self._retire), "flask-sse-hub")
+            _gevent.start_thread(partial(owner.run, self._retire), "flask-sse-hub")
         except RuntimeError:
             self._owner = None
             owner.close()

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from flask.json.provider import JSONProvider
 
-from flask_sse import _server
+from flask_sse import _gevent, _server
 from flask_sse._channel import Channel, Listener
 from flask_sse._clients import Clients
 from flask_sse._connection import Connection
@@ -90,7 +90,7 @@ class Owner:
         self._yielded = time.monotonic()
         keepalive = options.keepalive
         self._tick = _TICK if keepalive is None else min(_TICK, keepalive / 4)
-        self._pause = self._let_others_run if _server.is_patched_by_gevent() else _do_nothing
+        self._pause = self._let_others_run if _gevent.is_patched() else _do_nothing
 
     def run(self, retire: Callable[[], bool]) -> None:
         """Work as long as there is something to do.

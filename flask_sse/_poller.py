@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from flask_sse import _server, _syscalls
+from flask_sse import _gevent, _syscalls
 
 READ: Final = 1
 """The event of a descriptor that can be read; epoll and poll agree on it (poll(2), POLLIN)."""
@@ -23,7 +23,7 @@ class Poller:
     """
 
     def __init__(self) -> None:
-        self._epoll = _server.new_epoll()
+        self._epoll = _gevent.new_epoll()
         self._selector = selectors.DefaultSelector() if self._epoll is None else None
         self._wait: Callable[[float], None] | None = None
         self._has_waited = False
@@ -69,7 +69,7 @@ class Poller:
 
 def _gevents_wait(descriptor: int) -> Callable[[float], None] | None:
     """Return what waits for a descriptor in a greenlet, where gevent has patched."""
-    if not _server.is_patched_by_gevent():
+    if not _gevent.is_patched():
         return None
     gevent: Any = sys.modules["gevent"]
     loop = gevent.get_hub().loop

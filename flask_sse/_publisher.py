@@ -9,7 +9,7 @@ from typing import Final, Protocol, SupportsInt
 
 import redis
 
-from flask_sse import _server
+from flask_sse import _gevent
 from flask_sse._broker import Broker
 
 _WAIT: Final = 5.0
@@ -37,7 +37,7 @@ class Publisher:
 
         :raises redis.RedisError: if Redis can't be reached or gives no answer.
         """
-        if _server.in_foreign_thread():
+        if _gevent.in_foreign_thread():
             client = self._new_client()
             try:
                 return publish(client, channel, payload)

@@ -10,8 +10,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from flask_sse import _callbacks, _server
+from flask_sse import _callbacks, _server, _sockets
 from flask_sse._connection import Connection, Terms
+from flask_sse._handover import Handover, find_handover
 from flask_sse._hub import Hub
 from flask_sse._message import COMMENT
 from flask_sse._owner import CONFIRM_WITHIN
@@ -100,7 +101,7 @@ class EventStream:
         self._is_uwsgis = _server.is_uwsgis(environ)
         self._blocks = _server.serves_one_request_at_a_time(environ)
         self._close_callbacks: list[_callbacks.Callback] = []
-        self._handover: _server.Handover | None = None
+        self._handover: Handover | None = None
         self._subscriber: Subscriber | None = None
         self._entered = False
         self._ended = False
@@ -120,7 +121,7 @@ class EventStream:
         :raises io.UnsupportedOperation: always, so that the server calls `read`.
         """
         if self._client is not None and self._streams.settings.direct:
-            self._handover = _server.find_handover(self, self._client)
+            self._handover = find_handover(self, self._client)
         raise io.UnsupportedOperation("an event stream has no descriptor")
 
     def read(self, size: int = -1) -> bytes:
@@ -153,7 +154,7 @@ class EventStream:
                 subscriber.end()
                 self._hub.leave(self._channel, subscriber, self._client)
                 if self._client is not None and _server.is_stopping():
-                    _server.stop_reading(self._client)
+                    _sockets.stop_reading(self._client)
         finally:
             if self._client is not None:
                 _server.release(self._client)
@@ -186,7 +187,7 @@ class EventStream:
         if self._is_uwsgis:
             self._client = _server.uwsgi_socket()
         if self._client is not None:
-            _server.bound_costs(self._client)
+            _sockets.bound_costs(self._client)
         self._hub.join(self._channel, subscriber, self._client)
         if self._asgi_input is not None:
             _server.call_when_gone(self._asgi_input, subscriber.end)
@@ -195,10 +196,10 @@ class EventStream:
             return self._reject()
         return self._streams.terms.opening
 
-    def _hand_over(self, handover: _server.Handover) -> bool:
+    def _hand_over(self, handover: Handover) -> bool:
         """Have the hub serve the client; `False` if there is no descriptor left for that."""
         assert self._client is not None
-        _server.bound_costs(self._client)
+        _sockets.bound_costs(self._client)
         streams, callbacks, entered = self._streams, self._close_callbacks, self._entered
 
         def take() -> Connection:

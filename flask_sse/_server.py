@@ -1,28 +1,20 @@
-"""What the server tells about itself, and how it is relieved of a client's connection.
+"""What the server tells about itself and about a request's client.
 
 Nothing here imports a server or changes it, and nothing blocks.
 """
 
-import _socket
-import contextlib
 import os
-import select
 import signal
 import socket
-import ssl
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from types import FrameType, ModuleType
 from typing import Any, Final
 
 from werkzeug.wsgi import FileWrapper
 
-from flask_sse import _syscalls
+from flask_sse import _gevent
 
 _SOCKET_KEYS: Final = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
-_USER_TIMEOUT: Final = 30_000
-_SEND_BUFFER: Final = 1 << 17
 
 
 def is_stopping() -> bool:
@@ -40,45 +32,6 @@ def is_stopping() -> bool:
     return uvicorn is not None and isinstance(worker, uvicorn.Server) and bool(worker.should_exit)
 
 
-def is_patched_by_gevent() -> bool:
-    """Whether threads are greenlets here."""
-    return _monkey() is not None
-
-
-def in_foreign_thread() -> bool:
-    """Whether this is a native thread beside the one in which gevent runs the greenlets.
-
-    gevent's sockets work in the native thread alone that has made them.
-    """
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("socket"):
-        return False
-    return not sys.modules["gevent"].get_hub().main_hub
-
-
-def start_thread(function: Callable[[], None], name: str) -> None:
-    """Start a thread, a greenlet where gevent has patched.
-
-    In a native thread beside gevent's, a greenlet would end with that thread: so there the new
-    thread is native too, with a loop of gevent's of its own.
-
-    :raises RuntimeError: if the process is out of threads.
-    """
-    if not in_foreign_thread():
-        threading.Thread(target=function, name=name, daemon=True).start()
-        return
-    gevent: Any = sys.modules["gevent"]
-
-    def run() -> None:
-        try:
-            function()
-        finally:
-            gevent.get_hub().destroy(destroy_loop=True)
-
-    start: Callable[..., object] = gevent.monkey.get_original("_thread", "start_new_thread")
-    start(run, ())
-
-
 def serves_one_request_at_a_time(environ: Mapping[str, Any]) -> bool:
     """Whether a request that takes long keeps this server from all others.
 
@@ -91,7 +44,7 @@ def serves_one_request_at_a_time(environ: Mapping[str, Any]) -> bool:
         not environ.get("wsgi.multithread")
         and not environ.get("wsgi.multiprocess")
         and ("SERVER_SOFTWARE" in environ or is_uwsgis(environ))
-        and not is_patched_by_gevent()
+        and not _gevent.is_patched()
     )
 
 
@@ -208,168 +161,3 @@ def prepare(environ: MutableMapping[str, Any]) -> None:
     if "eventlet.posthooks" in environ:
         # eventlet would hold back what comes until it has 4 KiB.
         environ["eventlet.minimum_write_chunk_size"] = 0
-
-
-def bound_costs(client: socket.socket) -> None:
-    """Bound what a client can cost that is slow, or gone without a word.
-
-    The kernel would let the send buffer grow to megabytes, and would try for a
-    quarter of an hour to reach a host that has vanished (tcp(7), TCP_USER_TIMEOUT).
-    """
-    with contextlib.suppress(OSError):
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        if hasattr(socket, "TCP_USER_TIMEOUT") and client.family != socket.AF_UNIX:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
-
-
-def disconnect(client: socket.socket) -> None:
-    """End a connection that the server's own thread may be writing to."""
-    _shut_down(client, socket.SHUT_RDWR)
-    with contextlib.suppress(OSError):
-        # What the server still writes is to fail as it does for any client that has gone:
-        # of a host that vanished it would log the reason, with a traceback.
-        client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-
-def stop_reading(client: socket.socket) -> None:
-    """Have the server find that the client sends no further request.
-
-    A stopping gunicorn would wait for one as long as for any other, which is 2 s.
-    """
-    _shut_down(client, socket.SHUT_RD)
-
-
-def new_epoll() -> "select.epoll | None":
-    """Return a new epoll object, where the system has them and eventlet has not patched."""
-    found = _find_epoll()
-    return None if found is None else found()
-
-
-def _find_epoll() -> "Callable[[], select.epoll] | None":
-    # gevent and eventlet take `epoll` out of the module they patch, and gevent keeps it.
-    monkey = _monkey()
-    found: Callable[[], select.epoll] | None = (
-        getattr(select, "epoll", None) if monkey is None else monkey.get_original("select", "epoll")
-    )
-    return found
-
-
-class Handover:
-    """A client's connection that gunicorn can be relieved of.
-
-    :param response: gunicorn's response to the client, of which nothing is sent yet.
-    :param client: The connection, which gunicorn owns until :meth:`take`.
-    """
-
-    __slots__ = ("_client", "_response", "chunked")
-
-    def __init__(self, response: Any, client: socket.socket) -> None:
-        self._response = response
-        self._client = client
-        self.chunked = bool(response.is_chunked())
-
-    def take(self) -> tuple[int, bytes]:
-        """Take the connection; gunicorn is left with one that has ended.
-
-        :return: the descriptor, which does not block and is the caller's to close; and the
-            response's head as gunicorn would have sent it. It tells the client that the
-            connection ends with the stream.
-        :raises OSError: if there is no descriptor to be had; nothing has changed then.
-        """
-        response = self._response
-        response.force_close()
-        head = response.default_headers()
-        head += [f"{name}: {value}\r\n" for name, value in response.headers]
-        descriptor = _detach(self._client)
-        response.headers_sent = True
-        os.set_blocking(descriptor, False)
-        return descriptor, f"{''.join(head)}\r\n".encode("latin-1")
-
-
-def find_handover(body: object, client: socket.socket) -> Handover | None:
-    """Return the hand-over of *client*, where it is safe.
-
-    It is where gunicorn's sync, gthread or gevent worker itself holds *body* and answers
-    over plain HTTP/1. Only gunicorn's response knows that, and it shows itself when it asks
-    the body for its descriptor: call this from the body's ``fileno``, and nowhere else.
-    """
-    response = _asking_response(body, sys._getframe(2))  # pyright: ignore[reportPrivateUsage]
-    if response is None or not _syscalls.AVAILABLE or _find_epoll() is None:
-        return None
-    safe = (
-        response.sock is client
-        and response.response_length is None
-        # uWSGI's protocol came with gunicorn 24.
-        and getattr(response.cfg, "protocol", "http") == "http"
-        and not isinstance(client, ssl.SSLSocket)
-        and (_is_gevents(client) or type(client) is socket.socket)
-    )
-    return Handover(response, client) if safe else None
-
-
-def _asking_response(body: object, asking: FrameType) -> Any:
-    """Return gunicorn's response to HTTP/1, if it is what asks *body* for a descriptor.
-
-    Where a middleware has wrapped the body, gunicorn asks nobody, or that middleware's
-    object, which may hand the question on.
-    """
-    util = sys.modules.get("gunicorn.util")
-    wsgi = sys.modules.get("gunicorn.http.wsgi")
-    sending = asking.f_back
-    if util is None or wsgi is None or sending is None:
-        return None
-    if asking.f_code is not util.has_fileno.__code__ or asking.f_locals.get("obj") is not body:
-        return None
-    if sending.f_code is not wsgi.Response.sendfile.__code__:
-        return None
-    response = sending.f_locals["self"]
-    # The response to HTTP/2 is of a subclass.
-    return response if type(response) is wsgi.Response else None
-
-
-def _detach(client: socket.socket) -> int:
-    """Return a descriptor of the connection that the server knows nothing of."""
-    if _is_gevents(client):
-        # The number stays the same, so what gevent's loop believes of it stays true.
-        return client.detach()
-    # With `detach` gunicorn's threads would fail where they go on with the socket. So theirs
-    # leads to a peer that has closed: writing fails, reading finds the end, closing works.
-    dead, peer = _socket.socketpair()
-    peer.close()
-    try:
-        descriptor = os.dup(client.fileno())
-        try:
-            os.dup2(dead.fileno(), client.fileno(), inheritable=False)
-        except OSError:
-            os.close(descriptor)
-            raise
-    finally:
-        dead.close()
-    return descriptor
-
-
-def _is_gevents(client: socket.socket) -> bool:
-    """Whether the socket is gevent's, in a process that gevent has patched."""
-    gevent_socket = sys.modules.get("gevent.socket")
-    return (
-        is_patched_by_gevent()
-        and gevent_socket is not None
-        and isinstance(client, gevent_socket.socket)
-    )
-
-
-def _monkey() -> ModuleType | None:
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey if monkey is not None and monkey.is_module_patched("threading") else None
-
-
-def _shut_down(client: socket.socket, how: int) -> None:
-    # gevent's own `shutdown` would raise EBADF in the greenlet that is writing, which
-    # gunicorn logs with a traceback, and that of TLS would let the rest go out in the
-    # clear; that of the socket inside ends the writing quietly.
-    inner = getattr(client, "_sock", client)
-    with contextlib.suppress(OSError):
-        if isinstance(inner, _socket.socket):
-            _socket.socket.shutdown(inner, how)
-        else:
-            client.shutdown(how)

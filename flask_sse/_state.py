@@ -16,7 +16,7 @@ import redis
 from flask import Flask
 from flask.json.provider import JSONProvider
 
-from flask_sse import _publisher, _server
+from flask_sse import _gevent, _publisher
 from flask_sse._broker import Broker, find_broker
 from flask_sse._hub import Hub
 from flask_sse._publisher import Client, Publisher
@@ -100,7 +100,7 @@ class State:
         :raises ValueError: if the URL cannot be understood.
         """
         own = self._redis or self._find_redis()
-        if not _server.in_foreign_thread():
+        if not _gevent.in_foreign_thread():
             return own.client
         client = own.broker.new_client()
         self._clients_of_threads.add(client)

@@ -10,7 +10,7 @@ import socket
 import threading
 from typing import Final
 
-from flask_sse import _server
+from flask_sse import _gevent, _sockets
 from flask_sse._subscriber import Subscriber
 
 _EVENTS: Final = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT", 0)
@@ -30,7 +30,7 @@ class Watch:
         self._subscribers: dict[int, Subscriber] = {}
         # waitress may have closed the socket by the time it is discarded.
         self._clients: dict[Subscriber, tuple[socket.socket, int]] = {}
-        self._epoll = _server.new_epoll()
+        self._epoll = _gevent.new_epoll()
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -68,7 +68,7 @@ class Watch:
                 if subscriber is None:
                     continue
                 if events & _ERROR:
-                    _server.disconnect(self._clients[subscriber][0])
+                    _sockets.disconnect(self._clients[subscriber][0])
                 subscriber.end()
 
     def disconnect(self, subscriber: Subscriber) -> None:
@@ -76,10 +76,10 @@ class Watch:
         with self._lock:
             client, _ = self._clients.get(subscriber, (None, -1))
             if client is not None:
-                _server.disconnect(client)
+                _sockets.disconnect(client)
 
     def disconnect_all(self) -> None:
         """Disconnect clients that would delay the server's stop by not reading."""
         with self._lock:
             for client, _ in self._clients.values():
-                _server.disconnect(client)
+                _sockets.disconnect(client)

@@ -20,7 +20,7 @@ import httpx
 import pytest
 import trustme
 
-from flask_sse import _server
+from flask_sse import _sockets
 from tests.support import servers
 from tests.support.client import StreamClient
 from tests.support.gathering import gather
@@ -340,7 +340,7 @@ def test_what_a_slow_or_silent_peer_may_cost_is_bounded(
 ) -> None:
     """The kernel gives up a peer that does not answer, and keeps a bounded buffer for it."""
     with socket.create_connection((LOOPBACK, shared_redis.port)) as peer:
-        _server.bound_costs(peer)
+        _sockets.bound_costs(peer)
         timeout = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
         assert timeout == 30_000
         # Linux doubles what it is told, for its own bookkeeping (socket(7)).

@@ -496,7 +496,7 @@ def test_other_systems(
     selector: str, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without epoll streams work as well, with the selectors that Windows and macOS have."""
-    monkeypatch.setattr("flask_sse._server.new_epoll", lambda: None)
+    monkeypatch.setattr("flask_sse._gevent.new_epoll", lambda: None)
     monkeypatch.setattr("selectors.DefaultSelector", getattr(selectors, selector))
     app = Flask("tests")
     app.config.update(REDIS_URL=shared_redis.url, SSE_KEEPALIVE=0.1)

@@ -13,7 +13,7 @@ from flask_sse._poller import READ, Poller
 def poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Poller]:
     """Return a poller on epoll, and one on what Python finds otherwise."""
     if request.param == "other":
-        monkeypatch.setattr("flask_sse._server.new_epoll", lambda: None)
+        monkeypatch.setattr("flask_sse._gevent.new_epoll", lambda: None)
     with closing(Poller()) as poller:
         yield poller
 

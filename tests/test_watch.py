@@ -77,7 +77,7 @@ def test_without_epoll_nothing_is_noticed_and_nothing_fails(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a system without epoll the keep-alives find out who has gone."""
-    monkeypatch.setattr("flask_sse._server.new_epoll", lambda: None)
+    monkeypatch.setattr("flask_sse._gevent.new_epoll", lambda: None)
     server, client = pair
     watch, subscriber = Watch(), Subscriber(1)
     assert watch.fileno() is None
