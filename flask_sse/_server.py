@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Final
 
@@ -40,6 +41,8 @@ def serves_one_request_at_a_time(environ: Mapping[str, Any]) -> bool:
     """
     if _is_bjoerns(environ):
         return True
+    if _is_in_a_thread_of_wsgirefs(environ):
+        return False
     return (
         not environ.get("wsgi.multithread")
         and not environ.get("wsgi.multiprocess")
@@ -56,6 +59,15 @@ def _is_bjoerns(environ: Mapping[str, Any]) -> bool:
     """
     wrapper = environ.get("wsgi.file_wrapper")
     return "bjoern" in sys.modules and getattr(wrapper, "__module__", None) == "builtins"
+
+
+def _is_in_a_thread_of_wsgirefs(environ: Mapping[str, Any]) -> bool:
+    """Whether wsgiref's server has a thread for the request, which it says of no request.
+
+    With `socketserver.ThreadingMixIn` it has one for each.
+    """
+    is_wsgirefs = str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer/")
+    return is_wsgirefs and threading.current_thread() is not threading.main_thread()
 
 
 def client_socket(environ: Mapping[str, Any]) -> socket.socket | None:

@@ -171,6 +171,18 @@ def test_a_server_that_a_stream_blocks(
         assert site.log().count(BLOCKED) == 1
 
 
+def test_a_server_with_threads_that_does_not_say_so(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """The server of wsgiref tells of each request that there is no other beside it."""
+    settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 0.5}
+    with servers.other("wsgiref, threading")(tmp_path, settings=settings) as site:
+        with StreamClient(site.port, "threading").open() as client:
+            client.wait_comments(3)
+            assert site.get("/") == "hello"
+        assert BLOCKED not in site.log()
+
+
 def test_several_workers(shared_redis: RedisServer, tmp_path: Path) -> None:
     """Each worker has one subscription, and an event reaches the clients of all."""
     options = ("--worker-class", "gevent", "--workers", "2", "--preload")

@@ -71,6 +71,15 @@ from tests.apps.site import app
 make_server("127.0.0.1", {port}, app).serve_forever()
 """
 
+_THREADING_WSGIREF: Final = """
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIServer, make_server
+from tests.apps.site import app
+class ThreadingServer(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+make_server("127.0.0.1", {port}, app, ThreadingServer).serve_forever()
+"""
+
 _PYTHON: Final = ("{python}", "-m")
 _THREADS: Final = ("--blocking-threads", "5")
 _UWSGI: Final = (
@@ -91,6 +100,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
         *(*_PYTHON, "flask", "--app", SITE, "run", "--without-threads", "--port", "{port}"),
     ),
     "wsgiref": ("{python}", "-c", _WSGIREF),
+    "wsgiref, threading": ("{python}", "-c", _THREADING_WSGIREF),
     "gevent.pywsgi": ("{python}", "-c", _GEVENT_PYWSGI),
     "eventlet": ("{python}", "-c", _EVENTLET),
     "waitress": (*_PYTHON, "waitress", "--listen={address}", SITE),
