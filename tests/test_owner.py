@@ -1,5 +1,6 @@
 """The hub's owner with connections that were handed over, and what may go wrong."""
 
+import gc
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -239,4 +240,28 @@ def test_a_user_who_may_not_do_everything(
     assert admin.publish("x", '{"data": "on"}') == 1
     stays.expect(b"data:on\n\n")
     assert not caplog.text
+    hub.stop()
+
+
+def test_a_client_that_has_gone_is_forgotten_at_once(
+    stack: ExitStack, redis_server: RedisServer
+) -> None:
+    """However long the keep-alive is, nothing of an ended stream is kept until it is due."""
+    connect = partial(PubSubConnection, redis.Redis(port=redis_server.port))
+    hub = Hub(connect, Flask("tests").json, keepalive=3600, linger=0.1)
+
+    def connections() -> int:
+        return sum(type(thing) is Connection for thing in gc.get_objects())
+
+    before = connections()
+    clients = [Client(hub, stack, b"gone") for _ in range(50)]
+    for client in clients:
+        client.expect(OPENING)
+    assert connections() == before + 50
+    for client in clients:
+        client.socket.close()
+    for client in clients:
+        assert client.ended.wait(10)
+    gc.collect()
+    wait_until(lambda: connections() == before, "no connection is kept")
     hub.stop()
