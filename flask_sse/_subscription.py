@@ -93,7 +93,10 @@ class Subscription:
             self._next_attempt = time.monotonic() + self._outage.goes_on(error)
 
     def close(self) -> None:
-        """Give the connection up, if there is one."""
+        """Give the connection up, if there is one, or the attempt to get one."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.abandon()
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -145,6 +148,7 @@ class _Attempt:
         self.connection: PubSubConnection | None = None
         self.error: Exception | None = None
         self.is_done = False
+        self._is_abandoned = False
 
     def start(self) -> None:
         thread = threading.Thread(target=self._run, name="flask-sse-connect", daemon=True)
@@ -155,9 +159,17 @@ class _Attempt:
             self.error = error
             self.is_done = True
 
+    def abandon(self) -> None:
+        """Close the connection, or have it closed once it is there."""
+        self._is_abandoned = True
+        if self.connection is not None:
+            self.connection.close()
+
     def _run(self) -> None:
         try:
             self.connection = self._connect()
+            if self._is_abandoned:
+                self.connection.close()
         except Exception as error:  # noqa: BLE001 - whatever it is, there is another attempt
             self.error = error
         finally:

@@ -265,3 +265,33 @@ def test_a_client_that_has_gone_is_forgotten_at_once(
     gc.collect()
     wait_until(lambda: connections() == before, "no connection is kept")
     hub.stop()
+
+
+def test_a_connection_that_comes_too_late_is_closed(
+    stack: ExitStack, redis_server: RedisServer
+) -> None:
+    """A hub that is stopped while it connects leaves no connection behind."""
+    may_connect = threading.Event()
+
+    def connect() -> PubSubConnection:
+        assert may_connect.wait(10)
+        return PubSubConnection(redis.Redis(port=redis_server.port, client_name="late"))
+
+    def late() -> bool:
+        return any(client["name"] == "late" for client in redis_server.admin.client_list())
+
+    hub = Hub(connect, Flask("tests").json, linger=0.1)
+    client = Client(hub, stack)
+    wait_until(
+        lambda: any(thread.name == "flask-sse-connect" for thread in threading.enumerate()),
+        "it connects",
+    )
+    hub.stop()
+    assert client.ended.wait(10)
+    wait_until(lambda: hub_threads() == 0, "the owner has ended")
+    may_connect.set()
+    wait_until(
+        lambda: not any(thread.name == "flask-sse-connect" for thread in threading.enumerate()),
+        "it has connected",
+    )
+    wait_until(lambda: not late(), "closed")
