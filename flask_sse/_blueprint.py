@@ -121,7 +121,7 @@ class ServerSentEventsBlueprint(Blueprint):
 
         Where a subclass overrides :meth:`messages`, the stream sends what that generates.
         The query parameter ``channel`` picks another channel than ``sse``. Any
-        ``Last-Event-ID`` header of the request is passed over.
+        ``Last-Event-ID`` header of the request is ignored.
 
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
 

@@ -92,7 +92,7 @@ class Hub:
             owner.waker.set()
 
     def stop(self) -> None:
-        """End every stream, and wait until they have ended; a client that hangs is cut off."""
+        """End every stream, and wait until they have ended; a client that hangs is disconnected."""
         with self._lock:
             owner = self._owner
             if owner is None:

@@ -38,8 +38,8 @@ class Batch:
 class Subscriber:
     """The batches that wait for one client.
 
-    :param limit: Bytes that may wait. Who lags behind by more is cut off: what
-        waits is dropped, and nothing more comes. A client for which nothing
+    :param limit: Bytes that may wait. A client that lags behind by more is disconnected:
+        whatever waits is dropped, and nothing more comes. A client for which nothing
         waits gets its batch however large that is.
     """
 
@@ -77,7 +77,7 @@ class Subscriber:
         self._open_gate()
 
     def offer(self, batch: Batch) -> bool:
-        """Leave a batch for the client; `False` says that this one is cut off."""
+        """Leave a batch for the client; `False` if the client is disconnected instead."""
         size = len(batch.frames)
         pending = self._offered - self._taken
         if pending and pending + size > self._limit:

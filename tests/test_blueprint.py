@@ -255,7 +255,7 @@ def test_the_payload_is_that_of_flask_sse_1(make_app: MakeApp, shared_redis: Red
 def test_malformed_payloads_are_dropped(
     app: Flask, channel: str, payload: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is no event is logged, and nobody's stream ends for it."""
+    """Anything but an event is logged, and ends no stream."""
     with open_stream(app, channel) as stream, app.app_context():
         sse.redis.publish(channel, payload)
         sse.publish("sound", channel=channel)

@@ -104,7 +104,7 @@ def test_a_client_that_never_reads_is_cut_off(site: Site, shared_redis: RedisSer
 
 
 def test_half_a_connection_is_no_stream(site: Site, shared_redis: RedisServer) -> None:
-    """A client that says that it sends nothing more has gone: it is let go cleanly."""
+    """A client that closes its own side has gone: its stream ends properly."""
     with StreamClient(site.port, "half").open() as client:
         client.socket.shutdown(socket.SHUT_WR)
         client.wait_end(2)

@@ -25,7 +25,7 @@ from tests.support import servers
 from tests.support.client import StreamClient
 from tests.support.gathering import gather
 from tests.support.parser import Event, Parser
-from tests.support.processes import LOOPBACK, find_program, free_port, running
+from tests.support.processes import LOOPBACK, NGINX, find_program, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import GUNICORN_SETTINGS, Site
 from tests.support.waiting import wait_until
@@ -426,7 +426,7 @@ def test_nginx_with_connections_that_it_keeps(
     with serve(tmp_path, shared_redis, worker) as site:
         config = tmp_path / "nginx.conf"
         port = free_port()
-        config.write_text(NGINX_KEEPING.format(port=port, app=site.port))
+        config.write_text(NGINX.format(site=KEEPING.format(port=port, app=site.port)))
         command = [find_program("nginx"), "-p", str(tmp_path), "-c", str(config), "-e", "stderr"]
         with running(command, port, tmp_path / "nginx.log"), httpx.Client(timeout=10) as client:
             for number in range(200):
@@ -438,28 +438,16 @@ def test_nginx_with_connections_that_it_keeps(
         assert "upstream" not in (tmp_path / "nginx.log").read_text()
 
 
-NGINX_KEEPING: Final = """
-daemon off;
-pid nginx.pid;
-error_log stderr;
-events {{ worker_connections 100; }}
-http {{
-    access_log off;
-    client_body_temp_path body;
-    fastcgi_temp_path fastcgi;
-    proxy_temp_path proxy;
-    scgi_temp_path scgi;
-    uwsgi_temp_path uwsgi;
-    upstream app {{ server 127.0.0.1:{app}; keepalive 16; }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://app;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_buffering off;
-            proxy_next_upstream off;
-        }}
+KEEPING: Final = """
+upstream app {{ server 127.0.0.1:{app}; keepalive 16; }}
+server {{
+    listen 127.0.0.1:{port};
+    location / {{
+        proxy_pass http://app;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_buffering off;
+        proxy_next_upstream off;
     }}
 }}
 """

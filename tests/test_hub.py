@@ -145,7 +145,7 @@ def test_silence_is_no_outage(
 
 
 def test_the_latest_subscribe_is_the_one_that_counts(hub: Hub, redis_server: RedisServer) -> None:
-    """Who comes while the channel is given up hears all from its confirmation on."""
+    """A client that joins while the channel is given up misses nothing once it is confirmed."""
     with joined(hub, "anchor"):
         for number in range(300):
             with joined(hub, "x") as subscriber:

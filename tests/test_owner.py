@@ -101,7 +101,7 @@ def test_a_connection_is_rejected_without_redis(
 def test_a_client_that_leaves_before_its_stream_opens(
     hub: Hub, stack: ExitStack, redis_server: RedisServer
 ) -> None:
-    """It is let go, and leaves nothing behind, though Redis is away."""
+    """It is released, and leaves nothing behind, though Redis is away."""
     redis_server.stop()
     client = Client(hub, stack)
     client.socket.close()

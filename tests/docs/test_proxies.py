@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import servers
 from tests.support.client import StreamClient
-from tests.support.processes import LOOPBACK, find_program, free_port, running
+from tests.support.processes import LOOPBACK, NGINX, find_program, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
 
@@ -18,21 +18,6 @@ _CONFIGURATIONS: Final = servers.ROOT / "docs" / "examples" / "deployment"
 _KEEPALIVE: Final = 0.5
 _EVENTS: Final = 20
 
-_NGINX: Final = """
-daemon off;
-pid nginx.pid;
-error_log stderr;
-events {{ worker_connections 100; }}
-http {{
-    access_log off;
-    client_body_temp_path body;
-    fastcgi_temp_path fastcgi;
-    proxy_temp_path proxy;
-    scgi_temp_path scgi;
-    uwsgi_temp_path uwsgi;
-    {site}
-}}
-"""
 _APACHE: Final = """
 ServerRoot {folder}
 PidFile {folder}/apache.pid
@@ -77,7 +62,7 @@ class Place(NamedTuple):
 
 def _nginx(place: Place) -> list[str]:
     site = place.read("nginx.conf", "listen 80;", f"listen {place.address};")
-    config = place.write("nginx.conf", _NGINX.format(site=site))
+    config = place.write("nginx.conf", NGINX.format(site=site))
     return [find_program("nginx"), "-p", str(place.folder), "-c", config, "-e", "stderr"]
 
 

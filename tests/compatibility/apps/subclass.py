@@ -19,7 +19,7 @@ class Counting(ServerSentEventsBlueprint):
 
 
 class Changing(ServerSentEventsBlueprint):
-    """Greets who comes, leaves some events out and changes others."""
+    """Greets each client, leaves some events out and changes others."""
 
     def messages(self, channel="sse"):
         """Yield a greeting and then what passes."""
