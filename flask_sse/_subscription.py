@@ -3,11 +3,11 @@
 For the hub's owner alone. Nothing blocks: a connection is made in a thread of its own.
 """
 
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
+from flask_sse import _gevent
 from flask_sse._outage import Outage
 from flask_sse._poller import READ, Poller
 from flask_sse._pubsub import LOST, Arrival, PubSubConnection, Subscribed
@@ -151,9 +151,8 @@ class _Attempt:
         self._is_abandoned = False
 
     def start(self) -> None:
-        thread = threading.Thread(target=self._run, name="flask-sse-connect", daemon=True)
         try:
-            thread.start()
+            _gevent.start_beside(self._run, "flask-sse-connect")
         except RuntimeError as error:
             # The process is out of threads.
             self.error = error

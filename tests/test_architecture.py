@@ -51,7 +51,7 @@ ROOMS: Final[dict[str, set[str]]] = {
     },
     "_watch": {"_gevent", "_sockets", "_subscriber"},
     "_sockets": set(),
-    "_subscription": {"_outage", "_poller", "_pubsub", "_waker"},
+    "_subscription": {"_gevent", "_outage", "_poller", "_pubsub", "_waker"},
     "_waker": set(),
     "_server": {"_gevent"},
     "_pubsub": {"_resp"},

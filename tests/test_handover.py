@@ -309,17 +309,20 @@ def run_together(threads: list[threading.Thread]) -> None:
 @pytest.mark.parametrize("worker", servers.WORKERS)
 def test_two_thousand_channels(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
     """Each client of a channel of its own gets its own event."""
-    with serve(tmp_path, shared_redis, worker, "--worker-connections", "3000") as site:
-        clients = {f"own-{n}": StreamClient(site.port, f"own-{n}") for n in range(2000)}
-        gather(list(clients.values()), lambda client: client.parser.comments > 0)
-        pipeline = shared_redis.admin.pipeline(transaction=False)
-        for name in clients:
-            pipeline.publish(name, f'{{"data": "{name}"}}')
-        assert set(pipeline.execute()) == {1}
-        gather(list(clients.values()), lambda client: len(client.events) == 1)
-        for name, client in clients.items():
-            assert client.events[0].data == name
-            client.close()
+    options = ("--worker-connections", "3000")
+    with serve(tmp_path, shared_redis, worker, *options) as site:
+        with ExitStack() as stack:
+            clients = {
+                f"own-{n}": stack.enter_context(StreamClient(site.port, f"own-{n}"))
+                for n in range(2000)
+            }
+            gather(list(clients.values()), lambda client: client.parser.comments > 0)
+            pipeline = shared_redis.admin.pipeline(transaction=False)
+            for name in clients:
+                pipeline.publish(name, f'{{"data": "{name}"}}')
+            assert set(pipeline.execute()) == {1}
+            gather(list(clients.values()), lambda client: len(client.events) == 1)
+            assert all(client.events[0].data == name for name, client in clients.items())
         wait_until(lambda: shared_redis.admin.pubsub_channels("own-*") == [], "unsubscribed")
 
 
