@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from flask import Flask, request
+from flask import Flask, Response, request
 
 from flask_sse import Message, ServerSentEventsBlueprint
 from tests.support import servers
@@ -173,3 +173,41 @@ def test_under_gunicorn(worker: str, shared_redis: RedisServer, tmp_path: Path) 
         wait_until(lambda: "finished over" in site.log(), "the generator has ended")
         shared_redis.wait_listeners(0, "over")
         assert "Traceback" not in site.log()
+
+
+def test_functions_given_to_call_on_close(make: Make) -> None:
+    """They run once, when the stream has ended."""
+    app, _ = make(lambda messages: messages)
+    closed: list[str] = []
+
+    @app.after_request
+    def note(response: Response) -> Response:
+        response.call_on_close(lambda: closed.append("closed"))
+        return response
+
+    response = app.test_client().get("/stream?channel=over")
+    assert next(pieces_of(response)) == b":\n\n"
+    assert closed == []
+    response.close()
+    response.close()
+    assert closed == ["closed"]
+
+
+def test_a_generator_of_its_own_is_not_waited_for(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream whose generator never subscribes opens after a while, and sends what it yields."""
+    monkeypatch.setattr("flask_sse._generated.CONFIRM_WITHIN", 0.2)
+    may_yield = threading.Event()
+
+    def generate(
+        messages: Generator[Message, None, None],
+    ) -> Generator[Message, None, None]:
+        may_yield.wait(10)
+        yield Message("late")
+
+    app, _ = make(generate)
+    with open_stream(app) as stream:
+        assert stream.first == b":\n\n"
+        may_yield.set()
+        assert stream.events(1)[0].data == "late"
