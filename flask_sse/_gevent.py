@@ -9,7 +9,17 @@ import sys
 import threading
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
+
+_native_threads: Final[list[str]] = []
+
+
+def crosses_threads() -> bool:
+    """Whether a thread of ours runs beside gevent's own.
+
+    A lock of gevent's that one of them releases may not wake the other in time.
+    """
+    return bool(_native_threads)
 
 
 def is_patched() -> bool:
@@ -49,6 +59,7 @@ def start_thread(function: Callable[[], None], name: str) -> None:
 
     start: Callable[..., object] = gevent.monkey.get_original("_thread", "start_new_thread")
     start(run, ())
+    _native_threads.append(name)
 
 
 def start_beside(function: Callable[[], None], name: str) -> None:

@@ -10,6 +10,11 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
+
+from flask_sse import _gevent
+
+_LOOK_AGAIN: Final = 0.1
 
 
 class Batch:
@@ -127,7 +132,9 @@ class Subscriber:
         while not condition():
             # What opened the gate may have been taken since, so the condition decides.
             left = -1 if deadline is None else max(0, deadline - time.monotonic())
-            if not self._gate.acquire(timeout=left):
+            if _gevent.crosses_threads():
+                left = _LOOK_AGAIN if left < 0 else min(left, _LOOK_AGAIN)
+            if not self._gate.acquire(timeout=left) and _is_over(deadline):
                 return
 
     def _open_gate(self) -> None:
@@ -140,3 +147,7 @@ class Subscriber:
         self.overflowed = True
         self._waiting = []
         self.end()
+
+
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline

@@ -60,10 +60,10 @@ ROOMS: Final[dict[str, set[str]]] = {
     "_poller": {"_gevent", "_syscalls"},
     "_channel": {"_connection", "_subscriber", "_syscalls"},
     "_outage": set(),
-    "_gevent": set(),
     "_connection": {"_subscriber", "_syscalls"},
     "_syscalls": set(),
-    "_subscriber": set(),
+    "_subscriber": {"_gevent"},
+    "_gevent": set(),
     "_message": set(),
     "_callbacks": set(),
 }
