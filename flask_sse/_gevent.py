@@ -51,7 +51,7 @@ def start_thread(function: Callable[[], None], name: str) -> None:
         return
     gevent: Any = sys.modules["gevent"]
 
-    def run() -> None:
+    def run() -> None:  # pragma: no cover - coverage does not follow threads of this kind
         try:
             function()
         finally:
