@@ -9,8 +9,10 @@ import atexit
 import os
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -99,7 +101,11 @@ class Hub:
                 return
             owner.stop_requested = True
             owner.waker.set()
-        owner.has_stopped.wait(_STOP_WITHIN)
+        deadline = time.monotonic() + _STOP_WITHIN
+        while (left := deadline - time.monotonic()) > 0 and not owner.has_stopped.is_set():
+            # gunicorn's gevent worker may be told to quit in a greenlet when it ends already.
+            with suppress(SystemExit):
+                owner.has_stopped.wait(left)
 
     def wake(self) -> None:
         """Have the owner look for events now, though nothing tells it that there are any."""

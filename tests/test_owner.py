@@ -2,6 +2,8 @@
 
 import gc
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -16,8 +18,10 @@ from flask_sse._hub import Hub
 from flask_sse._owner import Owner
 from flask_sse._pubsub import PubSubConnection
 from tests.support.redis_server import RedisServer
+from tests.support.servers import ROOT
 from tests.support.waiting import wait_until
 
+EXITING = ROOT / "tests" / "apps" / "exiting.py"
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 OPENING = HEAD + b":\n\n"
 REJECTION = HEAD + b"retry:7\n\n"
@@ -295,3 +299,23 @@ def test_a_connection_that_comes_too_late_is_closed(
         "it has connected",
     )
     wait_until(lambda: not late(), "closed")
+
+
+def test_a_stop_that_is_told_again(shared_redis: RedisServer) -> None:
+    """A worker that quits under gevent raises `SystemExit` in one that ends already."""
+    server, client = socket.socketpair()
+    with server, client:
+        server.setblocking(False)
+        number = server.fileno()
+        with subprocess.Popen(
+            [sys.executable, "-m", "gevent.monkey", EXITING, str(shared_redis.port), str(number)],
+            pass_fds=[number],
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"told again\n"
+            server.close()
+            client.settimeout(10)
+            received = b"".join(iter(partial(client.recv, 1 << 16), b""))
+        assert received.endswith(b"\r\n0\r\n\r\n"), "what waited, and the last chunk"

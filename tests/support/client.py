@@ -40,6 +40,7 @@ class StreamClient:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.ended = False
+        self.was_reset = False
         self.complete = False
         self._raw = b""
         self._chunked = False
@@ -104,14 +105,21 @@ class StreamClient:
         self._read_until(lambda: self.ended, seconds)
         return self
 
+    def describe(self) -> str:
+        """Return what has come so far, for a message."""
+        return (
+            f"ended: {self.ended}, reset: {self.was_reset}, status: {self.status}, "
+            f"comments: {self.parser.comments}, retry: {self.retry}, "
+            f"events: {self.events[-3:]}, rest: {self._raw[:100]!r}"
+        )
+
     def _read_until(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0 or self.ended:
                 raise AssertionError(
-                    f"not to be had from the stream within {seconds} s; ended: {self.ended}, "
-                    f"events: {self.events[-3:]}, status: {self.status}"
+                    f"not to be had from the stream within {seconds} s; {self.describe()}"
                 )
             self.socket.settimeout(left)
             self.receive()
@@ -123,6 +131,7 @@ class StreamClient:
         except TimeoutError:
             return
         except ConnectionResetError:
+            self.was_reset = True
             piece = b""
         if not piece:
             self.ended = True

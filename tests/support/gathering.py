@@ -23,6 +23,8 @@ def gather(
                 client = key.data
                 client.receive()
                 if done(client) or client.ended:
-                    assert done(client), "a stream has ended too early"
+                    assert done(client), (
+                        f"a stream has ended too early: {len(waiting)} wait, {client.describe()}"
+                    )
                     waiting.discard(client)
                     selector.unregister(client.socket)
