@@ -75,8 +75,7 @@ test-lowest: system $(VENV)/dev.stamp
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --constraint $(VENV)-lowest/versions.txt --group test
 	@grep -iE '^(flask|redis|gevent|gunicorn|fakeredis)==' $(VENV)-lowest/versions.txt
 	$(VENV)-lowest/bin/python -m pytest --numprocesses 4 --dist loadscope tests flask_sse \
-		--ignore tests/docs --ignore tests/static \
-		--deselect tests/test_publishing.py::test_a_native_thread_that_listens_first
+		--ignore tests/docs --ignore tests/static
 
 test-compatibility: system $(VENV)/dev.stamp
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-compatibility

@@ -44,6 +44,9 @@ def heard(listener: Any, channel: str) -> object:
 def main() -> None:
     """Listen in the one and in the other, in turn."""
     app.config["REDIS_URL"] = sys.argv[1]
+    # gevent imports its resolver when a name is first looked up. If two native threads do so at
+    # once, 24.10 leaves one of them waiting for the other's import forever.
+    assert gevent.config.resolver
     threadpool = gevent.get_hub().threadpool
     results = [heard(threadpool.spawn(listen, "native"), "native")]
     # That thread's task has ended, and the hub goes on for everybody else.
