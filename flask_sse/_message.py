@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict, cast
 from flask import json
 from flask.json.provider import JSONProvider
 
-COMMENT: Final = b":\n\n"
-"""A frame that every client ignores (specification section 9.2.6)."""
+COMMENT: Final = b":\n"
+"""A line that every client ignores (WHATWG specification, section 9.2.6).
+
+No blank line follows: it makes some clients raise an empty event, such as
+fetch-event-source 2.0.1 and extended-eventsource.
+"""
 
 
 class StoredMessage(TypedDict):

@@ -237,4 +237,5 @@ def _run_in_background(callbacks: Sequence[_callbacks.Callback]) -> None:
 
 
 def _retry(milliseconds: int) -> bytes:
-    return b"retry:%d\n\n" % milliseconds
+    # As after a comment, a blank line would make some clients raise an empty event.
+    return b"retry:%d\n" % milliseconds

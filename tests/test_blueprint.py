@@ -56,7 +56,7 @@ def test_headers(app: Flask, channel: str) -> None:
 def test_publish_reaches_the_channels_stream_alone(app: Flask, channel: str) -> None:
     """A stream carries what is published to its channel from its first bytes on."""
     with open_stream(app, channel) as stream, open_stream(app, channel + "x") as other:
-        assert stream.first == b":\n\n"
+        assert stream.first == b":\n"
         with app.app_context():
             assert sse.publish({"n": 1}, type="count", id=7, retry=10, channel=channel) == 1
             assert sse.publish("other", channel=channel + "x") == 1
@@ -172,7 +172,7 @@ def test_before_request_comes_first(make_app: MakeApp) -> None:
     with app.app_context():
         assert blueprint.redis.pubsub_channels() == []
     with app.test_client().get("/guarded?channel=users") as allowed:
-        assert next(pieces_of(allowed)) == b":\n\n"
+        assert next(pieces_of(allowed)) == b":\n"
 
 
 def test_last_event_id_is_ignored(app: Flask, channel: str) -> None:
@@ -183,7 +183,7 @@ def test_last_event_id_is_ignored(app: Flask, channel: str) -> None:
         query = {"channel": channel}
         with app.test_client().get("/stream", query_string=query, headers=headers) as response:
             pieces = pieces_of(response)
-            assert next(pieces) == b":\n\n"
+            assert next(pieces) == b":\n"
             sse.publish("after", id=2, channel=channel)
             assert next(pieces) == b"data:after\nid:2\n\n"
 
@@ -432,7 +432,7 @@ def test_a_redis_for_each_tenant(shared_redis: RedisServer, redis_server: RedisS
     with client.get("/stream?tenant=a") as first, client.get("/stream?tenant=b") as second:
         streams = {"a": pieces_of(first), "b": pieces_of(second)}
         for tenant, stream in streams.items():
-            assert next(stream) == b":\n\n"
+            assert next(stream) == b":\n"
             with app.test_request_context(f"/?tenant={tenant}"):
                 assert tenants.publish(f"secret of {tenant}") == 1
         for tenant, stream in streams.items():
@@ -444,7 +444,7 @@ def test_close_ends_a_reader(make_app: MakeApp) -> None:
     app = make_app(REDIS_URL="memory://", SSE_KEEPALIVE=None)
     response = app.test_client().get("/stream")
     pieces = pieces_of(response)
-    assert next(pieces) == b":\n\n"
+    assert next(pieces) == b":\n"
     reader = threading.Thread(target=lambda: rest.extend(pieces))
     rest: list[bytes] = []
     reader.start()
@@ -465,7 +465,7 @@ def test_a_failure_to_open_gives_the_place_back(
             with pytest.raises(RuntimeError, match="can't start new thread"):
                 app.test_client().get("/stream")
     with open_stream(app) as stream:
-        assert stream.first == b":\n\n"
+        assert stream.first == b":\n"
 
 
 def _refuse_to_start(thread: threading.Thread) -> None:
@@ -495,7 +495,7 @@ def test_two_blueprints_share_the_applications_connection(shared_redis: RedisSer
     before = shared_redis.pubsub_connections()
     with open_stream(app, "one") as stream, app.test_client().get("/other?channel=one") as answer:
         pieces = pieces_of(answer)
-        assert next(pieces) == b":\n\n"
+        assert next(pieces) == b":\n"
         assert shared_redis.pubsub_connections() == before + 1
         with app.app_context():
             other.publish("x", channel="one")
@@ -515,13 +515,13 @@ def test_teardown_runs_when_the_view_returns(app: Flask, channel: str) -> None:
 def test_retry_is_told_first(make_app: MakeApp, redis_url: str) -> None:
     """`SSE_RETRY` is the first that a stream says."""
     with open_stream(make_app(REDIS_URL=redis_url, SSE_RETRY=250), "retry") as stream:
-        assert stream.first == b"retry:250\n\n"
+        assert stream.first == b"retry:250\n"
 
 
 def test_a_comment_after_silence(make_app: MakeApp, redis_url: str) -> None:
     """Each `SSE_KEEPALIVE` seconds of silence end with a comment."""
     with open_stream(make_app(REDIS_URL=redis_url, SSE_KEEPALIVE=0.05), "silent") as stream:
-        assert [stream.read() for _ in range(3)] == [b":\n\n"] * 3
+        assert [stream.read() for _ in range(3)] == [b":\n"] * 3
 
 
 @pytest.mark.parametrize("value", [None, 0])
@@ -554,7 +554,7 @@ def test_max_clients(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> Non
                 assert refused.read() == b""
         assert caplog.text.count("SSE_MAX_CLIENTS is reached") == 1
     with open_stream(app) as admitted:
-        assert admitted.first == b"retry:1000\n\n"
+        assert admitted.first == b"retry:1000\n"
 
 
 def test_who_reads_too_slowly_is_cut_off(

@@ -22,7 +22,7 @@ class Peer:
         server.setblocking(False)
         self.client.setblocking(False)
         self.ended: list[Sequence[Callable[[], object]]] = []
-        terms = Terms(b":\n", lambda: b"retry:7\n\n", limit, self.ended.append)
+        terms = Terms(b":\n", lambda: b"retry:7\n", limit, self.ended.append)
         self.connection = Connection(server.detach(), HEAD, terms, chunked=chunked, callbacks=[])
 
     def read(self) -> bytes:
@@ -75,7 +75,7 @@ def test_a_rejection_is_a_whole_answer(make: Callable[..., Peer]) -> None:
     """A client that gets no stream is told when to come back, and that the answer is complete."""
     peer = make(chunked=True)
     peer.connection.reject()
-    assert peer.read() == HEAD + b"9\r\nretry:7\n\n\r\n0\r\n\r\n"
+    assert peer.read() == HEAD + b"8\r\nretry:7\n\r\n0\r\n\r\n"
 
 
 def test_what_waits_keeps_its_order(make: Callable[..., Peer]) -> None:

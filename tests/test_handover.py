@@ -209,7 +209,7 @@ def test_another_protocol(
         with socket.create_connection((LOOPBACK, site.port), 10) as proxy:
             proxy.sendall(b"\0" + len(block).to_bytes(2, "little") + b"\0" + block)
             received = b""
-            while b":\n\n" not in received:
+            while b":\n" not in received:
                 received += proxy.recv(4096)
             publish(shared_redis, "uwsgi")
             while not received.endswith(f"data:{DATA}\n\n".encode()):

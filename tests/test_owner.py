@@ -23,8 +23,8 @@ from tests.support.waiting import wait_until
 
 EXITING = ROOT / "tests" / "apps" / "exiting.py"
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
-OPENING = HEAD + b":\n\n"
-REJECTION = HEAD + b"retry:7\n\n"
+OPENING = HEAD + b":\n"
+REJECTION = HEAD + b"retry:7\n"
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ class Client:
         stack.callback(self.socket.close)
         server.setblocking(False)
         self.socket.settimeout(10)
-        terms = Terms(b":\n\n", lambda: b"retry:7\n\n", 1 << 20, self._note_end)
+        terms = Terms(b":\n", lambda: b"retry:7\n", 1 << 20, self._note_end)
         descriptor = server.detach()
         hub.adopt(channel, lambda: Connection(descriptor, HEAD, terms, chunked=False, callbacks=[]))
 
@@ -128,7 +128,7 @@ def test_a_silent_connection_gets_comments(hub: Hub, stack: ExitStack) -> None:
     client = Client(hub, stack)
     client.expect(OPENING)
     for _ in range(4):
-        client.expect(b":\n\n")
+        client.expect(b":\n")
 
 
 @pytest.mark.parametrize("name", ["_keep_time", "_serve_redis", "_check_shutdown", "_dispatch"])
@@ -154,10 +154,10 @@ def test_a_defect_costs_no_stream(
     monkeypatch.setattr(Owner, name, fail_once)
     wait_until(lambda: "ZeroDivisionError: unforeseen" in caplog.text, "it has failed")
     assert caplog.text.count("the event hub has failed") == 1
-    client.expect(b":\n\n")
+    client.expect(b":\n")
     redis_server.wait_listeners(1, "x")
     wait_until(lambda: redis_server.admin.publish("x", '{"data": "on"}') == 1, "published")
-    while (received := client.socket.recv(1 << 16)) == b":\n\n":
+    while (received := client.socket.recv(1 << 16)) == b":\n":
         pass
     assert received.endswith(b"data:on\n\n")
     another = Client(hub, stack, b"y")

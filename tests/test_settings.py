@@ -94,7 +94,7 @@ def test_settings_are_read_once(make_app: MakeApp, shared_redis: RedisServer) ->
         app.config["SSE_RETRY"] = 250
         assert sse.redis is client
         with open_stream(app) as stream:
-            assert stream.first == b":\n\n"
+            assert stream.first == b":\n"
 
 
 def test_a_missing_url_can_be_set_later(make_app: MakeApp) -> None:
@@ -106,7 +106,7 @@ def test_a_missing_url_can_be_set_later(make_app: MakeApp) -> None:
                 attempt()
         app.config.update(REDIS_URL="memory://", SSE_RETRY=250)
         with open_stream(app) as stream:
-            assert stream.first == b"retry:250\n\n"
+            assert stream.first == b"retry:250\n"
             assert sse.publish("x") == 1
             assert stream.events(1) == [Event("message", "x", "")]
 
@@ -137,10 +137,10 @@ def test_an_address_beside_an_overridden_client(make_app: MakeApp) -> None:
     app = make_app(SSE_RETRY=250)
     app.register_blueprint(own, url_prefix="/own")
     with app.test_client().get("/own") as response, app.app_context():
-        assert next(pieces_of(response)) == b"retry:250\n\n"
+        assert next(pieces_of(response)) == b"retry:250\n"
         app.config.update(REDIS_URL="memory://", SSE_RETRY=500)
         with open_stream(app) as stream:
-            assert stream.first == b"retry:250\n\n"
+            assert stream.first == b"retry:250\n"
             assert sse.publish("x") == 1
 
 
