@@ -4,16 +4,17 @@ from collections.abc import Generator, Iterable
 from functools import partial
 from typing import Any, Final
 
-from flask import Blueprint, Response, current_app, has_request_context, request
+from flask import Blueprint, Response, current_app, request
 from redis import StrictRedis
 
 from flask_sse import _server
 from flask_sse._generated import GeneratedStream
+from flask_sse._history import Event
 from flask_sse._hub import Hub
-from flask_sse._message import Message, to_payload
-from flask_sse._messages import listen
+from flask_sse._message import Message, split_payload, to_payload
+from flask_sse._messages import listen, new_subscriber
+from flask_sse._request import current_state, encode_channel, named_cursor
 from flask_sse._response import EventStream
-from flask_sse._state import State
 
 _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
@@ -43,7 +44,7 @@ class ServerSentEventsBlueprint(Blueprint):
         ...     sse.redis.ping()
         True
         """
-        return _state().client()
+        return current_state().client()
 
     def publish(
         self,
@@ -62,7 +63,7 @@ class ServerSentEventsBlueprint(Blueprint):
             the Flask application's :class:`~flask.json.provider.JSONProvider`.
         :param type: The event type, which is the name that a page gives to
             ``addEventListener``.
-        :param id: The event id.
+        :param id: The event id. A channel with history gives the ids itself.
         :param retry: The time, in milliseconds, after which clients of this stream
             reconnect once they have been disconnected.
         :param channel: Clients that subscribe to this channel receive the event. Bytes
@@ -72,21 +73,33 @@ class ServerSentEventsBlueprint(Blueprint):
             serialized to JSON, or an overridden :attr:`redis` is no client that
             publishes at once.
         :raises ValueError: if an argument can't be part of an event, as
-            :class:`Message` says. Nothing has been sent then.
+            :class:`Message` says, or if *id* is given and the channel has history
+            (:confval:`SSE_HISTORY`). Nothing has been sent then.
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
         :raises redis.exceptions.RedisError: if Redis can't be reached or gives no
-            answer. In the latter case the event may have been published.
+            answer. In the latter case the event may have been published. On a channel
+            with history Redis has been asked twice then, which publishes once at most.
 
         >>> with app.app_context():
         ...     sse.publish({"user": "alice"}, type="login", channel="users")
         0
         """
-        name = _encode_channel(channel)
+        name = encode_channel(channel)
         message = Message(data, type=type, id=id, retry=retry)
-        payload = to_payload(message, current_app.json)
-        client = self.redis
-        state = _state()
-        number = state.publish(client, name, payload)
+        state = current_state()
+        retention = state.settings.retention(name)
+        if retention is None:
+            payload = to_payload(message, current_app.json)
+            number = state.publish(self.redis, name, payload)
+        else:
+            if message.id is not None:
+                raise ValueError(
+                    f"id must not be given where SSE_HISTORY keeps the events of a channel, as it "
+                    f"does of {channel!r}: their ids are positions in its log"
+                )
+            parts = split_payload(message, current_app.json)
+            event = Event(*parts, retention.length, state.settings.history_ttl)
+            number = state.append(self.redis, name, event)
         state.wake_hubs()
         return number
 
@@ -97,6 +110,11 @@ class ServerSentEventsBlueprint(Blueprint):
         generator's ``close()``. It needs an application context only when it is
         called, not while it waits. It outlives an outage of Redis, whose events are
         lost, and ends when the server is told to stop.
+
+        On a channel with history (:confval:`SSE_HISTORY`) the messages have ids, none of
+        an outage is lost, and a consumer that is slow is not cut off: it goes on from the
+        log. What ``sse.reset`` tells a browser is logged as a warning here;
+        :func:`flask_sse.history.messages` raises an error for it.
 
         :param channel: The channel to listen to.
         :raises TypeError: if *channel* has a type that makes no sense, or an overridden
@@ -112,16 +130,21 @@ class ServerSentEventsBlueprint(Blueprint):
         ...     messages = sse.messages("users")
         >>> messages.close()
         """
-        name = _encode_channel(channel)
-        state = _state()
-        return listen(self._hub(), name, state.settings.max_pending, state.provider)
+        name = encode_channel(channel)
+        state = current_state()
+        hub = self._hub()
+        is_logged = state.settings.retention(name) is not None
+        limit = state.settings.max_pending
+        return listen(hub, name, new_subscriber(limit, is_logged=is_logged), state.provider)
 
     def stream(self) -> Response:
         """Stream server-sent events: a view function.
 
         Where a subclass overrides :meth:`messages`, the stream sends what that generates.
-        The query parameter ``channel`` picks another channel than ``sse``. Any
-        ``Last-Event-ID`` header of the request is ignored.
+        The query parameter ``channel`` picks another channel than ``sse``. On a channel
+        with history (:confval:`SSE_HISTORY`) the stream goes on after the event that the
+        header ``Last-Event-ID`` names, or the query's ``last_event_id`` or
+        ``lastEventId``. Elsewhere these are ignored.
 
         :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
 
@@ -130,16 +153,21 @@ class ServerSentEventsBlueprint(Blueprint):
         'text/event-stream; charset=utf-8'
         """
         channel = request.args.get("channel") or "sse"
-        hub, streams = self._hub(), _state().streams
         _server.prepare(request.environ)
+        hub, state = self._hub(), current_state()
         body: EventStream | GeneratedStream
         pieces: Iterable[bytes]
         if type(self).messages is ServerSentEventsBlueprint.messages:
-            body = EventStream(hub, _encode_channel(channel), streams, request.environ)
+            name = encode_channel(channel)
+            is_logged = state.settings.retention(name) is not None
+            cursor = named_cursor() if is_logged else None
+            body = EventStream(
+                hub, name, state.streams, request.environ, is_logged=is_logged, cursor=cursor
+            )
             pieces = _server.file_wrapper(request.environ)(body)
         else:
             generate = partial(self.messages, channel=channel)
-            pieces = body = GeneratedStream(generate, streams)
+            pieces = body = GeneratedStream(generate, state.streams)
         response = current_app.response_class(
             pieces,
             headers=_HEADERS,
@@ -151,38 +179,10 @@ class ServerSentEventsBlueprint(Blueprint):
         return response
 
     def _hub(self) -> Hub:
-        return _state().hub(self.redis)
+        return current_state().hub(self.redis)
 
 
 ServerSentEventsBlueprint.__module__ = "flask_sse"
-
-
-def _state() -> State:
-    state = State.of(current_app)
-    if (
-        state.settings.in_memory
-        and has_request_context()
-        and request.environ.get("wsgi.multiprocess")
-    ):
-        raise RuntimeError(
-            "memory:// serves one process only, and this server runs several, whose clients "
-            "would miss each other's events; set REDIS_URL to a Redis, or start one worker"
-        )
-    return state
-
-
-def _encode_channel(channel: object) -> bytes:
-    """Return a channel's name as Redis has it; of a name that is no text, as redis-py writes it."""
-    if isinstance(channel, (bytes, bytearray)):
-        return bytes(channel)
-    if isinstance(channel, (int, float)) and not isinstance(channel, bool):
-        return str(channel).encode()
-    if not isinstance(channel, str):
-        raise TypeError(f"channel must be a str, not {channel!r}")
-    try:
-        return channel.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"channel must be text that UTF-8 can carry, not {channel!r}") from error
 
 
 sse: Final = ServerSentEventsBlueprint("sse", "flask_sse")

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from flask_sse import _syscalls
+from flask_sse._history import Position
 from flask_sse._subscriber import Batch
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -37,6 +38,7 @@ class Connection:
     :param head: The head of the response, which has not been sent.
     :param chunked: Whether the body is sent in chunks (RFC 9112, section 7.1).
     :param callbacks: What to call when the stream has ended.
+    :param cursor: The position in the channel's log that the client has named.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Connection:
         "channel",
         "chunked",
         "commented",
+        "cursor",
         "descriptor",
         "is_closing",
         "is_gone",
@@ -63,11 +66,14 @@ class Connection:
         *,
         chunked: bool,
         callbacks: Sequence[Callable[[], object]],
+        cursor: Position | None = None,
     ) -> None:
         self.descriptor = descriptor
         self.chunked = chunked
         self.channel = b""
         self.commented = 0.0
+        self.cursor = cursor
+        """Where it is in the log, if it is not live; `None` also for one that starts at the top."""
         self.is_gone = False
         self.is_closing = False
         self.overflowed = False
@@ -89,9 +95,12 @@ class Connection:
         """Whether something waits for the client."""
         return self._waiting is not None
 
-    def open(self) -> None:
-        """Send the head and the stream's first bytes."""
-        self._send_first(self._terms.opening)
+    def open(self, frames: bytes = b"") -> None:
+        """Send the head and the stream's first bytes.
+
+        :param frames: What follows them.
+        """
+        self._send_first(self._terms.opening + frames)
 
     def reject(self) -> None:
         """Answer with a stream that ends at once, and says when to come back."""

@@ -20,6 +20,7 @@ from flask.json.provider import JSONProvider
 
 from flask_sse import _gevent
 from flask_sse._connection import Connection
+from flask_sse._logs import History
 from flask_sse._outage import Outage
 from flask_sse._owner import Options, Owner, Request
 from flask_sse._pubsub import PubSubConnection
@@ -36,6 +37,7 @@ class Hub:
     :param provider: The application's JSON provider.
     :param keepalive: Seconds of silence within which a client is sent a comment.
     :param linger: Seconds for which a connection to Redis is kept that nobody needs.
+    :param history: Which channels have a log, and how to read it.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class Hub:
         *,
         keepalive: float | None = None,
         linger: float = 2.0,
+        history: History | None = None,
     ) -> None:
-        self._options = Options(connect, provider, keepalive, linger)
+        self._options = Options(connect, provider, keepalive, linger, history)
         self._outage = Outage()
         self._requests: deque[Request] = deque()
         self._watch = Watch()

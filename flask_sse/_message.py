@@ -6,6 +6,7 @@ an event stream".
 """
 
 import math
+import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict, cast
 
@@ -160,6 +161,17 @@ def to_payload(message: Message, provider: JSONProvider) -> bytes:
     return _utf8(provider.dumps(message.to_dict()))
 
 
+def split_payload(message: Message, provider: JSONProvider) -> tuple[bytes, bytes]:
+    """Return what :func:`to_payload` does, in two parts between which Redis puts the id.
+
+    :raises TypeError: as :func:`encode`.
+    :raises ValueError: as :func:`encode`.
+    """
+    message.id = _ID_MARK
+    head, _, tail = to_payload(message, provider).partition(_ID_MARK.encode())
+    return head, tail
+
+
 def from_payload(payload: bytes, provider: JSONProvider) -> Message:
     """Return the message that a publisher, of whatever kind, has stored.
 
@@ -268,6 +280,8 @@ def _convert_by_json(name: str, value: object) -> str:
     return text
 
 
+_ID_MARK: Final = secrets.token_hex(16)
+"""Stands for an id that is not known yet. No data contains it: it is never published."""
 _TYPES: Final = {
     "type": "a str or None",
     "id": "a str, an int or None",

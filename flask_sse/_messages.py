@@ -10,10 +10,30 @@ from typing import Final, Protocol
 import redis
 from flask.json.provider import JSONProvider
 
+from flask_sse._history import EventId, Position
 from flask_sse._hub import Hub
 from flask_sse._message import Message, from_payload
 from flask_sse._owner import CONFIRM_WITHIN
-from flask_sse._subscriber import Subscriber
+from flask_sse._subscriber import Follower, Subscriber
+
+
+def new_subscriber(limit: int, *, is_logged: bool) -> Subscriber:
+    """Return what :func:`listen` takes the messages from.
+
+    :param limit: Bytes that may wait to be fetched.
+    :param is_logged: Whether the channel has history.
+    """
+    return Follower(limit) if is_logged else Subscriber(limit)
+
+
+def new_strict_subscriber(limit: int, after: Position | None) -> Subscriber:
+    """Return what :func:`listen` takes the messages of a channel with history from.
+
+    It has :func:`listen` raise :exc:`LookupError` where messages may be missing.
+
+    :param after: The position after which to begin, or `None` for the newest one.
+    """
+    return Follower(limit, after, is_strict=True)
 
 
 class Observer(Protocol):
@@ -31,17 +51,15 @@ observer: Final[ContextVar[Observer | None]] = ContextVar("flask_sse_observer", 
 
 
 def listen(
-    hub: Hub, channel: bytes, limit: int, provider: JSONProvider
+    hub: Hub, channel: bytes, subscriber: Subscriber, provider: JSONProvider
 ) -> Generator[Message, None, None]:
     """Yield the messages of *channel*, until the generator is closed or the server stops.
 
     Each listener gets messages of its own, which it may change.
 
-    :param limit: Bytes that may wait to be fetched.
     :raises redis.RedisError: if there is no subscription to be had.
     :raises BufferError: if more waited than may wait.
     """
-    subscriber = Subscriber(limit)
     stream = observer.get()
     if stream is not None:
         stream.began(subscriber)
@@ -54,14 +72,24 @@ def listen(
         while (batches := subscriber.take(timeout=None)) is not None:
             for batch in batches:
                 for payload in batch.payloads:
-                    yield from_payload(payload, provider)
+                    yield _message(payload, provider)
         if subscriber.overflowed:
             raise BufferError(
-                f"messages() was read too slowly: more than the {limit} bytes of SSE_MAX_PENDING "
-                f"waited; raise that setting, or hand the messages on to another thread"
+                f"messages() was read too slowly: more than the {subscriber.limit} bytes of "
+                f"SSE_MAX_PENDING waited; raise that setting, or hand the messages on to another "
+                f"thread"
             )
+        if isinstance(subscriber.error, LookupError):
+            raise subscriber.error
     finally:
         hub.leave(channel, subscriber)
+
+
+def _message(payload: bytes, provider: JSONProvider) -> Message:
+    message = from_payload(payload, provider)
+    if isinstance(message.id, str) and (logged := EventId.parse(message.id)) is not None:
+        message.id = str(logged.position)
+    return message
 
 
 def _explain(subscriber: Subscriber) -> None:

@@ -11,17 +11,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
+import redis
 from flask.json.provider import JSONProvider
 
-from flask_sse import _gevent, _server
+from flask_sse import _gevent, _history, _server
 from flask_sse._channel import Channel, Listener
 from flask_sse._clients import Clients
 from flask_sse._connection import Connection
+from flask_sse._history import Entry
+from flask_sse._log_reader import Answer
+from flask_sse._logged import Foreign, LoggedChannel
+from flask_sse._logs import History, Logs
 from flask_sse._message import COMMENT, encode, from_payload
 from flask_sse._outage import Outage
 from flask_sse._poller import READ, Poller
 from flask_sse._pubsub import Arrival, Published, Refused
-from flask_sse._subscriber import Batch, Subscriber
+from flask_sse._subscriber import Batch, Follower, Subscriber
 from flask_sse._subscription import Connect, Subscription
 from flask_sse._waker import Waker
 from flask_sse._watch import Watch
@@ -35,6 +40,7 @@ _TICK: Final = 0.5
 _STOP_GRACE: Final = 1.0
 _EXPENSIVE: Final = 0.001
 _GATHER: Final = 0.005
+_MOST_WARNINGS: Final = 100
 _TURN: Final = 0.02
 """Seconds after which other greenlets have their turn."""
 
@@ -56,6 +62,7 @@ class Options(NamedTuple):
     """Seconds of silence within which a connection is sent a comment."""
     linger: float
     """Seconds for which a connection to Redis is kept that nobody needs."""
+    history: History | None = None
 
 
 class Owner:
@@ -86,10 +93,14 @@ class Owner:
         self._idle_since: float | None = None
         self._malformed = 0
         self._refused = 0
+        self._warned: set[bytes] = set()
         self._stopping_since: float | None = None
         self._yielded = time.monotonic()
         keepalive = options.keepalive
         self._tick = _TICK if keepalive is None else min(_TICK, keepalive / 4)
+        self._logs: Logs | None = None
+        if options.history is not None:
+            self._logs = Logs(options.history, options.provider, self.waker)
         self._pause = self._let_others_run if _gevent.is_patched() else _do_nothing
 
     def run(self, retire: Callable[[], bool]) -> None:
@@ -111,6 +122,8 @@ class Owner:
     def close(self) -> None:
         """Give all descriptors back."""
         self._subscription.close()
+        if self._logs is not None:
+            self._logs.close()
         # A poller must not know of a descriptor that is closed.
         self._poller.close()
         self.waker.close()
@@ -119,6 +132,7 @@ class Owner:
         self._wait()
         self._process_requests()
         self._serve_redis()
+        self._serve_logs()
         self._keep_time()
         self._check_shutdown()
 
@@ -159,6 +173,7 @@ class Owner:
             self._channels
             or self._clients
             or self._subscription.is_connecting
+            or (self._logs is not None and self._logs.is_reading)
             or self.stop_requested
         )
 
@@ -171,6 +186,10 @@ class Owner:
                 self._add(request.channel, request.listener)
             else:
                 self._remove(request.channel, request.listener)
+        for name, follower in self._logs.drained() if self._logs is not None else ():
+            if isinstance(channel := self._channels.get(name), LoggedChannel):
+                channel.refill(follower)
+                self._settle_logged(channel)
 
     def _add(self, name: bytes, listener: Listener) -> None:
         if self._stopping_since is not None:
@@ -178,13 +197,20 @@ class Owner:
             return
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name)
+            channel = self._channels[name] = self._new_channel(name)
         self._subscription.note_change(name)
         if isinstance(listener, Connection) and not self._serve(listener, channel):
             return
+        if isinstance(listener, Follower) and self._logs is not None:
+            self._logs.watch(name, listener)
         channel.add(listener)
         if self._subscription.is_confirmed(name):
             self._confirm(channel)
+
+    def _new_channel(self, name: bytes) -> Channel:
+        logs = self._logs
+        logged = logs.new_channel(name, self._decode, self._pause) if logs is not None else None
+        return Channel(name) if logged is None else logged
 
     def _turn_away(self, listener: Listener) -> None:
         if isinstance(listener, Connection):
@@ -214,10 +240,14 @@ class Owner:
         if not channel:
             self._subscription.note_change(name)
             del self._channels[name]
+            if self._logs is not None:
+                self._logs.forget(channel)
 
     def _confirm(self, channel: Channel) -> None:
         for connection in channel.confirm():
             self._drop(connection)
+        if isinstance(channel, LoggedChannel):
+            self._settle_logged(channel)
 
     def _end(self, listener: Listener, error: Exception | None = None) -> None:
         """End a stream properly; what waits for a client is sent first."""
@@ -262,6 +292,8 @@ class Owner:
                 self._drop(connection)
         elif channel is not None and connection.is_open:
             channel.place(connection)
+            if isinstance(channel, LoggedChannel):
+                self._settle_logged(channel)
 
     def _keep_time(self) -> None:
         now = time.monotonic()
@@ -271,6 +303,9 @@ class Owner:
         for connection in self._clients.in_turn(now):
             self._send_comment(connection, comment)
             self._pause()
+        for logged in self._logs.silent(now) if self._logs is not None else ():
+            if self._subscription.is_confirmed(logged.name):
+                logged.fill()
 
     def _send_comment(self, connection: Connection, comment: Batch) -> None:
         channel = self._channels.get(connection.channel)
@@ -313,7 +348,7 @@ class Owner:
                 # What was sent for an earlier subscription is not for those who have
                 # waited for this one: there is a hole in between.
                 self._fan_out(name, payloads.pop(name, []))
-                self._confirm(self._channels[name])
+                self._begin(self._channels[name])
         for name, some in payloads.items():
             self._fan_out(name, some)
 
@@ -321,16 +356,31 @@ class Owner:
         channel = self._channels.get(name)
         if channel is None or not payloads:
             return
+        if isinstance(channel, LoggedChannel):
+            channel.receive(payloads)
+            self._settle_logged(channel)
+            return
         batch = self._to_batch(name, payloads)
         if not batch.frames:
             return
         for listener in channel.send(batch, self._pause):
-            if isinstance(listener, Connection):
-                self._drop(listener)
-            else:
-                _log_overflow(name)
-                self._watch.disconnect(listener)
-                self._remove(name, listener)
+            self._give_up(name, listener)
+
+    def _give_up(self, name: bytes, listener: Listener) -> None:
+        if isinstance(listener, Connection):
+            self._drop(listener)
+            return
+        if listener.overflowed:
+            _log_overflow(name)
+            self._watch.disconnect(listener)
+        self._remove(name, listener)
+
+    def _begin(self, channel: Channel) -> None:
+        """Go on with a channel to which Redis has confirmed a subscription."""
+        if isinstance(channel, LoggedChannel):
+            channel.verify()
+        else:
+            self._confirm(channel)
 
     def _to_batch(self, name: bytes, payloads: Iterable[bytes]) -> Batch:
         sound: list[bytes] = []
@@ -341,19 +391,86 @@ class Owner:
                     encode(from_payload(payload, self._options.provider), self._options.provider)
                 )
             except Exception as error:  # noqa: BLE001 - a JSON provider may raise anything
-                self._malformed += 1
-                _log_dropped("malformed event", self._malformed, name, error)
+                self._note_malformed(name, error)
             else:
                 sound.append(payload)
         return Batch(sound, b"".join(frames))
+
+    def _note_malformed(self, name: bytes, error: Exception) -> None:
+        self._malformed += 1
+        _log_dropped("malformed event", self._malformed, name, error)
 
     def _refuse(self, name: bytes, error: Exception) -> None:
         """End the streams of a channel that Redis forbids, and no others."""
         self._refused += 1
         _log_dropped("subscription", self._refused, name, error)
         channel = self._channels.pop(name, None)
-        for listener in channel or ():
+        if channel is None:
+            return
+        if self._logs is not None:
+            self._logs.forget(channel)
+        self._subscription.note_change(name)
+        for listener in channel:
             self._end(listener, error)
+
+    # The logs of channels with history
+
+    def _decode(self, name: bytes, payload: bytes) -> Entry | Foreign | None:
+        """Decode an event of a channel with history."""
+        assert self._logs is not None
+        try:
+            event = self._logs.decode(payload)
+        except Exception as error:  # noqa: BLE001 - a JSON provider may raise anything
+            self._note_malformed(name, error)
+            return None
+        is_new = name not in self._warned and len(self._warned) < _MOST_WARNINGS
+        if isinstance(event, Foreign) and is_new:
+            self._warned.add(name)
+            _log.warning(
+                "channel %s has history, but is published to without: such events have no id and "
+                "are delivered to those who are connected; SSE_HISTORY must be the same for all "
+                "publishers, and so must the database in REDIS_URL",
+                format_channel(name),
+            )
+        return event
+
+    def _serve_logs(self) -> None:
+        logs = self._logs
+        if logs is None:
+            return
+        for answer in logs.answers():
+            self._serve_log(logs, answer)
+        logs.ask(time.monotonic())
+
+    def _serve_log(self, logs: Logs, answer: Answer) -> None:
+        question, page, malformed, error = answer
+        channel = question.asker
+        for one in malformed:
+            self._note_malformed(channel.name, one)
+        if page is None:
+            if isinstance(error, redis.ResponseError) and _history.is_forbidden(error):
+                self._refuse(channel.name, _history.explain(error))
+            else:
+                logs.note_failure(question, error)
+            return
+        if question.is_fill:
+            channel.take_fill(page)
+        else:
+            channel.take_page(page)
+        self._settle_logged(channel)
+
+    def _settle_logged(self, channel: LoggedChannel) -> None:
+        """Do what follows from what a channel with history has done."""
+        troubled, channel.troubled = channel.troubled, []
+        for listener in troubled:
+            self._give_up(channel.name, listener)
+        reason, channel.reset_reason = channel.reset_reason, ""
+        if reason:
+            _log.warning(
+                "the streams of channel %s are told that they may have missed events: %s",
+                format_channel(channel.name),
+                reason,
+            )
 
     # The end
 

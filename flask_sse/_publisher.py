@@ -5,14 +5,19 @@ May be called from any thread. It blocks until Redis has answered, for a few sec
 
 import inspect
 import threading
-from typing import Final, Protocol, SupportsInt
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol, SupportsInt, TypeVar
 
 import redis
+from redis.client import Pipeline
 
-from flask_sse import _gevent
+from flask_sse import _gevent, _history
 from flask_sse._broker import Broker
+from flask_sse._history import Event, Position
 
 _WAIT: Final = 5.0
+_Result = TypeVar("_Result")
 
 
 class Client(Protocol):
@@ -37,10 +42,27 @@ class Publisher:
 
         :raises redis.RedisError: if Redis can't be reached or gives no answer.
         """
+        return self._use(partial(publish, channel=channel, payload=payload))
+
+    def append(self, channel: bytes, event: Event) -> int:
+        """Publish an event and keep it; return how many connections are subscribed.
+
+        :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+        """
+        return self._use(partial(append, channel=channel, event=event))
+
+    def position(self, channel: bytes) -> Position:
+        """Return the newest position in the log of a channel.
+
+        :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+        """
+        return self._use(partial(_position, channel=channel))
+
+    def _use(self, function: Callable[[redis.StrictRedis], _Result]) -> _Result:
         if _gevent.in_foreign_thread():
             client = self._new_client()
             try:
-                return publish(client, channel, payload)
+                return function(client)
             finally:
                 client.connection_pool.disconnect()
         if not self._free.acquire(timeout=_WAIT):
@@ -49,7 +71,7 @@ class Publisher:
                 f"{_WAIT} s; max_connections in the query of REDIS_URL allows more"
             )
         try:
-            return publish(self._client, channel, payload)
+            return function(self._client)
         finally:
             self._free.release()
 
@@ -68,10 +90,7 @@ def publish(client: Client, channel: bytes, payload: bytes) -> int:
     try:
         number = client.publish(channel, payload)
     except UnicodeError as error:
-        # All that is encoded here is the host's name; redis-py converts an OSError alone.
-        raise redis.ConnectionError(
-            f"the host of Redis cannot be looked up, see REDIS_URL: {error}"
-        ) from error
+        raise _unknown_host(error) from error
     if isinstance(number, int):
         return number
     if inspect.iscoroutine(number):
@@ -84,3 +103,32 @@ def publish(client: Client, channel: bytes, payload: bytes) -> int:
             f"object of the type {type(number).__name__} instead of the number of subscribers"
         )
     return int(number)
+
+
+def append(client: Client, channel: bytes, event: Event) -> int:
+    """Publish an event through a client and keep it; return how many connections are subscribed.
+
+    :raises TypeError: if it is no client that runs scripts at once.
+    :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+    """
+    if not isinstance(client, redis.Redis) or isinstance(client, Pipeline):
+        raise TypeError(
+            f"with SSE_HISTORY, redis must be a redis.StrictRedis, and not of the type "
+            f"{type(client).__name__}"
+        )
+    try:
+        return _history.append(client, channel, event)
+    except UnicodeError as error:
+        raise _unknown_host(error) from error
+
+
+def _position(client: redis.StrictRedis, channel: bytes) -> Position:
+    try:
+        return _history.newest_position(client, channel)
+    except UnicodeError as error:
+        raise _unknown_host(error) from error
+
+
+def _unknown_host(error: UnicodeError) -> redis.ConnectionError:
+    # All that is encoded here is the host's name; redis-py converts an OSError alone.
+    return redis.ConnectionError(f"the host of Redis cannot be looked up, see REDIS_URL: {error}")

@@ -61,14 +61,14 @@ class _Command(NamedTuple):
     channel: bytes
 
 
-class _Connection(Protocol):
+class RedisConnection(Protocol):
     """What is used of redis-py's connections, with the types that they lack."""
 
     def connect(self) -> None: ...
     def disconnect(self) -> None: ...
     def can_read(self, timeout: float) -> bool: ...
     def read_response(self) -> Reply: ...
-    def pack_commands(self, commands: Iterable[tuple[str | bytes, ...]]) -> list[bytes]: ...
+    def pack_commands(self, commands: Iterable[tuple[str | bytes | int, ...]]) -> list[bytes]: ...
     def send_packed_command(self, command: list[bytes], *, check_health: bool) -> None: ...
 
 
@@ -141,7 +141,7 @@ class _SocketTransport:
 class _PolledTransport:
     """Goes through redis-py for what has no socket, as fakeredis."""
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: RedisConnection) -> None:
         self.has_more = False
         self.must_be_polled = True
         self._connection = connection
@@ -181,7 +181,7 @@ class PubSubConnection:
         self._asked: deque[_Command] = deque()
         self._unconfirmed: Counter[bytes] = Counter()
         self.channels: set[bytes] = set()
-        self._connection = _connect(client)
+        self._connection = open_connection(client)
         self._heard = time.monotonic()
         self._answer_due: float | None = None
         # redis-py has no public name for it, from 5.0 to 8.1.
@@ -295,7 +295,11 @@ class PubSubConnection:
         return True
 
 
-def _connect(client: redis.Redis) -> _Connection:
+def open_connection(client: redis.Redis) -> RedisConnection:
+    """Return a connection to the Redis of a client, outside of that client's pool.
+
+    :raises redis.RedisError: if there is none to be had.
+    """
     pool = client.connection_pool
     kwargs = {
         key: value
@@ -314,6 +318,6 @@ def _connect(client: redis.Redis) -> _Connection:
         retry_on_error=[],
         retry_on_timeout=False,
     )
-    connection = cast("_Connection", pool.connection_class(**kwargs))
+    connection = cast("RedisConnection", pool.connection_class(**kwargs))
     connection.connect()
     return connection

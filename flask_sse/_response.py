@@ -13,12 +13,13 @@ from typing import Any, Final
 from flask_sse import _callbacks, _server, _sockets
 from flask_sse._connection import Connection, Terms
 from flask_sse._handover import Handover, find_handover
+from flask_sse._history import Position
 from flask_sse._hub import Hub
 from flask_sse._message import COMMENT
 from flask_sse._owner import CONFIRM_WITHIN
 from flask_sse._places import Places
 from flask_sse._settings import Settings
-from flask_sse._subscriber import Subscriber
+from flask_sse._subscriber import Follower, Subscriber
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -73,6 +74,8 @@ class EventStream:
     that the client has gone, and the hub serves it.
 
     :param environ: The request's.
+    :param is_logged: Whether the channel has history.
+    :param cursor: The position in its log that the client has named.
     """
 
     __slots__ = (
@@ -81,21 +84,32 @@ class EventStream:
         "_channel",
         "_client",
         "_close_callbacks",
+        "_cursor",
         "_ended",
         "_entered",
         "_handover",
         "_hub",
+        "_is_logged",
         "_is_uwsgis",
         "_streams",
         "_subscriber",
     )
 
     def __init__(
-        self, hub: Hub, channel: bytes, streams: Streams, environ: Mapping[str, Any]
+        self,
+        hub: Hub,
+        channel: bytes,
+        streams: Streams,
+        environ: Mapping[str, Any],
+        *,
+        is_logged: bool = False,
+        cursor: Position | None = None,
     ) -> None:
         self._hub = hub
         self._channel = channel
         self._streams = streams
+        self._is_logged = is_logged
+        self._cursor = cursor
         self._client = _server.client_socket(environ)
         self._asgi_input = _server.asgi_input(environ)
         self._is_uwsgis = _server.is_uwsgis(environ)
@@ -183,7 +197,9 @@ class EventStream:
             return self._reject()
         if not self._entered:
             return self._reject()
-        self._subscriber = subscriber = Subscriber(self._streams.settings.max_pending)
+        limit = self._streams.settings.max_pending
+        subscriber = Follower(limit, self._cursor) if self._is_logged else Subscriber(limit)
+        self._subscriber = subscriber
         if self._is_uwsgis:
             self._client = _server.uwsgi_socket()
         if self._client is not None:
@@ -201,12 +217,15 @@ class EventStream:
         assert self._client is not None
         _sockets.bound_costs(self._client)
         streams, callbacks, entered = self._streams, self._close_callbacks, self._entered
+        cursor = self._cursor
 
         def take() -> Connection:
             descriptor, head = handover.take()
             terms = streams.terms if entered else streams.terms_of_rejection
             chunked = handover.chunked
-            return Connection(descriptor, head, terms, chunked=chunked, callbacks=callbacks)
+            return Connection(
+                descriptor, head, terms, chunked=chunked, callbacks=callbacks, cursor=cursor
+            )
 
         try:
             if entered:

@@ -6,11 +6,23 @@ Pure: called once for an application, from whichever thread comes first.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from fnmatch import fnmatchcase
+from typing import Any, Final, NamedTuple, Self, cast
 
 URL_KEYS: Final = ("SSE_REDIS_URL", "REDIS_URL")
 SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "memory")
+LATEST: Final = "latest"
 _A_DAY: Final = 86_400
+_A_YEAR: Final = 366 * _A_DAY
+
+
+class Retention(NamedTuple):
+    """What is kept of a channel's events."""
+
+    length: int
+    """How many of them."""
+    is_latest: bool
+    """Whether a client that names no position gets the newest one at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,10 @@ class Settings:
     """Streams that one process serves at a time."""
     direct: bool
     """Whether events may be written to a client's socket, past the server."""
+    history: tuple[tuple[str, Retention], ...]
+    """What is kept of which channels; the first pattern that matches counts."""
+    history_ttl: int
+    """Seconds after a channel's last event for which its events are kept."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -44,7 +60,19 @@ class Settings:
             max_pending=_integer(config, "SSE_MAX_PENDING", default=1 << 20, least=1, unit="bytes"),
             max_clients=_optional_integer(config, "SSE_MAX_CLIENTS", least=1, unit="streams"),
             direct=_boolean(config, "SSE_DIRECT", default=True),
+            history=_history(config, "SSE_HISTORY"),
+            history_ttl=_history_ttl(config, "SSE_HISTORY_TTL", default=3600),
         )
+
+    def retention(self, channel: bytes) -> Retention | None:
+        """Return what is kept of a channel, or `None` for nothing."""
+        if not self.history:
+            return None
+        name = channel.decode(errors="replace")
+        for pattern, retention in self.history:
+            if fnmatchcase(name, pattern):
+                return retention if retention.length else None
+        return None
 
     @property
     def in_memory(self) -> bool:
@@ -107,3 +135,41 @@ def _boolean(config: Mapping[str, Any], key: str, *, default: bool) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{key} must be True or False, not {value!r}")
     return value
+
+
+def _history(config: Mapping[str, Any], key: str) -> tuple[tuple[str, Retention], ...]:
+    value: object = config.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        retention = _retention(value, key, f"{key} must be an int (events) or a mapping")
+        return (("*", retention),) if retention.length else ()
+    rules: list[tuple[str, Retention]] = []
+    for pattern, kept in cast("Mapping[object, object]", value).items():
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"{key} must map patterns such as 'news.*' to numbers of events, and {pattern!r} "
+                f"is no str"
+            )
+        wanted = f"{key}[{pattern!r}] must be an int (events) or {LATEST!r}"
+        rules.append((pattern, _retention(kept, f"{key}[{pattern!r}]", wanted)))
+    return tuple(rules)
+
+
+def _retention(value: object, name: str, wanted: str) -> Retention:
+    if value == LATEST and "mapping" not in wanted:
+        return Retention(1, is_latest=True)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{wanted}, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be 0 events or more, not {value!r}")
+    return Retention(value, is_latest=False)
+
+
+def _history_ttl(config: Mapping[str, Any], key: str, default: int) -> int:
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{key} must be a number of seconds, not {value!r}")
+    if not math.isfinite(value) or not 1 <= value <= _A_YEAR:
+        raise ValueError(f"{key} must be from 1 to {_A_YEAR} seconds, not {value!r}")
+    return math.ceil(value)

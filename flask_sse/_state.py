@@ -16,11 +16,13 @@ import redis
 from flask import Flask
 from flask.json.provider import JSONProvider
 
-from flask_sse import _gevent, _publisher
+from flask_sse import _gevent, _history, _publisher
 from flask_sse._broker import Broker, find_broker
+from flask_sse._history import Event, Position
 from flask_sse._hub import Hub
+from flask_sse._logs import History
 from flask_sse._publisher import Client, Publisher
-from flask_sse._pubsub import PubSubConnection
+from flask_sse._pubsub import PubSubConnection, open_connection
 from flask_sse._response import Streams
 from flask_sse._settings import Settings
 
@@ -118,21 +120,51 @@ class State:
             return own.publisher.publish(channel, payload)
         return _publisher.publish(client, channel, payload)
 
+    def append(self, client: Client, channel: bytes, event: Event) -> int:
+        """Publish an event and keep it, as :meth:`publish` publishes one.
+
+        :return: how many connections are subscribed to the channel.
+        :raises TypeError: if it is no client that runs scripts at once.
+        :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+        """
+        own = self._redis
+        if own is not None and (client is own.client or self._is_of_thread(client)):
+            return own.publisher.append(channel, event)
+        return _publisher.append(client, channel, event)
+
+    def position(self, channel: bytes) -> Position:
+        """Return the newest position in the log of a channel.
+
+        :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+        """
+        return (self._redis or self._find_redis()).publisher.position(channel)
+
     def hub(self, client: redis.Redis) -> Hub:
         """Return the hub for the Redis to which *client* leads.
 
         :raises TypeError: if that can't be told.
         """
         pool = _pool_of(client)
-        key = _destination(pool)
+        # A log is in one database, an event that is only published in all of them.
+        database = pool.connection_kwargs.get("db") or 0 if self.settings.history else None
+        key = (_destination(pool), database)
         hub = self._hubs.get(key)
         if hub is None:
             self._settings = self.settings
             # The client may be a proxy, which means nothing outside of the request.
-            connect = partial(PubSubConnection, redis.StrictRedis(connection_pool=pool))
+            own = redis.StrictRedis(connection_pool=pool)
+            connect = partial(PubSubConnection, own)
+            history = None
+            if self._settings.history:
+                history = History(
+                    self._settings.retention,
+                    partial(open_connection, own),
+                    _history.database_of(own),
+                )
             # Of two threads that come first, one wins; a hub that nobody joins is nothing.
             hub = self._hubs.setdefault(
-                key, Hub(connect, self.provider, keepalive=self._settings.keepalive)
+                key,
+                Hub(connect, self.provider, keepalive=self._settings.keepalive, history=history),
             )
         return hub
 

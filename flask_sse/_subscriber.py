@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from flask_sse import _gevent
+from flask_sse._history import Position
 
 _LOOK_AGAIN: Final = 0.1
 
@@ -53,16 +54,17 @@ class Subscriber:
         "_ended",
         "_gate",
         "_handed",
-        "_limit",
         "_offered",
         "_taken",
         "_waiting",
+        "cursor",
         "error",
+        "limit",
         "overflowed",
     )
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._offered = 0
         self._taken = 0
         self._handed = 0
@@ -70,11 +72,23 @@ class Subscriber:
         self._ended = False
         self.overflowed = False
         self.error: Exception | None = None
+        self.cursor: Position | None = None
+        """Where a follower is in the log; `None` for one that is live, or starts at the top."""
         # A list and a lock, since a queue of gevent's takes 2.8 KiB: of 17 for a client.
         self._waiting: list[Batch] = []
         # Locked as long as there is nothing to wake up for.
         self._gate = threading.Lock()
         self._gate.acquire()
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether Redis has confirmed the subscription."""
+        return self._confirmed
+
+    @property
+    def pending(self) -> int:
+        """How many bytes wait, those that the server is sending included."""
+        return self._offered - self._taken
 
     def confirm(self) -> None:
         """Tell the client that Redis has confirmed its subscription."""
@@ -84,8 +98,7 @@ class Subscriber:
     def offer(self, batch: Batch) -> bool:
         """Leave a batch for the client; `False` if the client is disconnected instead."""
         size = len(batch.frames)
-        pending = self._offered - self._taken
-        if pending and pending + size > self._limit:
+        if not self._has_room(size):
             self._cut_off()
             return False
         self._offered += size
@@ -127,6 +140,10 @@ class Subscriber:
         """Whether something waits, the end included."""
         return bool(self._waiting) or self._ended
 
+    def _has_room(self, size: int) -> bool:
+        pending = self._offered - self._taken
+        return not pending or pending + size <= self.limit
+
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
         while not condition():
@@ -151,3 +168,50 @@ class Subscriber:
 
 def _is_over(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() >= deadline
+
+
+class Follower(Subscriber):
+    """The batches that wait for one client of a channel with history.
+
+    When it lags behind it is not cut off: the hub offers it no more until nothing waits, and
+    then goes on from the log.
+
+    :param cursor: The position that the client has named.
+    :param is_strict: Whether it ends with a :exc:`LookupError` when the log has a gap.
+    """
+
+    __slots__ = ("is_behind", "is_strict", "refill")
+
+    def __init__(
+        self, limit: int, cursor: Position | None = None, *, is_strict: bool = False
+    ) -> None:
+        super().__init__(limit)
+        self.cursor = cursor
+        self.is_behind = False
+        """Whether a batch has been left out, since which the hub has not gone on."""
+        self.is_strict = is_strict
+        self.refill: Callable[[], None] | None = None
+        """Tells the hub, from any thread, that nothing waits any more."""
+
+    def offer(self, batch: Batch) -> bool:
+        """Leave a batch for the client, or note that there is no room for it."""
+        if self.is_behind or not self._has_room(len(batch.frames)):
+            self.is_behind = True
+            return True
+        return super().offer(batch)
+
+    def take(self, timeout: float | None) -> list[Batch] | None:
+        """Wait for what the client gets next, as the other subscribers do."""
+        self._taken += self._handed
+        self._handed = 0
+        # The hub, which sets these first and then looks for what is pending, misses nothing.
+        if (self.is_behind or self.cursor is not None) and self.refill and not self._waiting:
+            self.refill()
+        return super().take(timeout)
+
+    def fail(self, reason: str) -> None:
+        """End it, because the log has a gap."""
+        self.error = LookupError(
+            f"events may be missing: {reason}; read the present state, and listen from there on"
+        )
+        self.end()

@@ -1,0 +1,307 @@
+"""The log of a channel: positions in it, and what Redis does with it.
+
+The scripts are the only writers of a log. Each channel has two keys with one hash tag: the
+log, a stream whose entries have the ids ``1-0``, ``2-0`` and so on, and its meta data, a hash
+that outlives it. Nothing here blocks but `append`, which waits for Redis.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Self, cast
+
+import redis
+from redis.exceptions import NoScriptError
+
+OFFSET_AT_TOP: Final = -1
+"""Asks for nothing but the newest position."""
+OFFSET_BEFORE_LAST: Final = -2
+"""Asks for the newest entry."""
+PAGE_BYTES: Final = 1 << 18
+"""Bytes after which a page of the log ends, with the entry that reaches them."""
+
+_LARGE: Final = 1 << 16
+"""Bytes above which subscribers read an event from the log, once a process."""
+_NONCE_BYTES: Final = 5
+_META_OUTLIVES: Final = 7 * 86_400
+_UNUSED_FOR: Final = 600
+"""Seconds for which Redis keeps the epoch of a channel that nobody has published to."""
+_START: Final = "0"
+"""Stands for the nonce of the entry before the first."""
+
+_POSITION: Final = re.compile(r"([0-9a-f]{16}x[0-9]+)\.([0-9]{1,14})\.([0-9a-f]{1,16})", re.ASCII)
+_ID: Final = re.compile(rf"{_POSITION.pattern}\.([0-9a-f]{{1,16}})(\.large)?", re.ASCII)
+
+# Nonces have ten digits. The newest 32 find a repeated command in a short log, too.
+_APPEND: Final = """
+local meta, log = KEYS[1], KEYS[2]
+local known = redis.call('HMGET', meta, 'epoch', 'offset', 'nonces')
+local epoch, top, nonces = known[1], tonumber(known[2] or '0'), known[3] or ''
+local nonce = ARGV[3]
+if not epoch then
+  epoch, top, nonces = ARGV[2], 0, ''
+  redis.call('DEL', log)
+elseif ARGV[7] == '1' then
+  local found
+  for i = 1, #nonces, 10 do
+    if string.sub(nonces, i, i + 9) == nonce then found = true end
+  end
+  if not found then
+    for _, entry in ipairs(redis.call('XREVRANGE', log, '+', '-', 'COUNT', 4096)) do
+      if entry[2][2] == nonce then found = true end
+    end
+  end
+  if found then return redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2] end
+end
+local previous = '0'
+if top > 0 then previous = string.sub(nonces, 1, 10) end
+local offset = string.format('%.0f', top + 1)
+local id = epoch .. '.' .. offset .. '.' .. nonce .. '.' .. previous
+local payload = ARGV[8] .. id .. ARGV[9]
+redis.call('XADD', log, 'MAXLEN', ARGV[4], offset .. '-0',
+  'nonce', nonce, 'previous', previous, 'payload', payload)
+redis.call('HSET', meta, 'epoch', epoch, 'offset', offset,
+  'nonces', nonce .. string.sub(nonces, 1, 310))
+redis.call('EXPIRE', log, ARGV[5])
+redis.call('EXPIRE', meta, ARGV[6])
+if #payload > tonumber(ARGV[10]) then
+  payload = '{"data": null, "id": "' .. id .. '.large"}'
+end
+return redis.call('PUBLISH', ARGV[1], payload)
+"""
+
+READ_SCRIPT: Final = """
+local meta, log = KEYS[1], KEYS[2]
+local known = redis.call('HMGET', meta, 'epoch', 'offset', 'nonces')
+local epoch, top = known[1], tonumber(known[2] or '0')
+if not epoch then
+  epoch, top = ARGV[1], 0
+  redis.call('DEL', log)
+  redis.call('HSET', meta, 'epoch', epoch, 'offset', 0, 'nonces', '')
+end
+local left = redis.call('TTL', meta)
+if left >= -1 and left < tonumber(ARGV[4]) then
+  redis.call('EXPIRE', meta, ARGV[4])
+end
+local nonce = '0'
+if top > 0 then nonce = string.sub(known[3], 1, 10) end
+local after = tonumber(ARGV[2])
+if after == -1 then after = top end
+if after == -2 then after = math.max(top - 1, 0) end
+local entries, size, limit = {}, 0, tonumber(ARGV[3])
+while after < top and size < limit do
+  local from = string.format('%.0f-0', after + 1)
+  local some = redis.call('XRANGE', log, from, '+', 'COUNT', 32)
+  for _, entry in ipairs(some) do
+    entries[#entries + 1] = entry
+    size = size + #(entry[2][6] or '')
+    after = tonumber(string.match(entry[1], '^%d+'))
+    if size >= limit then break end
+  end
+  if #some < 32 then break end
+end
+return {epoch, string.format('%.0f', top), nonce, entries}
+"""
+
+_APPEND_SHA: Final = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()
+
+
+class Position(NamedTuple):
+    """A place in a log: right after the entry that is named."""
+
+    epoch: str
+    """Names the log and its database: after a loss there is a new one."""
+    offset: int
+    """The number of the entry, without holes from 1 on; 0 is the log's beginning."""
+    nonce: str
+    """Chosen by the publisher. A Redis that has gone back in time repeats an offset only."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return the position that a client names, or `None` if it is none."""
+        match = _POSITION.fullmatch(text)
+        return None if match is None else cls(match[1], int(match[2]), match[3])
+
+    @property
+    def database(self) -> str:
+        """The number of the database that has the log."""
+        return self.epoch.rpartition("x")[2]
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.offset}.{self.nonce}"
+
+
+UNKNOWN: Final = Position("", 0, "")
+"""Stands for an id that no log has given: its client is told so."""
+
+
+class EventId(NamedTuple):
+    """What the id of a published event says."""
+
+    position: Position
+    previous: str
+    """The nonce of the entry before."""
+    is_large: bool
+    """Whether the event is in the log only."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return what an id says, or `None` if the event is not from a log."""
+        match = _ID.fullmatch(text)
+        if match is None:
+            return None
+        position = Position(match[1], int(match[2]), match[3])
+        return cls(position, match[4], match[5] is not None)
+
+
+class Entry(NamedTuple):
+    """An event of a log."""
+
+    position: Position
+    previous: str
+    """The nonce of the entry before."""
+    frame: bytes
+    """What a stream carries for it; empty if it can't be decoded."""
+    payload: bytes | None
+    """What Redis carries; `None` if it can't be decoded."""
+
+
+class Stored(NamedTuple):
+    """An entry as Redis has it."""
+
+    position: Position
+    previous: str
+    payload: bytes
+
+
+class Range(NamedTuple):
+    """What Redis has answered: a part of a log, and the newest position."""
+
+    top: Position
+    entries: Sequence[Stored]
+
+
+def keys(channel: bytes) -> tuple[bytes, bytes]:
+    """Return the keys of a channel's meta data and log, which a cluster keeps in one place."""
+    # A channel's own name may contain braces, or be empty, and would be no hash tag then.
+    tag = hashlib.sha1(channel, usedforsecurity=False).hexdigest()
+    return b"flask-sse:{%b}:meta" % tag.encode(), b"flask-sse:{%b}:log" % tag.encode()
+
+
+def new_epoch(database: int) -> str:
+    """Return an epoch for a log that has none."""
+    return f"{secrets.token_hex(8)}x{database}"
+
+
+def read_command(channel: bytes, after: int, database: int) -> tuple[str | bytes | int, ...]:
+    """Return the command that reads a page of a log, after an offset."""
+    options = (new_epoch(database), after, PAGE_BYTES, _UNUSED_FOR)
+    return ("EVAL", READ_SCRIPT, 2, *keys(channel), *options)
+
+
+def parse_range(reply: object) -> Range:
+    """Understand the answer to a read.
+
+    Entries that somebody else has written are left out, and so is what follows them.
+    """
+    epoch, top, nonce, raw = cast("tuple[bytes, bytes, bytes, list[Any]]", reply)
+    name = epoch.decode()
+    entries: list[Stored] = []
+    for key, fields in raw:
+        offset = int(key.partition(b"-")[0])
+        if entries and offset != entries[-1].position.offset + 1:
+            break
+        found = dict(zip(fields[::2], fields[1::2], strict=True))
+        position = Position(name, offset, found.get(b"nonce", b"").decode("ascii", "replace"))
+        previous = found.get(b"previous", b"").decode("ascii", "replace")
+        entries.append(Stored(position, previous, found.get(b"payload", b"")))
+    return Range(Position(name, int(top), nonce.decode()), entries)
+
+
+class Event(NamedTuple):
+    """An event to be added to a log."""
+
+    head: bytes
+    """Its payload up to the id, which Redis gives it."""
+    tail: bytes
+    """The rest of the payload."""
+    length: int
+    """Events of the channel that are kept."""
+    seconds: int
+    """For how long they are."""
+
+
+def append(client: redis.Redis, channel: bytes, event: Event) -> int:
+    """Add an event to a log and publish it.
+
+    After a lost answer the same command is sent once more, and Redis finds by the nonce
+    whether it has been carried out.
+
+    :return: how many connections are subscribed to the channel.
+    :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+    """
+    arguments: list[str | bytes | int] = [
+        channel,
+        new_epoch(database_of(client)),
+        secrets.token_hex(_NONCE_BYTES),
+        event.length,
+        event.seconds,
+        event.seconds + _META_OUTLIVES,
+        0,
+        event.head,
+        event.tail,
+        _LARGE,
+    ]
+    try:
+        try:
+            return _append(client, keys(channel), arguments)
+        except (redis.ConnectionError, redis.TimeoutError):
+            arguments[6] = 1
+            return _append(client, keys(channel), arguments)
+    except redis.ResponseError as error:
+        raise explain(error) from error
+
+
+def newest_position(client: redis.Redis, channel: bytes) -> Position:
+    """Return the newest position in the log of a channel, which is begun if there is none.
+
+    :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+    """
+    _, script, number, *rest = read_command(channel, OFFSET_AT_TOP, database_of(client))
+    try:
+        reply: object = client.eval(str(script), int(number), *rest)
+    except redis.ResponseError as error:
+        raise explain(error) from error
+    return parse_range(reply).top
+
+
+def explain(error: redis.ResponseError) -> redis.ResponseError:
+    """Return an error that names the setting, for one that says what Redis does not allow."""
+    return type(error)(
+        f"SSE_HISTORY needs a Redis that allows EVAL and EVALSHA, and in these HMGET, HSET, XADD, "
+        f"XRANGE, XREVRANGE, EXPIRE, TTL, DEL, PUBLISH and PUBSUB, on keys that begin with "
+        f"'flask-sse:'; it says: {error}"
+    )
+
+
+def is_forbidden(error: redis.RedisError) -> bool:
+    """Whether Redis will go on refusing."""
+    text = str(error)
+    signs = ("NOPERM", "permission", "unknown command", "Unknown Redis command", "WRONGTYPE")
+    return any(sign in text for sign in (*signs, "can't run this command"))
+
+
+def database_of(client: redis.Redis) -> int:
+    """Return the number of a client's database."""
+    return int(client.connection_pool.connection_kwargs.get("db") or 0)
+
+
+def _append(
+    client: redis.Redis, names: tuple[bytes, bytes], arguments: Sequence[str | bytes | int]
+) -> int:
+    try:
+        answer: object = client.evalsha(_APPEND_SHA, 2, *names, *arguments)
+    except NoScriptError:
+        answer = client.eval(_APPEND, 2, *names, *arguments)
+    return int(cast("int", answer))

@@ -1,0 +1,573 @@
+"""A channel with history: where its listeners are in the log, and how each gets on.
+
+For the hub's owner alone. Nothing blocks but the `pause` that it is given.
+
+A listener is live, and gets every batch, or it is behind: it has a cursor, and gets the events
+after it page by page, from the ring or from the log, until it meets the channel's position.
+Whoever resumes is behind at first, and whoever does not read falls behind. So nothing waits
+for a listener but a page.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from flask_sse._channel import Channel, Listener
+from flask_sse._connection import Connection
+from flask_sse._history import (
+    OFFSET_AT_TOP,
+    OFFSET_BEFORE_LAST,
+    PAGE_BYTES,
+    UNKNOWN,
+    Entry,
+    Position,
+)
+from flask_sse._subscriber import Batch, Follower, Subscriber
+
+RING_BYTES: Final = 1 << 20
+"""Bytes of frames that are kept of each channel, or the newest event if that is larger."""
+
+_HELD_BYTES: Final = 1 << 20
+_NEW_EPOCH: Final = "the log is another one, because Redis has lost it or the id is unknown"
+_REWRITTEN: Final = "Redis has gone back in time, and the log has gone on differently"
+_AHEAD: Final = "Redis has gone back in time, and the log ends before this event"
+_TRIMMED: Final = "the log does not reach back so far any more"
+
+
+class Foreign(NamedTuple):
+    """An event that is in no log of this Redis database."""
+
+    frame: bytes
+    payload: bytes
+
+
+Decode = Callable[[bytes], Entry | Foreign | None]
+"""Decodes an event that Redis has sent; `None` if it can't be."""
+
+
+class Page(NamedTuple):
+    """A part of a log, and the newest position at that time."""
+
+    after: int
+    """The offset after which the entries come."""
+    top: Position
+    entries: Sequence[Entry]
+
+    def find(self, cursor: Position) -> "Sequence[Entry] | str | None":
+        """Return the entries after a cursor.
+
+        :return: what is wrong with the cursor, in words; or `None` if the page can't tell.
+        """
+        if cursor.epoch != self.top.epoch:
+            return _NEW_EPOCH
+        if cursor.offset > self.top.offset:
+            return _AHEAD
+        if cursor.offset == self.top.offset:
+            return () if cursor == self.top else _REWRITTEN
+        if cursor.offset < self.after:
+            return None
+        if not self.entries or cursor.offset + 1 < self.entries[0].position.offset:
+            return _TRIMMED
+        return find_after(self.entries, cursor)
+
+
+def find_after(entries: Sequence[Entry], cursor: Position) -> "Sequence[Entry] | str | None":
+    """Return those of consecutive entries that come after a cursor, as :meth:`Page.find`."""
+    index = cursor.offset + 1 - entries[0].position.offset
+    if not 0 <= index < len(entries):
+        return None
+    return entries[index:] if entries[index].previous == cursor.nonce else _REWRITTEN
+
+
+class Ring:
+    """The newest entries of a log, as far as they are known and within a bound."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._size = 0
+
+    @property
+    def before_last(self) -> Position | None:
+        """The position before the newest entry, if that is known."""
+        if not self._entries:
+            return None
+        last = self._entries[-1]
+        return Position(last.position.epoch, last.position.offset - 1, last.previous)
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._entries = []
+        self._size = 0
+
+    def append(self, entry: Entry) -> None:
+        """Add the entry that follows the newest one."""
+        self._entries.append(entry)
+        self._size += len(entry.frame)
+        if self._size > RING_BYTES:
+            self._shrink()
+
+    def extend_left(self, entries: Sequence[Entry]) -> None:
+        """Add older entries, if the ring begins right after them, as far as there is room."""
+        if not entries or not self._entries:
+            return
+        first = self._entries[0]
+        last = entries[-1].position
+        if (last.epoch, last.offset + 1, last.nonce) != (
+            first.position.epoch,
+            first.position.offset,
+            first.previous,
+        ):
+            return
+        added: list[Entry] = []
+        for entry in reversed(entries):
+            if self._size + len(entry.frame) > RING_BYTES:
+                break
+            self._size += len(entry.frame)
+            added.append(entry)
+        self._entries[:0] = reversed(added)
+
+    def knows(self, position: Position) -> bool:
+        """Whether an entry is in the ring."""
+        if not self._entries or self._entries[0].position.epoch != position.epoch:
+            return False
+        index = position.offset - self._entries[0].position.offset
+        return 0 <= index < len(self._entries) and self._entries[index].position == position
+
+    def after(self, cursor: Position) -> Sequence[Entry] | None:
+        """Return the entries after a cursor; `None` if the ring can't tell."""
+        if not self._entries or self._entries[0].position.epoch != cursor.epoch:
+            return None
+        found = find_after(self._entries, cursor)
+        return None if isinstance(found, str) else found
+
+    def _shrink(self) -> None:
+        # Some more than needed, so that it is not done for each entry.
+        number = 0
+        while self._size > RING_BYTES * 3 // 4 and number < len(self._entries) - 1:
+            self._size -= len(self._entries[number].frame)
+            number += 1
+        del self._entries[:number]
+
+
+class LoggedChannel(Channel):
+    """A channel of which Redis keeps a log.
+
+    :param sends_latest: Whether a listener without a cursor gets the newest event.
+    :param note_question: Called when :meth:`fill_after` or :meth:`page_after` has an answer.
+    """
+
+    __slots__ = (
+        "_again",
+        "_behind",
+        "_decode",
+        "_fill_wanted",
+        "_filling",
+        "_held",
+        "_held_size",
+        "_joined",
+        "_note_question",
+        "_page_asked",
+        "_pause",
+        "_ring",
+        "_sends_latest",
+        "_wanting",
+        "heard",
+        "position",
+        "reset_reason",
+        "troubled",
+    )
+
+    def __init__(
+        self,
+        name: bytes,
+        decode: Decode,
+        note_question: Callable[["LoggedChannel"], None],
+        pause: Callable[[], None],
+        *,
+        sends_latest: bool,
+    ) -> None:
+        super().__init__(name)
+        self.position: Position | None = None
+        """The last event that the live listeners have got; `None` before the first answer."""
+        self.heard = time.monotonic()
+        """When the log was last known to have nothing newer."""
+        self.troubled: list[Listener] = []
+        """Listeners that are gone, which the owner has to drop."""
+        self.reset_reason = ""
+        """Why the log does not go on where the live listeners are; for the owner's log."""
+        self._decode = decode
+        self._note_question = note_question
+        self._pause = pause
+        self._sends_latest = sends_latest
+        self._ring = Ring()
+        self._behind: dict[Listener, None] = {}
+        self._wanting: dict[Listener, None] = {}
+        self._filling = False
+        self._fill_wanted = False
+        self._again = False
+        self._page_asked = False
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._joined: tuple[tuple[Position, Position], Batch] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._behind) or super().__bool__()
+
+    def __iter__(self) -> Iterator[Listener]:
+        """Iterate over a snapshot of the listeners."""
+        return iter([*super().__iter__(), *self._behind])
+
+    # Who listens
+
+    def confirm(self) -> list[Connection]:
+        """Have those who have waited for the subscription get on."""
+        if not self._filling:
+            self._open_waiting() if self.position is not None else self.fill()
+        return []
+
+    def verify(self) -> None:
+        """Make sure that nothing was missed: the subscription is a new one."""
+        self.fill()
+
+    def place(self, connection: Connection) -> None:
+        """Put a connection among the live ones, or those that are behind."""
+        self._discard_connection(connection)
+        if not connection.is_lagging and connection.cursor is None:
+            super().place(connection)
+            return
+        if connection.cursor is None:
+            connection.cursor = self.position
+        self._behind[connection] = None
+        self._advance(connection)
+
+    def discard(self, listener: Listener) -> None:
+        """Forget a listener, if it is known."""
+        self._behind.pop(listener, None)
+        self._wanting.pop(listener, None)
+        super().discard(listener)
+
+    def refill(self, follower: Follower) -> None:
+        """Go on with a follower for which nothing waits any more."""
+        if follower in self._behind:
+            self._advance(follower)
+
+    def _open_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for listener in waiting:
+            if listener.cursor is None:
+                self._open_at_once(listener)
+            else:
+                self._behind[listener] = None
+                self._advance(listener)
+            self._pause()
+
+    def _open_at_once(self, listener: Listener) -> None:
+        assert self.position is not None
+        cursor = (self._ring.before_last if self._sends_latest else None) or self.position
+        self._give(listener, self._opening(cursor, recovered=False))
+        listener.cursor = cursor
+        self._behind[listener] = None
+        self._advance(listener)
+
+    # What Redis sends
+
+    def receive(self, payloads: Sequence[bytes]) -> None:
+        """Send to the live listeners what Redis has sent for the channel."""
+        self.heard = time.monotonic()
+        if self._filling or self.position is None:
+            self._hold(payloads)
+            return
+        frames: list[bytes] = []
+        sound: list[bytes] = []
+        before = self.position
+        for number, payload in enumerate(payloads, 1):
+            event = self._decode(payload)
+            if isinstance(event, Foreign):
+                frames.append(event.frame)
+                sound.append(event.payload)
+            elif event is None or self._ring.knows(event.position):
+                continue
+            elif self._is_next(event):
+                self._accept(event, frames, sound)
+            else:
+                # A hole, another log, or an event that has to be fetched: the log has it.
+                self._send_events(before, frames, sound)
+                self.fill()
+                self._hold(payloads[number:])
+                return
+        self._send_events(before, frames, sound)
+
+    def _is_next(self, entry: Entry) -> bool:
+        position = self.position
+        assert position is not None
+        return (
+            entry.payload is not None
+            and entry.position.offset == position.offset + 1
+            and entry.previous == position.nonce
+            and entry.position.epoch == position.epoch
+        )
+
+    def _accept(self, entry: Entry, frames: list[bytes], sound: list[bytes]) -> None:
+        self.position = entry.position
+        self._ring.append(entry)
+        if entry.payload is not None:
+            frames.append(entry.frame)
+            sound.append(entry.payload)
+
+    def _hold(self, payloads: Sequence[bytes]) -> None:
+        self._held += payloads
+        self._held_size += sum(map(len, payloads))
+        if self._held_size > _HELD_BYTES:
+            # The log has them.
+            self._held, self._held_size = [], 0
+            self._again = True
+
+    def _send_events(
+        self, before: Position, frames: Sequence[bytes], sound: Sequence[bytes]
+    ) -> None:
+        if frames:
+            self._broadcast(before, Batch(sound, b"".join(frames)))
+
+    def _broadcast(self, before: Position, batch: Batch) -> None:
+        self.troubled += self.send(batch, self._pause)
+        for follower in [*self._subscribers]:
+            if isinstance(follower, Follower) and follower.is_behind:
+                follower.is_behind = False
+                del self._subscribers[follower]
+                follower.cursor = before
+                self._behind[follower] = None
+                # It may have taken everything meanwhile.
+                self._advance(follower)
+
+    # What the log says
+
+    def fill(self) -> None:
+        """Have the log asked for what has come after the position."""
+        if self._filling:
+            self._again = True
+            return
+        self._filling = self._fill_wanted = True
+        self._note_question(self)
+
+    def fill_after(self) -> int | None:
+        """Return the offset after which to read the log for the channel itself, if it is to be."""
+        if not self._fill_wanted:
+            return None
+        self._fill_wanted = False
+        if self.position is not None:
+            return self.position.offset
+        return OFFSET_BEFORE_LAST if self._sends_latest else OFFSET_AT_TOP
+
+    def page_after(self) -> int | None:
+        """Return the offset after which to read the log for listeners, if it is to be."""
+        if not self._wanting or self._page_asked:
+            return None
+        self._page_asked = True
+        cursors = [listener.cursor or UNKNOWN for listener in self._wanting]
+        epoch = "" if self.position is None else self.position.epoch
+        # An id of another log is answered by any page.
+        offsets = [cursor.offset for cursor in cursors if cursor.epoch == epoch]
+        return min(offsets or [cursor.offset for cursor in cursors])
+
+    def ask_again(self, *, is_fill: bool) -> None:
+        """Repeat a question that has failed."""
+        if is_fill:
+            self._fill_wanted = True
+        else:
+            self._page_asked = False
+        self._note_question(self)
+
+    def take_fill(self, page: Page) -> None:
+        """Go on with an answer to :meth:`fill_after`."""
+        self._filling = False
+        self._joined = None
+        self.heard = time.monotonic()
+        again, self._again = self._again, False
+        if self.position is None:
+            self._start(page)
+        else:
+            found = page.find(self.position)
+            if isinstance(found, str) or found is None:
+                self._reset_all(found or _TRIMMED, page.top)
+            else:
+                self._catch_up(self.position, found)
+        if again or self.position != page.top:
+            self.fill()
+            return
+        held, self._held, self._held_size = self._held, [], 0
+        if held:
+            self.receive(held)
+        if not self._filling:
+            self._open_waiting()
+            for listener in [*self._behind]:
+                if listener not in self._wanting:
+                    self._advance(listener)
+                    self._pause()
+
+    def take_page(self, page: Page) -> None:
+        """Go on with an answer to :meth:`page_after`."""
+        self._page_asked = False
+        self._ring.extend_left(page.entries)
+        wanting, self._wanting = self._wanting, {}
+        for listener in wanting:
+            if listener in self._behind:
+                self._judge(listener, page)
+                self._pause()
+
+    def _start(self, page: Page) -> None:
+        self.position = page.top
+        for entry in page.entries:
+            self._ring.append(entry)
+
+    def _catch_up(self, before: Position, entries: Sequence[Entry]) -> None:
+        frames: list[bytes] = []
+        sound: list[bytes] = []
+        for entry in entries:
+            self._accept(entry, frames, sound)
+        self._send_events(before, frames, sound)
+
+    def _reset_all(self, reason: str, top: Position) -> None:
+        self.reset_reason = reason
+        before, self.position = self.position, top
+        self._ring.clear()
+        for subscriber in [*self._subscribers]:
+            if isinstance(subscriber, Follower) and subscriber.is_strict:
+                subscriber.fail(reason)
+                self.troubled.append(subscriber)
+        # A follower that has no room for it keeps its cursor, and finds out later.
+        self._broadcast(before or top, self._reset_event(reason, top))
+
+    def _judge(self, listener: Listener, page: Page) -> None:
+        cursor, position = listener.cursor, self.position
+        assert cursor is not None
+        assert position is not None
+        found = page.find(cursor)
+        if found is None:
+            self._want_page(listener)
+        elif isinstance(found, str):
+            self._reset(listener, found, page.top)
+        elif (
+            position.epoch != cursor.epoch
+            or position.offset < cursor.offset
+            or (position.offset == cursor.offset and position.nonce != cursor.nonce)
+        ):
+            # The log has gone on without us, or differently.
+            self.fill()
+        else:
+            # What comes after the position is sent to all at the same time.
+            entries = found[: position.offset - cursor.offset]
+            self._give_page(listener, entries)
+            self._advance(listener)
+
+    def _reset(self, listener: Listener, reason: str, top: Position) -> None:
+        if isinstance(listener, Follower) and listener.is_strict:
+            listener.fail(reason)
+            self.troubled.append(listener)
+            return
+        assert listener.cursor is not None
+        # A client that loses its connection between the two events comes back with its own id.
+        known = top if listener.cursor == UNKNOWN else listener.cursor
+        self._open(listener, known, recovered=False)
+        self._give(listener, self._reset_event(reason, top))
+        listener.cursor = top
+        self._advance(listener)
+
+    # Listeners that are behind
+
+    def _advance(self, listener: Listener) -> None:
+        """Send a listener its next page, or make it live."""
+        while listener in self._behind:
+            position = self.position
+            if position is None or self._filling:
+                return
+            if isinstance(listener, Connection) and (listener.is_lagging or listener.is_gone):
+                return
+            cursor = listener.cursor
+            assert cursor is not None
+            if cursor == position:
+                self._go_live(listener)
+                return
+            if isinstance(listener, Subscriber) and listener.pending:
+                return
+            entries = self._ring.after(cursor)
+            if entries is None:
+                self._want_page(listener)
+                return
+            self._give_page(listener, _within(entries, PAGE_BYTES))
+
+    def _want_page(self, listener: Listener) -> None:
+        self._wanting[listener] = None
+        self._note_question(self)
+
+    def _go_live(self, listener: Listener) -> None:
+        del self._behind[listener]
+        if listener.cursor is not None:
+            self._open(listener, listener.cursor, recovered=True)
+        listener.cursor = None
+        if isinstance(listener, Connection):
+            self.place(listener)
+        else:
+            self._subscribers[listener] = None
+
+    def _give_page(self, listener: Listener, entries: Sequence[Entry]) -> None:
+        cursor = listener.cursor
+        assert cursor is not None
+        self._open(listener, cursor, recovered=True)
+        if not entries:
+            return
+        batch = self._join(entries)
+        listener.cursor = entries[-1].position
+        if batch.frames:
+            self._give(listener, batch)
+
+    def _join(self, entries: Sequence[Entry]) -> Batch:
+        # Clients that come back together ask for the same events.
+        span = (entries[0].position, entries[-1].position)
+        if self._joined is None or self._joined[0] != span:
+            payloads = [entry.payload for entry in entries if entry.payload is not None]
+            frames = b"".join([entry.frame for entry in entries])
+            self._joined = span, Batch(payloads, frames)
+        return self._joined[1]
+
+    def _open(self, listener: Listener, cursor: Position, *, recovered: bool) -> None:
+        opened = listener.is_open if isinstance(listener, Connection) else listener.is_confirmed
+        if not opened:
+            self._give(listener, self._opening(cursor, recovered=recovered))
+
+    def _give(self, listener: Listener, batch: Batch) -> None:
+        if isinstance(listener, Subscriber):
+            listener.offer(batch)
+            listener.confirm()
+            return
+        if listener.is_open:
+            listener.send(batch)
+        else:
+            listener.open(batch.frames)
+        if listener.is_gone:
+            self.troubled.append(listener)
+
+    def _opening(self, cursor: Position, *, recovered: bool) -> Batch:
+        data = {"channel": self._shown, "recovered": recovered}
+        return Batch((), _frame("sse.open", data, cursor))
+
+    def _reset_event(self, reason: str, top: Position) -> Batch:
+        return Batch((), _frame("sse.reset", {"channel": self._shown, "reason": reason}, top))
+
+    @property
+    def _shown(self) -> str:
+        return self.name.decode(errors="replace")
+
+
+def _frame(kind: str, data: object, position: Position) -> bytes:
+    return f"event:{kind}\ndata:{json.dumps(data)}\nid:{position}\n\n".encode()
+
+
+def _within(entries: Sequence[Entry], limit: int) -> Sequence[Entry]:
+    """Return the first of the entries, up to the one that reaches a number of bytes."""
+    size = 0
+    for number, entry in enumerate(entries, 1):
+        size += len(entry.frame)
+        if size >= limit:
+            return entries[:number]
+    return entries

@@ -1,0 +1,95 @@
+"""Positions in the log of a channel, and its messages from a position on.
+
+For channels that have history, which the setting :confval:`SSE_HISTORY` says. A position is the
+id of an event, as it is in :attr:`flask_sse.Message.id` and as browsers send it back in
+``Last-Event-ID``.
+
+>>> from flask_sse import history
+>>> app.config["SSE_HISTORY"] = 100
+>>> with app.app_context():
+...     before = history.position("news")
+...     _ = sse.publish("Hello!", channel="news")
+...     messages = history.messages("news", after=before)
+...     print(next(messages).data)
+Hello!
+>>> messages.close()
+"""
+
+from collections.abc import Generator
+
+from flask_sse._history import Position
+from flask_sse._message import Message
+from flask_sse._messages import listen, new_strict_subscriber
+from flask_sse._request import current_state, encode_channel
+from flask_sse._state import State
+
+__all__ = ["messages", "position"]
+
+
+def position(channel: str = "sse") -> str:
+    """Return the id of the newest event of a channel, or of its log's beginning.
+
+    A page that is rendered with it, and opens the stream with it as ``last_event_id``, gets
+    every event that is published in between. It waits for Redis, as
+    :meth:`~flask_sse.ServerSentEventsBlueprint.publish` does.
+
+    :param channel: The channel, which must have history.
+    :raises TypeError: if *channel* has a type that makes no sense.
+    :raises ValueError: if the channel has no history.
+    :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+    :raises redis.exceptions.RedisError: if Redis can't be reached, gives no answer or refuses.
+
+    >>> from flask import url_for
+    >>> from flask_sse import history
+    >>> app.config["SSE_HISTORY"] = 100
+    >>> with app.test_request_context():
+    ...     url = url_for("sse.stream", last_event_id=history.position())
+    >>> url.startswith("/stream?last_event_id=")
+    True
+    """
+    name = encode_channel(channel)
+    state = current_state()
+    _require_history(state, name, channel)
+    return str(state.position(name))
+
+
+def messages(channel: str = "sse", after: str | None = None) -> Generator[Message, None, None]:
+    """Generate the :class:`~flask_sse.Message` objects of a channel from a position on.
+
+    First come those that have been published since, and then the others as they are published.
+    Each has its position as its :attr:`~flask_sse.Message.id`, with which a consumer can go on
+    later. The subscription begins with the first ``next()`` and ends with ``close()``. An
+    application context is needed only for the call.
+
+    :param channel: The channel, which must have history.
+    :param after: The id after which to begin; by default the newest one at the first ``next()``.
+    :raises TypeError: if *channel* has a type that makes no sense.
+    :raises ValueError: if the channel has no history, or *after* is no id of a log.
+    :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+    :raises LookupError: from any ``next()``, if messages may be missing: they are not
+        kept any more, or Redis has lost them. It is what browsers get as ``sse.reset``.
+    :raises redis.exceptions.RedisError: from the first ``next()``, if Redis can't be reached.
+
+    >>> from flask_sse import history
+    >>> app.config["SSE_HISTORY"] = 100
+    >>> with app.app_context():
+    ...     start = history.position()
+    ...     _ = [sse.publish(number) for number in range(3)]
+    ...     numbers = history.messages(after=start)
+    ...     [next(numbers).data for _ in range(3)]
+    [0, 1, 2]
+    >>> numbers.close()
+    """
+    name = encode_channel(channel)
+    state = current_state()
+    _require_history(state, name, channel)
+    cursor = None if after is None else Position.parse(after)
+    if after is not None and cursor is None:
+        raise ValueError(f"after must be the id of an event with history, not {after!r}")
+    subscriber = new_strict_subscriber(state.settings.max_pending, cursor)
+    return listen(state.hub(state.client()), name, subscriber, state.provider)
+
+
+def _require_history(state: State, name: bytes, channel: object) -> None:
+    if state.settings.retention(name) is None:
+        raise ValueError(f"channel {channel!r} has no history; SSE_HISTORY says which channels do")
