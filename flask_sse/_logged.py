@@ -107,18 +107,19 @@ class Ring:
         if self._size > RING_BYTES:
             self._shrink()
 
-    def extend_left(self, entries: Sequence[Entry]) -> None:
-        """Add older entries, if the ring begins right after them, as far as there is room."""
-        if not entries or not self._entries:
+    def extend_left(self, entries: Sequence[Entry], end: Position | None) -> None:
+        """Add older entries, if the ring begins right after them, as far as there is room.
+
+        :param end: The position after the newest entry, where an empty ring begins.
+        """
+        if self._entries:
+            first = self._entries[0]
+            end = Position(first.position.epoch, first.position.offset - 1, first.previous)
+        # Of these entries, some may be in the ring or after it.
+        known = [index for index, entry in enumerate(entries) if entry.position == end]
+        if not known:
             return
-        first = self._entries[0]
-        last = entries[-1].position
-        if (last.epoch, last.offset + 1, last.nonce) != (
-            first.position.epoch,
-            first.position.offset,
-            first.previous,
-        ):
-            return
+        entries = entries[: known[0] + 1]
         added: list[Entry] = []
         for entry in reversed(entries):
             if self._size + len(entry.frame) > RING_BYTES:
@@ -408,7 +409,7 @@ class LoggedChannel(Channel):
     def take_page(self, page: Page) -> None:
         """Go on with an answer to :meth:`page_after`."""
         self._page_asked = False
-        self._ring.extend_left(page.entries)
+        self._ring.extend_left(page.entries, self.position)
         wanting, self._wanting = self._wanting, {}
         for listener in wanting:
             if listener in self._behind:
@@ -416,9 +417,30 @@ class LoggedChannel(Channel):
                 self._pause()
 
     def _start(self, page: Page) -> None:
-        self.position = page.top
-        for entry in page.entries:
-            self._ring.append(entry)
+        held = self._before_held(page.top)
+        if held is None:
+            self.position = page.top
+            for entry in page.entries:
+                self._ring.append(entry)
+            return
+        self.position = held
+        for listener in [*self._waiting]:
+            if listener.cursor is None:
+                del self._waiting[listener]
+                self._open_at_once(listener)
+
+    def _before_held(self, top: Position) -> Position | None:
+        """Return the position before the first event that came since Redis has subscribed us.
+
+        `publish` has counted us for these, so whoever starts at the top gets them.
+        """
+        for payload in self._held:
+            event = self._decode(payload)
+            if isinstance(event, Entry):
+                epoch, offset, _ = event.position
+                is_known = epoch == top.epoch and offset <= top.offset
+                return Position(epoch, offset - 1, event.previous) if is_known else None
+        return None
 
     def _catch_up(self, before: Position, entries: Sequence[Entry]) -> None:
         frames: list[bytes] = []

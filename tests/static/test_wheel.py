@@ -114,9 +114,13 @@ def test_verified_types(user: User) -> None:
     report = json.loads(user.run([*command, "--outputjson"]))["typeCompleteness"]
     assert Path(report["packageRootDirectory"]).is_relative_to(user.python.parents[1])
     assert report["completenessScore"] == 1
-    assert [module["name"] for module in report["modules"]] == ["flask_sse"]
+    assert [module["name"] for module in report["modules"]] == ["flask_sse", "flask_sse.history"]
     exported = {symbol["name"] for symbol in report["symbols"] if symbol["isExported"]}
-    assert exported == {f"flask_sse.{name}" for name in NAMES}
+    assert exported == {
+        *(f"flask_sse.{name}" for name in NAMES),
+        "flask_sse.history.messages",
+        "flask_sse.history.position",
+    }
     assert report["missingFunctionDocStringCount"] == 0
     assert report["missingClassDocStringCount"] == 0
 

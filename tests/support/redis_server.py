@@ -73,6 +73,12 @@ class RedisServer:
             self._process.stop()
             self._process = None
 
+    def crash(self) -> None:
+        """Kill it, so that it writes nothing more; :meth:`start` loads its last snapshot."""
+        assert self._process is not None
+        self._process.send(signal.SIGKILL)
+        self.stop()
+
     def freeze(self) -> None:
         """Have it do nothing, with all its connections open."""
         assert self._process is not None

@@ -1,0 +1,394 @@
+"""History on a real Redis and under gunicorn: every fault, and a checker that numbers events."""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Final
+
+import pytest
+from flask import Flask
+
+from flask_sse import history, sse
+from tests.support import servers
+from tests.support.client import StreamClient
+from tests.support.following import FollowingClient, Publisher, check
+from tests.support.gathering import gather
+from tests.support.redis_server import RedisServer
+from tests.support.servers import Site
+from tests.support.waiting import wait_until
+
+MakeApp = Callable[..., Flask]
+SETTINGS: Final = {"SSE_HISTORY": 100_000, "SSE_RETRY": 100, "SSE_KEEPALIVE": 1}
+
+
+@pytest.fixture(params=["gevent", "sync"])
+def worker(request: pytest.FixtureRequest) -> str:
+    """Return a kind of gunicorn's workers."""
+    return str(request.param)
+
+
+@pytest.fixture
+def site(worker: str, redis_server: RedisServer, tmp_path: Path) -> Iterator[Site]:
+    """Return a site with a Redis of its own, and history."""
+    settings = {"REDIS_URL": redis_server.url, **SETTINGS}
+    with servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings) as site:
+        yield site
+
+
+@pytest.fixture
+def app(make_app: MakeApp, redis_server: RedisServer) -> Flask:
+    """Return the application that publishes."""
+    return make_app(REDIS_URL=redis_server.url, **SETTINGS)
+
+
+def test_clients_that_lose_their_connections(site: Site, app: Flask) -> None:
+    """Cut again and again under load, each has every event once."""
+    with FollowingClient(site.port, "x") as first, FollowingClient(site.port, "x") as second:
+        with Publisher(app, "x") as publisher:
+            for _ in range(20):
+                publisher.wait(20)
+                first.cut()
+                publisher.wait(20)
+                second.cut()
+            last = publisher.stop()
+        for client in (first, second):
+            client.wait_number(last)
+            check(client.events)
+            assert client.numbers() == [*range(last + 1)]
+            assert client.connections > 10
+            assert not client.resets()
+
+
+def test_a_client_that_gets_nothing_and_returns(site: Site, app: Flask) -> None:
+    """What was published while it was away arrives, though it had received no event."""
+    with StreamClient(site.port, "x").open() as client:
+        [first] = client.wait_events(1)
+    with app.app_context():
+        sse.publish(0, channel="x")
+    with StreamClient(site.port, "x", headers=f"Last-Event-ID: {first.id}\r\n").open() as client:
+        assert [event.data for event in client.wait_events(2)][1] == "0"
+
+
+def test_kills_of_the_subscription(site: Site, app: Flask, redis_server: RedisServer) -> None:
+    """`CLIENT KILL TYPE pubsub` every 50 ms under load costs no event."""
+    with FollowingClient(site.port, "x") as client, Publisher(app, "x") as publisher:
+        for _ in range(40):
+            redis_server.kill_pubsub()
+            time.sleep(0.05)
+        last = publisher.stop()
+        client.wait_number(last)
+        check(client.events)
+        assert client.numbers() == [*range(last + 1)]
+        assert not client.resets()
+
+
+def test_kills_of_all_connections(site: Site, app: Flask, redis_server: RedisServer) -> None:
+    """An answer that is lost is asked for again, and no event comes twice."""
+    with FollowingClient(site.port, "x") as client, Publisher(app, "x", 0) as publisher:
+        for _ in range(40):
+            redis_server.admin.client_kill_filter(_type="normal", skipme=True)
+            redis_server.admin.client_kill_filter(_type="pubsub")
+            time.sleep(0.05)
+        last = publisher.stop()
+        assert not publisher.failures
+        client.wait_number(last)
+        assert client.numbers() == [*range(last + 1)]
+
+
+def test_the_subscriber_is_too_slow_for_redis(
+    site: Site, app: Flask, redis_server: RedisServer
+) -> None:
+    """A subscription that Redis cuts, because its output buffer is full, costs no event."""
+    redis_server.admin.config_set("client-output-buffer-limit", "pubsub 65536 65536 0")
+    with FollowingClient(site.port, "x") as client:
+        worker = site.worker()
+        worker.suspend()
+        with app.app_context():
+            for number in range(20_000):
+                sse.publish(number, channel="x")
+        worker.resume()
+        client.wait_number(19_999)
+        check(client.events)
+        assert client.numbers() == [*range(20_000)]
+
+
+def test_redis_is_restarted_without_its_data(
+    site: Site, app: Flask, redis_server: RedisServer
+) -> None:
+    """All clients are told so, once, and go on."""
+    with FollowingClient(site.port, "x") as client, Publisher(app, "x") as publisher:
+        publisher.wait(50)
+        redis_server.stop()
+        redis_server.start()
+        publisher.wait(50)
+        last = publisher.stop()
+        client.wait_number(last)
+        check(client.events, publisher.failures)
+        assert client.resets() == 1
+    assert "told that they may have missed events" in site.log()
+
+
+def test_redis_is_restarted_with_its_data(
+    site: Site, app: Flask, redis_server: RedisServer
+) -> None:
+    """With persistence the clients have everything, without a reset."""
+    redis_server.options.update(appendonly="yes", appendfsync="always")
+    redis_server.stop()
+    redis_server.start()
+    with FollowingClient(site.port, "x") as client, Publisher(app, "x") as publisher:
+        for _ in range(3):
+            publisher.wait(50)
+            redis_server.stop()
+            redis_server.start()
+        publisher.wait(50)
+        last = publisher.stop()
+        client.wait_number(last)
+        check(client.events, publisher.failures)
+        assert not client.resets()
+
+
+def test_redis_comes_back_older(site: Site, app: Flask, redis_server: RedisServer) -> None:
+    """From an earlier snapshot Redis issues the same offsets again, and all clients are told."""
+    with (
+        FollowingClient(site.port, "x") as live,
+        FollowingClient(site.port, "x") as away,
+        Publisher(app, "x") as publisher,
+    ):
+        publisher.wait(50)
+        redis_server.admin.save()
+        publisher.wait(50)
+        redis_server.crash()
+        away.cut()
+        redis_server.start()
+        publisher.wait(150)
+        last = publisher.stop()
+        for client in (live, away):
+            client.wait_number(last)
+            check(client.events, publisher.failures)
+            assert client.resets() == 1
+
+
+def test_flushall(site: Site, app: Flask, redis_server: RedisServer) -> None:
+    """A log that is lost while everything is connected is noticed with the next event."""
+    with FollowingClient(site.port, "x") as client, Publisher(app, "x") as publisher:
+        publisher.wait(50)
+        redis_server.admin.flushall()
+        publisher.wait(50)
+        last = publisher.stop()
+        client.wait_number(last)
+        check(client.events)
+        assert client.resets() == 1
+
+
+def test_a_lost_tail(site: Site, app: Flask, redis_server: RedisServer) -> None:
+    """A log that is lost, and to which nobody publishes, is noticed after a while."""
+    with FollowingClient(site.port, "x") as client:
+        with app.app_context():
+            sse.publish(0, channel="x")
+        client.wait_number(0)
+        redis_server.admin.flushall()
+        wait_until(client.resets, "the client is told", 30)
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_redis_is_frozen(site: Site, app: Flask, redis_server: RedisServer, seconds: float) -> None:
+    """While Redis answers nothing the streams stay open, and afterwards nothing is missing."""
+    with FollowingClient(site.port, "x") as client, Publisher(app, "x") as publisher:
+        publisher.wait(50)
+        redis_server.freeze()
+        time.sleep(seconds)
+        redis_server.thaw()
+        publisher.wait(50)
+        last = publisher.stop()
+        client.wait_number(last)
+        check(client.events, publisher.failures)
+        assert not client.resets()
+
+
+def test_workers_that_are_killed_and_replaced(site: Site, app: Flask) -> None:
+    """`kill -9` of the worker and `SIGHUP` under load cost no event."""
+    with FollowingClient(site.port, "x") as client, Publisher(app, "x") as publisher:
+        for round_ in range(4):
+            publisher.wait(50)
+            old = site.worker()
+            if round_ % 2:
+                old.kill()
+            else:
+                site.process.send(signal.SIGHUP)
+            wait_until(lambda old=old: not old.is_running(), "the worker has gone", 20)  # type: ignore[misc]
+            site.worker()
+        publisher.wait(50)
+        last = publisher.stop()
+        client.wait_number(last)
+        check(client.events)
+        assert client.numbers() == [*range(last + 1)]
+        assert client.connections > 4
+
+
+def test_a_client_that_does_not_read(
+    worker: str, make_app: MakeApp, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """It lags by more than may wait, is not cut off, costs no memory, and catches up."""
+    settings = {"REDIS_URL": shared_redis.url, **SETTINGS, "SSE_MAX_PENDING": 100_000}
+    channel = f"lagging-{worker}"
+    app = make_app(**settings)
+    text = "x" * 1000
+    with (
+        servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings) as site,
+        StreamClient(site.port, channel, receive_buffer=4096).open() as slow,
+        StreamClient(site.port, channel).open() as quick,
+        app.app_context(),
+    ):
+        before = site.worker().memory_info().rss
+        for number in range(20_000):
+            sse.publish(f"{number} {text}", channel=channel)
+            if number % 100 == 99:
+                quick.wait_events(number + 2)
+        assert site.worker().memory_info().rss - before < 12_000_000
+        for client in (quick, slow):
+            events = client.wait_events(20_001, 60)[1:]
+            assert [int(event.data.split()[0]) for event in events] == [*range(20_000)]
+        sse.publish("20000 live", channel=channel)
+        assert slow.wait_events(20_002)[-1].data == "20000 live"
+    assert "SSE_MAX_PENDING" not in site.log()
+
+
+def test_a_log_that_is_trimmed_under_a_client(
+    worker: str, make_app: MakeApp, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Whoever lags by more than is kept is told so, and goes on at the top."""
+    settings = {"REDIS_URL": shared_redis.url, **SETTINGS, "SSE_HISTORY": 100}
+    channel = f"trimmed-{worker}"
+    app = make_app(**settings)
+    text = "x" * 10_000
+    with (
+        servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings) as site,
+        StreamClient(site.port, channel, receive_buffer=4096).open() as slow,
+        app.app_context(),
+    ):
+        for number in range(3000):
+            sse.publish(f"{number} {text}", channel=channel)
+        done = "sse.reset"
+        while done not in [event.type for event in slow.events]:
+            slow.wait_events(len(slow.events) + 1)
+        received = [int(e.data.split()[0]) for e in slow.events if e.type == "message"]
+        assert received == [*range(len(received))]
+        sse.publish("3000 live", channel=channel)
+        while not slow.events[-1].data.startswith("3000"):
+            slow.wait_events(len(slow.events) + 1)
+        assert [event.type for event in slow.events].count("sse.reset") == 1
+
+
+def test_all_clients_come_back_at_once(
+    worker: str, make_app: MakeApp, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """500 clients at different positions are live again soon, and the log is read a few times."""
+    _storm(worker, make_app, redis_server, tmp_path, 500)
+
+
+@pytest.mark.long
+def test_a_reconnect_storm(
+    worker: str, make_app: MakeApp, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """So are 2,000."""
+    _storm(worker, make_app, redis_server, tmp_path, 2000)
+
+
+def _storm(
+    worker: str, make_app: MakeApp, redis_server: RedisServer, tmp_path: Path, number: int
+) -> None:
+    settings = {"REDIS_URL": redis_server.url, **SETTINGS}
+    app = make_app(**settings)
+    with (
+        servers.gunicorn(
+            tmp_path, *servers.WORKERS[worker], "--backlog", "4096", settings=settings
+        ) as site,
+        app.app_context(),
+        ExitStack() as stack,
+    ):
+        positions = []
+        for published in range(100):
+            positions.append(history.position("x"))
+            sse.publish(published, channel="x")
+        redis_server.admin.config_resetstat()
+        begin = time.monotonic()
+        clients = [
+            stack.enter_context(
+                StreamClient(site.port, "x", headers=f"Last-Event-ID: {positions[index % 100]}\r\n")
+            )
+            for index in range(number)
+        ]
+        gather(clients, lambda client: len(client.events) >= 1 and client.events[-1].data == "99")
+        print(f"{worker}: {number} clients are live after {time.monotonic() - begin:.2f} s")
+        for index, client in enumerate(clients):
+            numbers = [int(event.data) for event in client.events[1:]]
+            assert numbers == [*range(index % 100, 100)]
+        reads = redis_server.admin.info("commandstats")["cmdstat_eval"]["calls"]
+        assert reads <= 20
+        sse.publish(100, channel="x")
+        gather(clients, lambda client: client.events[-1].data == "100")
+
+
+def test_a_half_open_link_to_redis(make_app: MakeApp, redis_server: RedisServer) -> None:
+    """An answer that never comes is waited for twice, and the event is published once."""
+    with _Swallower(redis_server.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}?socket_timeout=0.5"
+        app = make_app(REDIS_URL=url, **SETTINGS)
+        with app.app_context():
+            start = history.position("x")
+            assert sse.publish("first", channel="x") == 0
+            for number in range(5):
+                proxy.swallow_next = True
+                assert sse.publish(number, channel="x") == 0
+            direct = make_app(REDIS_URL=redis_server.url, **SETTINGS)
+        with direct.app_context(), closing(history.messages("x", after=start)) as messages:
+            assert [next(messages).data for _ in range(6)] == ["first", 0, 1, 2, 3, 4]
+            sse.publish("last", channel="x")
+            assert next(messages).data == "last"
+
+
+class _Swallower:
+    """A proxy to Redis that can lose an answer, and whatever comes on that connection later."""
+
+    def __init__(self, port: int) -> None:
+        self.swallow_next = False
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "_Swallower":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._stack.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._target))
+            self._stack.callback(client.close)
+            self._stack.callback(server.close)
+            threading.Thread(target=self._relay, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self._relay, args=(server, client, True), daemon=True).start()
+
+    def _relay(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        lost = False
+        try:
+            while data := source.recv(1 << 16):
+                if answers and self.swallow_next and not data.startswith(b"+"):
+                    self.swallow_next = False
+                    lost = True
+                if not lost:
+                    target.sendall(data)
+        except OSError:
+            return
