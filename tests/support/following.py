@@ -4,7 +4,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -57,6 +57,14 @@ class FollowingClient:
     def wait_number(self, number: int, seconds: float = 30) -> None:
         """Wait for a number."""
         wait_until(lambda: number in self.numbers()[-5:], f"number {number} has come", seconds)
+
+    def wait_connections(self, number: int) -> None:
+        """Wait until the stream has been begun, or gone on with, so many times."""
+
+        def begun() -> bool:
+            return sum(event.type == "sse.open" for event in self.events) >= number
+
+        wait_until(begun, f"the stream begins for the {number}th time", 30)
 
     def cut(self) -> None:
         """Have the connection lost."""
@@ -135,9 +143,7 @@ class Publisher:
                 time.sleep(self._interval)
 
 
-def check(
-    events: Sequence[Event], failures: Sequence[int] = (), *, told: Callable[[Event], bool] = bool
-) -> None:
+def check(events: Sequence[Event], failures: Sequence[int] = ()) -> None:
     """Check a client's record: each number in its order, or a reset before the gap.
 
     :param failures: Numbers of which nobody knows whether they were published.
