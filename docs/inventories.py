@@ -33,9 +33,11 @@ NAMES: Final[dict[str, tuple[Name, ...]]] = {
         Name("py:data", "typing.Any", "library/typing.html#$"),
         Name("py:exception", "BufferError", "library/exceptions.html#$"),
         Name("py:exception", "KeyError", "library/exceptions.html#$"),
+        Name("py:exception", "LookupError", "library/exceptions.html#$"),
         Name("py:exception", "TypeError", "library/exceptions.html#$"),
         Name("py:exception", "ValueError", "library/exceptions.html#$"),
         Name("py:function", "dataclasses.dataclass", "library/dataclasses.html#$"),
+        Name("py:module", "fnmatch", "library/fnmatch.html#module-$"),
         Name("py:method", "generator.close", "reference/expressions.html#$"),
     ),
     "flask": (

@@ -142,7 +142,7 @@ def _history(config: Mapping[str, Any], key: str) -> tuple[tuple[str, Retention]
     if value is None:
         return ()
     if not isinstance(value, Mapping):
-        retention = _retention(value, key, f"{key} must be an int (events) or a mapping")
+        retention = _retention(value, key, "an int (events) or a mapping")
         return (("*", retention),) if retention.length else ()
     rules: list[tuple[str, Retention]] = []
     for pattern, kept in cast("Mapping[object, object]", value).items():
@@ -151,16 +151,17 @@ def _history(config: Mapping[str, Any], key: str) -> tuple[tuple[str, Retention]
                 f"{key} must map patterns such as 'news.*' to numbers of events, and {pattern!r} "
                 f"is no str"
             )
-        wanted = f"{key}[{pattern!r}] must be an int (events) or {LATEST!r}"
-        rules.append((pattern, _retention(kept, f"{key}[{pattern!r}]", wanted)))
+        if kept == LATEST:
+            rules.append((pattern, Retention(1, is_latest=True)))
+        else:
+            name = f"{key}[{pattern!r}]"
+            rules.append((pattern, _retention(kept, name, f"an int (events) or {LATEST!r}")))
     return tuple(rules)
 
 
 def _retention(value: object, name: str, wanted: str) -> Retention:
-    if value == LATEST and "mapping" not in wanted:
-        return Retention(1, is_latest=True)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{wanted}, not {value!r}")
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
     if value < 0:
         raise ValueError(f"{name} must be 0 events or more, not {value!r}")
     return Retention(value, is_latest=False)

@@ -1,8 +1,7 @@
 """Positions in the log of a channel, and its messages from a position on.
 
 For channels that have history, which the setting :confval:`SSE_HISTORY` says. A position is the
-id of an event, as it is in :attr:`flask_sse.Message.id` and as browsers send it back in
-``Last-Event-ID``.
+``id`` of an event, which browsers send back in ``Last-Event-ID``.
 
 >>> from flask_sse import history
 >>> app.config["SSE_HISTORY"] = 100
@@ -57,7 +56,7 @@ def messages(channel: str = "sse", after: str | None = None) -> Generator[Messag
     """Generate the :class:`~flask_sse.Message` objects of a channel from a position on.
 
     First come those that have been published since, and then the others as they are published.
-    Each has its position as its :attr:`~flask_sse.Message.id`, with which a consumer can go on
+    Each has its position as its ``id``, with which a consumer can go on
     later. The subscription begins with the first ``next()`` and ends with ``close()``. An
     application context is needed only for the call.
 

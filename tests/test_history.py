@@ -286,7 +286,8 @@ def test_what_1_0_receives(make_app: MakeApp, shared_redis: RedisServer, channel
 
         def receive() -> bool:
             if message := pubsub.get_message(timeout=0.1):
-                payloads.append(json.loads(message["data"]))
+                published: Any = message["data"]
+                payloads.append(json.loads(published))
             return len(payloads) == 2
 
         wait_until(receive, "both have come")

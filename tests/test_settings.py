@@ -52,6 +52,18 @@ WRONG: list[tuple[str, object, type[Exception], str]] = [
     ("SSE_MAX_CLIENTS", "9", TypeError, r"SSE_MAX_CLIENTS must be an int \(streams\) or None"),
     ("SSE_DIRECT", 1, TypeError, r"SSE_DIRECT must be True or False, not 1"),
     ("SSE_DIRECT", None, TypeError, r"SSE_DIRECT must be True or False, not None"),
+    ("SSE_HISTORY", "10", TypeError, r"SSE_HISTORY must be an int \(events\) or a mapping.*'10'"),
+    ("SSE_HISTORY", "latest", TypeError, r"SSE_HISTORY must be an int .* not 'latest'"),
+    ("SSE_HISTORY", True, TypeError, r"SSE_HISTORY must be an int .* not True"),
+    ("SSE_HISTORY", -1, ValueError, r"SSE_HISTORY must be 0 events or more, not -1"),
+    ("SSE_HISTORY", {1: 5}, TypeError, r"SSE_HISTORY must map patterns .* 1 is no str"),
+    ("SSE_HISTORY", {"a*": -1}, ValueError, r"SSE_HISTORY\['a\*'\] must be 0 events or more"),
+    ("SSE_HISTORY", {"a": "all"}, TypeError, r"SSE_HISTORY\['a'\] must be an int .* or 'latest'"),
+    ("SSE_HISTORY", {"a": 1.5}, TypeError, r"SSE_HISTORY\['a'\] must be an int .* not 1.5"),
+    ("SSE_HISTORY_TTL", "1h", TypeError, r"SSE_HISTORY_TTL must be a number of seconds, not '1h'"),
+    ("SSE_HISTORY_TTL", None, TypeError, r"SSE_HISTORY_TTL must be a number of seconds, not None"),
+    ("SSE_HISTORY_TTL", 0, ValueError, r"SSE_HISTORY_TTL must be from 1 to 31622400 seconds"),
+    ("SSE_HISTORY_TTL", float("inf"), ValueError, r"SSE_HISTORY_TTL must be from 1 .* not inf"),
 ]
 
 

@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import fakeredis
 import pytest
 from flask import Flask
-from playwright.sync_api import ConsoleMessage, sync_playwright
+from playwright.sync_api import ConsoleMessage, Route, sync_playwright
 
 from flask_sse import Message, sse
 from tests.support.client import StreamClient
@@ -243,6 +243,34 @@ def test_message_of_the_type_checker(site: BuiltSite, tmp_path: Path) -> None:
         timeout=100,
     )
     assert shown in done.stdout
+
+
+@runs("resumed_page.py")
+def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None:
+    """What is published between the rendering of a page and its connection arrives."""
+    port = free_port()
+    command = f"flask --app 'resumed_page:create_app(\"{shared_redis.url}\")' run --port {port}"
+    program = next(filter(None, map(shutil.which, NAMES)))
+    publisher = Flask("publisher")
+    publisher.config.update(REDIS_URL=shared_redis.url, SSE_HISTORY=100)
+
+    def publish_first(route: Route) -> None:
+        # The page has been rendered, and its script is about to connect.
+        with publisher.app_context():
+            sse.publish({"text": "in between"}, type="news")
+        route.continue_()
+
+    with _serving(command, port, folder), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        page = browser.new_page()
+        page.route("**/stream*", publish_first)
+        page.goto(f"http://{LOOPBACK}:{port}/")
+        page.wait_for_function("news.children.length == 2")
+        with publisher.app_context():
+            sse.publish({"text": "live"}, type="news")
+        page.wait_for_function("news.children.length == 3")
+        assert page.locator("#news").all_inner_texts() == ["Welcome!\nin between\nlive"]
+        browser.close()
 
 
 @runs("access_control.py")

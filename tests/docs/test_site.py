@@ -10,6 +10,7 @@ import inventories
 import pytest
 from sphinx.util.inventory import InventoryFile
 
+from flask_sse import history
 from tests.support.servers import ROOT
 
 from .conftest import BuiltSite
@@ -19,6 +20,7 @@ PAGES: Final = {
     "quickstart": "Quickstart",
     "configuration": "Configuration",
     "advanced": "Advanced Usage",
+    "history": "History",
     "deployment": "Deployment",
     "guarantees": "Guarantees",
     "performance": "Performance",
@@ -83,7 +85,8 @@ def test_inventory(site: BuiltSite) -> None:
     inventory = _load(site.html / "objects.inv")
     names = {name for role, names in inventory.items() if role.startswith("py:") for name in names}
     anchors = {anchor for anchor in OLD_ADDRESSES["api.html"] if anchor.startswith("flask_sse.")}
-    assert names == {"flask_sse", *anchors}
+    of_history = {"flask_sse.history", *(f"flask_sse.history.{name}" for name in history.__all__)}
+    assert names == {"flask_sse", *anchors, *of_history}
     source = (ROOT / "flask_sse" / "_settings.py").read_text(encoding="utf-8")
     keys = set(re.findall(r'"((?:SSE_)?[A-Z]+(?:_[A-Z]+)+)"', source))
     assert set(inventory["std:confval"]) == keys
