@@ -252,7 +252,8 @@ def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None
     command = f"flask --app 'resumed_page:create_app(\"{shared_redis.url}\")' run --port {port}"
     program = next(filter(None, map(shutil.which, NAMES)))
     publisher = Flask("publisher")
-    publisher.config.update(REDIS_URL=shared_redis.url, SSE_HISTORY=100)
+    publisher.config["REDIS_URL"] = shared_redis.url
+    publisher.config["SSE_HISTORY"] = 100
 
     def publish_first(route: Route) -> None:
         # The page has been rendered, and its script is about to connect.
