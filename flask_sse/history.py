@@ -4,7 +4,6 @@ For channels that have history, which the setting :confval:`SSE_HISTORY` says. A
 ``id`` of an event, which browsers send back in ``Last-Event-ID``.
 
 >>> from flask_sse import history
->>> app.config["SSE_HISTORY"] = 100
 >>> with app.app_context():
 ...     before = history.position("news")
 ...     _ = sse.publish("Hello!", channel="news")
@@ -40,10 +39,9 @@ def position(channel: str = "sse") -> str:
 
     >>> from flask import url_for
     >>> from flask_sse import history
-    >>> app.config["SSE_HISTORY"] = 100
     >>> with app.test_request_context():
-    ...     url = url_for("sse.stream", last_event_id=history.position())
-    >>> url.startswith("/stream?last_event_id=")
+    ...     url = url_for("sse.stream", channel="news", last_event_id=history.position("news"))
+    >>> url.startswith("/stream?channel=news&last_event_id=")
     True
     """
     name = encode_channel(channel)
@@ -70,11 +68,10 @@ def messages(channel: str = "sse", after: str | None = None) -> Generator[Messag
     :raises redis.exceptions.RedisError: from the first ``next()``, if Redis can't be reached.
 
     >>> from flask_sse import history
-    >>> app.config["SSE_HISTORY"] = 100
     >>> with app.app_context():
-    ...     start = history.position()
-    ...     _ = [sse.publish(number) for number in range(3)]
-    ...     numbers = history.messages(after=start)
+    ...     start = history.position("news")
+    ...     _ = [sse.publish(number, channel="news") for number in range(3)]
+    ...     numbers = history.messages("news", after=start)
     ...     [next(numbers).data for _ in range(3)]
     [0, 1, 2]
     >>> numbers.close()
