@@ -25,10 +25,11 @@ from flask_sse._history import (
 )
 from flask_sse._subscriber import Batch, Follower, Subscriber
 
-RING_BYTES: Final = 1 << 20
-"""Bytes of frames that are kept of each channel, or the newest event if that is larger."""
+RING_BYTES: Final = 1 << 18
+"""Bytes that are kept in memory of each channel, or the newest event if that is larger."""
 
 _HELD_BYTES: Final = 1 << 20
+_COST_OF_AN_ENTRY: Final = 400
 _NEW_EPOCH: Final = "the log is another one, because Redis has lost it or the id is unknown"
 _REWRITTEN: Final = "Redis has gone back in time, and the log has gone on differently"
 _AHEAD: Final = "Redis has gone back in time, and the log ends before this event"
@@ -103,7 +104,7 @@ class Ring:
     def append(self, entry: Entry) -> None:
         """Add the entry that follows the newest one."""
         self._entries.append(entry)
-        self._size += len(entry.frame)
+        self._size += _size(entry)
         if self._size > RING_BYTES:
             self._shrink()
 
@@ -122,9 +123,9 @@ class Ring:
         entries = entries[: known[0] + 1]
         added: list[Entry] = []
         for entry in reversed(entries):
-            if self._size + len(entry.frame) > RING_BYTES:
+            if self._size + _size(entry) > RING_BYTES:
                 break
-            self._size += len(entry.frame)
+            self._size += _size(entry)
             added.append(entry)
         self._entries[:0] = reversed(added)
 
@@ -146,7 +147,7 @@ class Ring:
         # Some more than needed, so that it is not done for each entry.
         number = 0
         while self._size > RING_BYTES * 3 // 4 and number < len(self._entries) - 1:
-            self._size -= len(self._entries[number].frame)
+            self._size -= _size(self._entries[number])
             number += 1
         del self._entries[:number]
 
@@ -583,6 +584,10 @@ class LoggedChannel(Channel):
 
 def _frame(kind: str, data: object, position: Position) -> bytes:
     return f"event:{kind}\ndata:{json.dumps(data)}\nid:{position}\n\n".encode()
+
+
+def _size(entry: Entry) -> int:
+    return len(entry.frame) + len(entry.payload or b"") + _COST_OF_AN_ENTRY
 
 
 def _within(entries: Sequence[Entry], limit: int) -> Sequence[Entry]:

@@ -98,7 +98,8 @@ class Subscriber:
     def offer(self, batch: Batch) -> bool:
         """Leave a batch for the client; `False` if the client is disconnected instead."""
         size = len(batch.frames)
-        if not self._has_room(size):
+        pending = self._offered - self._taken
+        if pending and pending + size > self.limit:
             self._cut_off()
             return False
         self._offered += size
@@ -139,10 +140,6 @@ class Subscriber:
     def is_waiting(self) -> bool:
         """Whether something waits, the end included."""
         return bool(self._waiting) or self._ended
-
-    def _has_room(self, size: int) -> bool:
-        pending = self._offered - self._taken
-        return not pending or pending + size <= self.limit
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -195,7 +192,8 @@ class Follower(Subscriber):
 
     def offer(self, batch: Batch) -> bool:
         """Leave a batch for the client, or note that there is no room for it."""
-        if self.is_behind or not self._has_room(len(batch.frames)):
+        pending = self.pending
+        if self.is_behind or (pending and pending + len(batch.frames) > self.limit):
             self.is_behind = True
             return True
         return super().offer(batch)

@@ -224,6 +224,16 @@ class HistoryMachine(RuleBasedStateMachine):
         self.top = self.snapshot_top
         self.lose_subscriptions()
 
+    @rule(lost=st.integers(1, 5), more=st.integers(0, 5))
+    def repeat_offsets(self, lost: int, more: int) -> None:
+        """Redis loses some events, and gives their offsets to others."""
+        self.take_snapshot()
+        self.publish(lost, is_large=False)
+        for client in self.connected:
+            client.receive()
+        self.restart_older()
+        self.publish(lost + more, is_large=False)
+
     @rule()
     def lose_subscriptions(self) -> None:
         """Redis cuts everything."""
