@@ -560,7 +560,8 @@ class LoggedChannel(Channel):
 
     def _give(self, listener: Listener, batch: Batch) -> None:
         if isinstance(listener, Subscriber):
-            listener.offer(batch)
+            # What begins a stream waits, and the first page with it.
+            listener.put(batch)
             listener.confirm()
             return
         if listener.is_open:

@@ -107,6 +107,12 @@ class Subscriber:
         self._open_gate()
         return True
 
+    def put(self, batch: Batch) -> None:
+        """Leave a batch for the client, whatever waits for it."""
+        self._offered += len(batch.frames)
+        self._waiting.append(batch)
+        self._open_gate()
+
     def end(self) -> None:
         """Let the client know that nothing comes after what waits for it."""
         self._ended = True

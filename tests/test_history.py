@@ -411,6 +411,18 @@ def test_a_client_that_is_slow(make_app: MakeApp, redis_url: str, channel: str) 
         assert numbers(stream.events(1002)) == [*range(1001)]
 
 
+def test_a_page_is_never_left_out(make_app: MakeApp, redis_url: str, channel: str) -> None:
+    """However little may wait, what begins a stream and the first page are both delivered."""
+    app = make_app(REDIS_URL=redis_url, SSE_HISTORY=2000, SSE_MAX_PENDING=1)
+    for _ in range(10):
+        start = position(app, channel)
+        publish(app, channel, range(50))
+        with opened(app, channel, start) as stream:
+            assert numbers(stream.events(51)) == [*range(50)]
+            publish(app, channel, [50])
+            assert numbers(stream.events(52)) == [*range(51)]
+
+
 def test_many_clients_that_come_back(app: Flask, channel: str) -> None:
     """Each gets what it has missed, from wherever it was."""
     ids = []
