@@ -109,7 +109,7 @@ def test_finally_runs_when_the_client_has_gone(make: Make) -> None:
 
     app, _ = make(generate)
     with open_stream(app) as stream:
-        assert stream.read() == b":\n\n", "a comment, after a while of silence"
+        assert stream.read() == b":\n", "a comment, after a while of silence"
         assert not finished.is_set()
     assert finished.wait(10)
     wait_until(
@@ -133,7 +133,7 @@ def test_a_generator_that_fails_ends_its_stream_alone(
     with open_stream(app) as stream:
         assert stream.events(1)[0].data == "first"
         while piece := stream.read():
-            assert piece == b":\n\n", "nothing but comments"
+            assert piece == b":\n", "nothing but comments"
     assert "ZeroDivisionError: of the application's" in caplog.text
 
 
@@ -154,7 +154,7 @@ def test_places_are_given_back(make: Make) -> None:
     app, _ = make(lambda messages: messages, SSE_MAX_CLIENTS=1)
     for _ in range(3):
         with open_stream(app) as stream:
-            assert stream.first == b":\n\n"
+            assert stream.first == b":\n"
             with open_stream(app) as surplus:
                 assert surplus.first.startswith(b"retry:")
 
