@@ -390,3 +390,42 @@ class _Swallower:
                     target.sendall(data)
         except OSError:
             return
+
+
+@pytest.mark.long
+def test_a_failover_that_loses_writes(worker: str, make_app: MakeApp, tmp_path: Path) -> None:
+    """A replica that has not received the last events becomes the primary: all are told."""
+    first, second, sentinel = (RedisServer(tmp_path) for _ in range(3))
+    with ExitStack() as stack:
+        for server in (first, second, sentinel):
+            stack.callback(server.stop)
+        first.start()
+        second.options["replicaof"] = f"127.0.0.1 {first.port}"
+        second.start()
+        sentinel.start_sentinel("demo", first)
+        wait_until(lambda: sentinel.admin.sentinel_slaves("demo"), "the replica is known", 60)
+        settings = {**SETTINGS, "REDIS_URL": f"redis+sentinel://127.0.0.1:{sentinel.port}/demo/0"}
+        app = make_app(**settings)
+        site = stack.enter_context(
+            servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings)
+        )
+        client = stack.enter_context(FollowingClient(site.port, "x"))
+        with app.app_context():
+            for number in range(10):
+                sse.publish(number, channel="x")
+            assert first.admin.wait(1, 5000) == 1
+            second.freeze()
+            # What is sent on that connection would be read when the replica goes on.
+            first.admin.client_kill_filter(_type="replica")
+            for number in range(10, 15):
+                sse.publish(number, channel="x")
+        client.wait_number(14)
+        first.crash()
+        second.thaw()
+        with Publisher(app, "x", 0.05, start=15) as publisher:
+            publisher.wait(10, 60)
+            wait_until(lambda: len(client.numbers()) > 25, "events of the new primary", 60)
+            last = publisher.stop()
+        client.wait_number(last)
+        check(client.events, publisher.failures)
+        assert client.resets() >= 1

@@ -95,13 +95,15 @@ class FollowingClient:
 
 
 class Publisher:
-    """Publishes numbers from 0 on, without a pause, until it is stopped.
+    """Publishes numbers, from 0 or *start* on, without a pause, until it is stopped.
 
     A number whose answer is lost is not repeated: it may have been published.
     """
 
-    def __init__(self, app: Flask, channel: str, interval: float = 0.002) -> None:
-        self.number = 0
+    def __init__(
+        self, app: Flask, channel: str, interval: float = 0.002, *, start: int = 0
+    ) -> None:
+        self.number = start
         self.failures: list[int] = []
         self._app = app
         self._channel = channel
