@@ -29,7 +29,8 @@ def test_exported_names() -> None:
     assert flask_sse.__all__ == ["Message", "ServerSentEventsBlueprint", "sse"]
     assert ServerSentEventsBlueprint.__module__ == Message.__module__ == "flask_sse"
     public = {name for name in vars(flask_sse) if not name.startswith("_")}
-    assert public == set(flask_sse.__all__)
+    # A submodule is an attribute once somebody has imported it.
+    assert public - {"history"} == set(flask_sse.__all__)
 
 
 def test_the_instance() -> None:

@@ -58,10 +58,11 @@ CONSTRUCTOR: Final = (
 
 
 def test_exported_names() -> None:
-    """The package exports the documented names, and has no other public module or value."""
+    """The package exports the documented names, and has one public module beside them."""
     public = {name for name in vars(flask_sse) if not name.startswith("_")}
     assert set(flask_sse.__all__) == NAMES
-    assert public == NAMES
+    # A submodule is an attribute once somebody has imported it.
+    assert public - {"history"} == NAMES
 
 
 @pytest.mark.parametrize("documented", MEMBERS, ids=lambda documented: documented.__name__)
