@@ -56,7 +56,7 @@ def test_clients_that_lose_their_connections(site: Site, app: Flask) -> None:
                 second.cut()
             last = publisher.stop()
         for client in (first, second):
-            client.wait_number(last)
+            client.wait_position(app)
             check(client.events)
             assert client.numbers() == [*range(last + 1)]
             assert client.connections > 10
@@ -80,7 +80,7 @@ def test_kills_of_the_subscription(site: Site, app: Flask, redis_server: RedisSe
             redis_server.kill_pubsub()
             time.sleep(0.05)
         last = publisher.stop()
-        client.wait_number(last)
+        client.wait_position(app)
         check(client.events)
         assert client.numbers() == [*range(last + 1)]
         assert not client.resets()
@@ -95,7 +95,7 @@ def test_kills_of_all_connections(site: Site, app: Flask, redis_server: RedisSer
             time.sleep(0.05)
         last = publisher.stop()
         assert not publisher.failures
-        client.wait_number(last)
+        client.wait_position(app)
         assert client.numbers() == [*range(last + 1)]
 
 
@@ -111,7 +111,7 @@ def test_the_subscriber_is_too_slow_for_redis(
             for number in range(20_000):
                 sse.publish(number, channel="x")
         worker.resume()
-        client.wait_number(19_999)
+        client.wait_position(app)
         check(client.events)
         assert client.numbers() == [*range(20_000)]
 
@@ -125,8 +125,8 @@ def test_redis_is_restarted_without_its_data(
         redis_server.stop()
         redis_server.start()
         publisher.wait(50)
-        last = publisher.stop()
-        client.wait_number(last)
+        publisher.stop()
+        client.wait_position(app)
         check(client.events, publisher.failures)
         assert client.resets() == 1
     assert "told that they may have missed events" in site.log()
@@ -145,8 +145,8 @@ def test_redis_is_restarted_with_its_data(
             redis_server.stop()
             redis_server.start()
         publisher.wait(50)
-        last = publisher.stop()
-        client.wait_number(last)
+        publisher.stop()
+        client.wait_position(app)
         check(client.events, publisher.failures)
         assert not client.resets()
 
@@ -165,9 +165,9 @@ def test_redis_comes_back_older(site: Site, app: Flask, redis_server: RedisServe
         away.cut()
         redis_server.start()
         publisher.wait(150)
-        last = publisher.stop()
+        publisher.stop()
         for client in (live, away):
-            client.wait_number(last)
+            client.wait_position(app)
             check(client.events, publisher.failures)
             assert client.resets() == 1
 
@@ -178,8 +178,8 @@ def test_flushall(site: Site, app: Flask, redis_server: RedisServer) -> None:
         publisher.wait(50)
         redis_server.admin.flushall()
         publisher.wait(50)
-        last = publisher.stop()
-        client.wait_number(last)
+        publisher.stop()
+        client.wait_position(app)
         check(client.events)
         assert client.resets() == 1
 
@@ -203,8 +203,8 @@ def test_redis_is_frozen(site: Site, app: Flask, redis_server: RedisServer, seco
         time.sleep(seconds)
         redis_server.thaw()
         publisher.wait(50)
-        last = publisher.stop()
-        client.wait_number(last)
+        publisher.stop()
+        client.wait_position(app)
         check(client.events, publisher.failures)
         assert not client.resets()
 
@@ -222,7 +222,7 @@ def test_workers_that_are_killed_and_replaced(site: Site, app: Flask) -> None:
             client.wait_connections(number + 2)
         publisher.wait(50)
         last = publisher.stop()
-        client.wait_number(last)
+        client.wait_position(app)
         check(client.events)
         assert client.numbers() == [*range(last + 1)]
 
@@ -425,7 +425,7 @@ def test_a_failover_that_loses_writes(worker: str, make_app: MakeApp, tmp_path: 
         with Publisher(app, "x", 0.05, start=15) as publisher:
             publisher.wait(10, 60)
             wait_until(lambda: len(client.numbers()) > 25, "events of the new primary", 60)
-            last = publisher.stop()
-        client.wait_number(last)
+            publisher.stop()
+        client.wait_position(app)
         check(client.events, publisher.failures)
         assert client.resets() >= 1

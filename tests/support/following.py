@@ -11,7 +11,7 @@ from typing import Self
 import redis
 from flask import Flask
 
-from flask_sse import sse
+from flask_sse import history, sse
 from tests.support.client import StreamClient
 from tests.support.parser import Event
 from tests.support.waiting import wait_until
@@ -57,6 +57,12 @@ class FollowingClient:
     def wait_number(self, number: int, seconds: float = 30) -> None:
         """Wait for a number."""
         wait_until(lambda: number in self.numbers()[-5:], f"number {number} has come", seconds)
+
+    def wait_position(self, app: Flask) -> None:
+        """Wait until the client is where the log is, by an event or by a reset."""
+        with app.app_context():
+            position = history.position(self.channel)
+        wait_until(lambda: self.events[-1].id == position, f"{position} is reached", 30)
 
     def wait_connections(self, number: int) -> None:
         """Wait until the stream has been begun, or gone on with, so many times."""
