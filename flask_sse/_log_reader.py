@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import redis
 
+from flask_sse import _gevent
 from flask_sse._history import Entry, Stored, parse_range, read_command
 from flask_sse._logged import LoggedChannel, Page
 from flask_sse._pubsub import LOST, RedisConnection
@@ -76,9 +77,8 @@ class LogReader:
             if self._is_working:
                 return
             self._is_working = True
-        thread = threading.Thread(target=self._run, name="flask-sse-log", daemon=True)
         try:
-            thread.start()
+            _gevent.start_beside(self._run, "flask-sse-log")
         except RuntimeError as error:
             # The process is out of threads.
             self._is_working = False

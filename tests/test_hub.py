@@ -506,7 +506,7 @@ def test_other_systems(
             with open_stream(app, "other") as stream:
                 sse.publish(str(number), channel="other")
                 assert stream.events(1)[0].data == str(number)
-                assert stream.read() == b":\n\n"
+                assert stream.read() == b":\n"
         shared_redis.wait_listeners(0, "other")
 
 

@@ -186,7 +186,7 @@ def test_functions_given_to_call_on_close(make: Make) -> None:
         return response
 
     response = app.test_client().get("/stream?channel=over")
-    assert next(pieces_of(response)) == b":\n\n"
+    assert next(pieces_of(response)) == b":\n"
     assert closed == []
     response.close()
     response.close()
@@ -208,6 +208,6 @@ def test_a_generator_of_its_own_is_not_waited_for(
 
     app, _ = make(generate)
     with open_stream(app) as stream:
-        assert stream.first == b":\n\n"
+        assert stream.first == b":\n"
         may_yield.set()
         assert stream.events(1)[0].data == "late"
