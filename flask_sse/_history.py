@@ -9,6 +9,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Self, cast
 
 import redis
@@ -21,28 +22,28 @@ OFFSET_BEFORE_LAST: Final = -2
 PAGE_BYTES: Final = 1 << 18
 """Bytes after which a page of the log ends, with the entry that reaches them."""
 
-_LARGE: Final = 1 << 16
-"""Bytes above which subscribers read an event from the log, once a process."""
-_NONCE_BYTES: Final = 5
-_META_OUTLIVES: Final = 7 * 86_400
 _UNUSED_FOR: Final = 600
 """Seconds for which Redis keeps the epoch of a channel that nobody has published to."""
-_START: Final = "0"
-"""Stands for the nonce of the entry before the first."""
 
 _POSITION: Final = re.compile(r"([0-9a-f]{16}x[0-9]+)\.([0-9]{1,14})\.([0-9a-f]{1,16})", re.ASCII)
 _ID: Final = re.compile(rf"{_POSITION.pattern}\.([0-9a-f]{{1,16}})(\.large)?", re.ASCII)
 
-# Nonces have ten digits. The newest 32 find a repeated command in a short log, too.
+# The meta data are the epoch, the offset of the newest entry and its nonce, of ten digits. For a
+# log that is too short to find a repeated command in, the nonces before it follow, newest first.
+# They outlive the log by a week, so that a client that comes back later is told what it has
+# missed. Subscribers read what is larger than 64 KiB from the log, once a process.
 _APPEND: Final = """
 local meta, log = KEYS[1], KEYS[2]
-local known = redis.call('HMGET', meta, 'epoch', 'offset', 'nonces')
-local epoch, top, nonces = known[1], tonumber(known[2] or '0'), known[3] or ''
-local nonce = ARGV[3]
-if not epoch then
-  epoch, top, nonces = ARGV[2], 0, ''
+local nonce = string.sub(ARGV[2], 1, 10)
+local known = redis.call('GET', meta)
+local epoch, top, nonces
+if known then
+  epoch, top, nonces = string.match(known, '^(%w+) (%d+) (%w*)')
+else
+  epoch, top, nonces = ARGV[2], 0, '0'
   redis.call('DEL', log)
-elseif ARGV[7] == '1' then
+end
+if ARGV[7] then
   local found
   for i = 1, #nonces, 10 do
     if string.sub(nonces, i, i + 9) == nonce then found = true end
@@ -54,18 +55,16 @@ elseif ARGV[7] == '1' then
   end
   if found then return redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2] end
 end
-local previous = '0'
-if top > 0 then previous = string.sub(nonces, 1, 10) end
-local offset = string.format('%.0f', top + 1)
+local previous = string.sub(nonces, 1, 10)
+local offset = top + 1 .. ''
 local id = epoch .. '.' .. offset .. '.' .. nonce .. '.' .. previous
-local payload = ARGV[8] .. id .. ARGV[9]
-redis.call('XADD', log, 'MAXLEN', ARGV[4], offset .. '-0',
+local payload = ARGV[5] .. id .. ARGV[6]
+redis.call('XADD', log, 'MAXLEN', ARGV[3], offset .. '-0',
   'nonce', nonce, 'previous', previous, 'payload', payload)
-redis.call('HSET', meta, 'epoch', epoch, 'offset', offset,
-  'nonces', nonce .. string.sub(nonces, 1, 310))
-redis.call('EXPIRE', log, ARGV[5])
-redis.call('EXPIRE', meta, ARGV[6])
-if #payload > tonumber(ARGV[10]) then
+redis.call('EXPIRE', log, ARGV[4])
+if tonumber(ARGV[3]) < 32 then nonce = nonce .. string.sub(nonces, 1, 310) end
+redis.call('SET', meta, epoch .. ' ' .. offset .. ' ' .. nonce, 'EX', ARGV[4] + 604800)
+if #payload > 65536 then
   payload = '{"data": null, "id": "' .. id .. '.large"}'
 end
 return redis.call('PUBLISH', ARGV[1], payload)
@@ -73,19 +72,20 @@ return redis.call('PUBLISH', ARGV[1], payload)
 
 READ_SCRIPT: Final = """
 local meta, log = KEYS[1], KEYS[2]
-local known = redis.call('HMGET', meta, 'epoch', 'offset', 'nonces')
-local epoch, top = known[1], tonumber(known[2] or '0')
-if not epoch then
-  epoch, top = ARGV[1], 0
+local known = redis.call('GET', meta)
+local epoch, top, nonce
+if known then
+  epoch, top, nonce = string.match(known, '^(%w+) (%d+) (%w*)')
+  top, nonce = tonumber(top), string.sub(nonce, 1, 10)
+  local left = redis.call('TTL', meta)
+  if left >= 0 and left < tonumber(ARGV[4]) then
+    redis.call('EXPIRE', meta, ARGV[4])
+  end
+else
+  epoch, top, nonce = ARGV[1], 0, '0'
   redis.call('DEL', log)
-  redis.call('HSET', meta, 'epoch', epoch, 'offset', 0, 'nonces', '')
+  redis.call('SET', meta, epoch .. ' 0 0', 'EX', ARGV[4])
 end
-local left = redis.call('TTL', meta)
-if left >= -1 and left < tonumber(ARGV[4]) then
-  redis.call('EXPIRE', meta, ARGV[4])
-end
-local nonce = '0'
-if top > 0 then nonce = string.sub(known[3], 1, 10) end
 local after = tonumber(ARGV[2])
 if after == -1 then after = top end
 if after == -2 then after = math.max(top - 1, 0) end
@@ -182,6 +182,7 @@ class Range(NamedTuple):
     entries: Sequence[Stored]
 
 
+@lru_cache(maxsize=1024)
 def keys(channel: bytes) -> tuple[bytes, bytes]:
     """Return the keys of a channel's meta data and log, which a cluster keeps in one place."""
     # A channel's own name may contain braces, or be empty, and would be no hash tag then.
@@ -190,7 +191,7 @@ def keys(channel: bytes) -> tuple[bytes, bytes]:
 
 
 def new_epoch(database: int) -> str:
-    """Return an epoch for a log that has none."""
+    """Return an epoch for a log that has none; its beginning is the nonce of an event."""
     return f"{secrets.token_hex(8)}x{database}"
 
 
@@ -241,24 +242,13 @@ def append(client: redis.Redis, channel: bytes, event: Event) -> int:
     :return: how many connections are subscribed to the channel.
     :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
     """
-    arguments: list[str | bytes | int] = [
-        channel,
-        new_epoch(database_of(client)),
-        secrets.token_hex(_NONCE_BYTES),
-        event.length,
-        event.seconds,
-        event.seconds + _META_OUTLIVES,
-        0,
-        event.head,
-        event.tail,
-        _LARGE,
-    ]
+    epoch = new_epoch(database_of(client))
+    arguments = (channel, epoch, event.length, event.seconds, event.head, event.tail)
     try:
         try:
-            return _append(client, keys(channel), arguments)
+            return _append(client, keys(channel), *arguments)
         except (redis.ConnectionError, redis.TimeoutError):
-            arguments[6] = 1
-            return _append(client, keys(channel), arguments)
+            return _append(client, keys(channel), *arguments, "again")
     except redis.ResponseError as error:
         raise explain(error) from error
 
@@ -279,7 +269,7 @@ def newest_position(client: redis.Redis, channel: bytes) -> Position:
 def explain(error: redis.ResponseError) -> redis.ResponseError:
     """Return an error that names the setting, for one that says what Redis does not allow."""
     return type(error)(
-        f"SSE_HISTORY needs a Redis that allows EVAL and EVALSHA, and in these HMGET, HSET, XADD, "
+        f"SSE_HISTORY needs a Redis that allows EVAL and EVALSHA, and in these GET, SET, XADD, "
         f"XRANGE, XREVRANGE, EXPIRE, TTL, DEL, PUBLISH and PUBSUB, on keys that begin with "
         f"'flask-sse:'; it says: {error}"
     )
@@ -297,9 +287,7 @@ def database_of(client: redis.Redis) -> int:
     return int(client.connection_pool.connection_kwargs.get("db") or 0)
 
 
-def _append(
-    client: redis.Redis, names: tuple[bytes, bytes], arguments: Sequence[str | bytes | int]
-) -> int:
+def _append(client: redis.Redis, names: tuple[bytes, bytes], *arguments: str | bytes | int) -> int:
     try:
         answer: object = client.evalsha(_APPEND_SHA, 2, *names, *arguments)
     except NoScriptError:
