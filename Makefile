@@ -86,6 +86,7 @@ test-compatibility: system $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	@scripts/system-packages benchmark
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.history
 
 bench-smoke: $(VENV)/dev.stamp
 	@scripts/system-packages benchmark
