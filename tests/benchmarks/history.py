@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import select
 import socket
 import statistics
@@ -26,7 +25,7 @@ from flask import Flask
 from flask_sse import history, sse
 
 from .machine import description, raise_limits
-from .processes import LOOPBACK, Cores, await_condition, free_port, running
+from .processes import LOOPBACK, Cores, await_condition, free_port, pinned, running
 from .redis_server import RedisServer, redis_server
 from .usage import ProcessTree
 
@@ -76,7 +75,7 @@ def main() -> int:
 def _report_publishing(rounds: int, cores: Cores, folder: Path) -> None:
     plain: list[Cost] = []
     logged: list[Cost] = []
-    with redis_server(cores.redis, folder) as server, _on(cores.server):
+    with redis_server(cores.redis, folder) as server, pinned(cores.server):
         for _ in range(rounds):
             plain.append(_publishing(server, None))
             logged.append(_publishing(server, _KEPT))
@@ -267,7 +266,7 @@ def _site(
         *(sys.executable, "-m", "gunicorn", *_WORKERS[worker], "--backlog", "4096"),
         *("--worker-connections", "4096", "--bind", f"{LOOPBACK}:{port}", "tests.apps.site:app"),
     ]
-    with redis_server(cores.redis, folder) as server, _on([cores.load]):
+    with redis_server(cores.redis, folder) as server, pinned([cores.load]):
         env = {"FLASK_REDIS_URL": server.url, **settings}
         app = Flask("benchmark")
         app.config.update(REDIS_URL=server.url, SSE_HISTORY=kept)
@@ -277,16 +276,6 @@ def _site(
             tree = ProcessTree(pid)
             await_condition(lambda: len(tree.processes()) > 1, 10, "a worker")
             yield server, app, port, tree
-
-
-@contextmanager
-def _on(cores: Sequence[int]) -> Iterator[None]:
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 if __name__ == "__main__":
