@@ -246,9 +246,9 @@ def append(client: redis.Redis, channel: bytes, event: Event) -> int:
     arguments = (channel, epoch, event.length, event.seconds, event.head, event.tail)
     try:
         try:
-            return _append(client, keys(channel), *arguments)
+            return append_once(client, keys(channel), *arguments)
         except (redis.ConnectionError, redis.TimeoutError):
-            return _append(client, keys(channel), *arguments, "again")
+            return append_once(client, keys(channel), *arguments, "again")
     except redis.ResponseError as error:
         raise explain(error) from error
 
@@ -287,7 +287,14 @@ def database_of(client: redis.Redis) -> int:
     return int(client.connection_pool.connection_kwargs.get("db") or 0)
 
 
-def _append(client: redis.Redis, names: tuple[bytes, bytes], *arguments: str | bytes | int) -> int:
+def append_once(
+    client: redis.Redis, names: tuple[bytes, bytes], *arguments: str | bytes | int
+) -> int:
+    """Have Redis run the script once.
+
+    :param names: The keys of the channel.
+    :param arguments: Those of the script. One more says that it is a repeated command.
+    """
     try:
         answer: object = client.evalsha(_APPEND_SHA, 2, *names, *arguments)
     except NoScriptError:

@@ -11,7 +11,8 @@ import pytest
 import redis
 from flask import Flask
 
-from flask_sse import history, sse
+from flask_sse import _history, history, sse
+from flask_sse._history import Event
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -96,7 +97,7 @@ def test_connections_are_killed_before_redis_has_answered(
 
     def publish() -> None:
         with app.app_context():
-            for number in range(2000):
+            for number in range(1000):
                 try:
                     sse.publish(number)
                 except redis.ConnectionError:
@@ -112,3 +113,18 @@ def test_connections_are_killed_before_redis_has_answered(
     assert killed > 20
     assert len(found) == len(set(map(str, found)))
     assert [number for number in found if number not in failed] == returned
+
+
+def test_a_command_that_is_repeated_late(redis_server: RedisServer) -> None:
+    """Redis knows it after 30 other events, though the log has kept one of them only."""
+    client = redis_server.admin
+    names = _history.keys(b"x")
+    command = (b"x", _history.new_epoch(0), 1, 60, b'{"data": "first", "id": "', b'"}')
+    _history.append_once(client, names, *command)
+    for number in range(30):
+        _history.append(client, b"x", Event(b'{"data": %d, "id": "' % number, b'"}', 1, 60))
+    assert _history.newest_position(client, b"x").offset == 31
+    _history.append_once(client, names, *command, "again")
+    assert _history.newest_position(client, b"x").offset == 31
+    _history.append_once(client, names, *command)
+    assert _history.newest_position(client, b"x").offset == 32, "it says that it is a new one"
