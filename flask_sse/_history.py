@@ -30,28 +30,30 @@ _ID: Final = re.compile(rf"{_POSITION.pattern}\.([0-9a-f]{{1,16}})(\.large)?", r
 
 # The meta data are the epoch, the offset of the newest entry and its nonce, of ten digits. For a
 # log that is too short to find a repeated command in, the nonces before it follow, newest first.
-# They outlive the log by a week, so that a client that comes back later is told what it has
-# missed. Subscribers read what is larger than 64 KiB from the log, once a process.
+# Then come those that a repetition has added: the first command may arrive after it. The meta data
+# outlive the log by a week, so that a client that comes back later is told what it has missed.
+# Subscribers read what is larger than 64 KiB from the log, once a process.
 _APPEND: Final = """
 local meta, log = KEYS[1], KEYS[2]
-local nonce = string.sub(ARGV[2], 1, 10)
+local nonce, is_repetition = string.sub(ARGV[2], 1, 10), ARGV[7]
 local known = redis.call('GET', meta)
-local epoch, top, nonces
+local epoch, top, nonces, repeated
 if known then
-  epoch, top, nonces = string.match(known, '^(%w+) (%d+) (%w*)')
+  epoch, top, nonces, repeated = string.match(known, '^(%w+) (%d+) (%w*) ?(%w*)')
 else
-  epoch, top, nonces = ARGV[2], 0, '0'
+  epoch, top, nonces, repeated = ARGV[2], 0, '0', ''
   redis.call('DEL', log)
 end
-if ARGV[7] then
-  local found
-  for i = 1, #nonces, 10 do
-    if string.sub(nonces, i, i + 9) == nonce then found = true end
+if is_repetition or repeated ~= '' then
+  local some, found = is_repetition and nonces or repeated, false
+  for i = 1, #some, 10 do
+    if string.sub(some, i, i + 9) == nonce then found = true end
   end
-  if not found then
+  if is_repetition and not found then
     for _, entry in ipairs(redis.call('XREVRANGE', log, '+', '-', 'COUNT', 4096)) do
       if entry[2][2] == nonce then found = true end
     end
+    repeated = nonce .. string.sub(repeated, 1, 310)
   end
   if found then return redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2] end
 end
@@ -63,6 +65,7 @@ redis.call('XADD', log, 'MAXLEN', ARGV[3], offset .. '-0',
   'nonce', nonce, 'previous', previous, 'payload', payload)
 redis.call('EXPIRE', log, ARGV[4])
 if tonumber(ARGV[3]) < 32 then nonce = nonce .. string.sub(nonces, 1, 310) end
+if repeated ~= '' then nonce = nonce .. ' ' .. repeated end
 redis.call('SET', meta, epoch .. ' ' .. offset .. ' ' .. nonce, 'EX', ARGV[4] + 604800)
 if #payload > 65536 then
   payload = '{"data": null, "id": "' .. id .. '.large"}'
@@ -237,7 +240,7 @@ def append(client: redis.Redis, channel: bytes, event: Event) -> int:
     """Add an event to a log and publish it.
 
     After a lost answer the same command is sent once more, and Redis finds by the nonce
-    whether it has been carried out.
+    whether it has been carried out, even if it gets the first one later.
 
     :return: how many connections are subscribed to the channel.
     :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.

@@ -79,7 +79,7 @@ def test_redis_is_frozen_before_it_has_answered(
         assert results == [1]
         with app.app_context():
             sse.publish(END)
-        data = [json.loads(next(listener.listen())["data"])["data"] for _ in range(2)]
+        data = [json.loads(next(listener.listen())["data"] or b"")["data"] for _ in range(2)]
         assert data == ["event", END]
     if kept > 1:
         assert logged(app, start) == ["event"]
@@ -113,6 +113,18 @@ def test_connections_are_killed_before_redis_has_answered(
     assert killed > 20
     assert len(found) == len(set(map(str, found)))
     assert [number for number in found if number not in failed] == returned
+
+
+def test_a_command_that_comes_after_its_repetition(redis_server: RedisServer) -> None:
+    """A slow connection has held it back; Redis knows it after 100 other events."""
+    client = redis_server.admin
+    names = _history.keys(b"x")
+    command = (b"x", _history.new_epoch(0), 1000, 60, b'{"data": "first", "id": "', b'"}')
+    _history.append_once(client, names, *command, "again")
+    for number in range(100):
+        _history.append(client, b"x", Event(b'{"data": %d, "id": "' % number, b'"}', 1000, 60))
+    _history.append_once(client, names, *command)
+    assert _history.newest_position(client, b"x").offset == 101
 
 
 def test_a_command_that_is_repeated_late(redis_server: RedisServer) -> None:
