@@ -349,11 +349,43 @@ def test_a_half_open_link_to_redis(make_app: MakeApp, redis_server: RedisServer)
             assert next(messages).data == "last"
 
 
+def test_a_command_that_comes_late(make_app: MakeApp, redis_server: RedisServer) -> None:
+    """A command that Redis receives after its repetition does not publish the event again."""
+    with _Swallower(redis_server.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}?socket_timeout=0.5"
+        app = make_app(REDIS_URL=url, **SETTINGS)
+        direct = make_app(REDIS_URL=redis_server.url, **SETTINGS)
+
+        def commands() -> int:
+            return int(redis_server.admin.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+        with app.app_context():
+            start = history.position("x")
+            sse.publish("first", channel="x")
+            proxy.hold_next = True
+            sse.publish("repeated", channel="x")
+        with direct.app_context():
+            for number in range(100):
+                sse.publish(number, channel="x")
+            before = commands()
+            proxy.go_on.set()
+            wait_until(lambda: commands() > before, "Redis has the late command")
+            sse.publish("last", channel="x")
+            with closing(history.messages("x", after=start)) as messages:
+                heard = [next(messages).data for _ in range(103)]
+        assert heard == ["first", "repeated", *range(100), "last"]
+
+
 class _Swallower:
-    """A proxy to Redis that can lose an answer, and whatever comes on that connection later."""
+    """A proxy to Redis that can lose an answer, and whatever comes on that connection later.
+
+    It can also hold a command back, which arrives when its client has given up.
+    """
 
     def __init__(self, port: int) -> None:
         self.swallow_next = False
+        self.hold_next = False
+        self.go_on = threading.Event()
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -386,6 +418,9 @@ class _Swallower:
                 if answers and self.swallow_next and not data.startswith(b"+"):
                     self.swallow_next = False
                     lost = True
+                if not answers and self.hold_next and b"EVALSHA" in data:
+                    self.hold_next = False
+                    self.go_on.wait(30)
                 if not lost:
                     target.sendall(data)
         except OSError:
