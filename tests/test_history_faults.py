@@ -4,10 +4,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.request import urlopen
 
 import pytest
 from flask import Flask
@@ -15,14 +18,19 @@ from flask import Flask
 from flask_sse import history, sse
 from tests.support import servers
 from tests.support.client import StreamClient
+from tests.support.clock import Clock
 from tests.support.following import FollowingClient, Publisher, check
+from tests.support.forgetful_proxy import ForgetfulProxy
 from tests.support.gathering import gather
+from tests.support.parser import Event
+from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
 from tests.support.waiting import wait_until
 
 MakeApp = Callable[..., Flask]
 SETTINGS: Final = {"SSE_HISTORY": 100_000, "SSE_RETRY": 100, "SSE_KEEPALIVE": 1}
+TWO_HOURS: Final = 7200
 
 
 @pytest.fixture(params=["gevent", "sync"])
@@ -331,6 +339,206 @@ def _storm(
         gather(clients, lambda client: client.events[-1].data == "100")
 
 
+def test_the_clock_is_set_back(worker: str, make_app: MakeApp, tmp_path: Path) -> None:
+    """Two hours earlier, for Redis and the site, the log goes on where it was."""
+    clock = Clock(tmp_path)
+    server = RedisServer(tmp_path, environment=clock.of_redis, appendonly="yes")
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        server.start()
+        settings = {"REDIS_URL": server.url, **SETTINGS}
+        app = make_app(**settings)
+        site = stack.enter_context(
+            servers.gunicorn(
+                tmp_path,
+                *servers.WORKERS[worker],
+                settings=settings,
+                environment=clock.of_python,
+            )
+        )
+        client = stack.enter_context(FollowingClient(site.port, "x"))
+        publisher = stack.enter_context(Publisher(app, "x"))
+        publisher.wait(50)
+        clock.move(-TWO_HOURS)
+        for now in (server.admin.time()[0], _time_of(site)):
+            assert abs(now - time.time() + TWO_HOURS) < 60
+        publisher.wait(50)
+        client.cut()
+        publisher.wait(50)
+        server.kill_pubsub()
+        publisher.wait(50)
+        server.stop()
+        server.start()
+        publisher.wait(50)
+        publisher.stop()
+        client.wait_position(app)
+        check(client.events, publisher.failures)
+        assert client.connections > 1
+        assert not client.resets()
+
+
+def _time_of(site: Site) -> float:
+    """Return what time it is for the server."""
+    with urlopen(f"http://{LOOPBACK}:{site.port}/", timeout=10) as answer:
+        return parsedate_to_datetime(answer.headers["Date"]).timestamp()
+
+
+def test_publishers_without_history(site: Site, app: Flask, redis_server: RedisServer) -> None:
+    """Events of 1.0 on the same channel, and malformed ones, cost nobody a position."""
+    with FollowingClient(site.port, "x") as client, Publisher(app, "x") as publisher:
+
+        def others() -> list[Event]:
+            return [event for event in client.events if event.type == "old"]
+
+        def are_there(number: int) -> bool:
+            return len(others()) == number
+
+        for number in range(1, 6):
+            publisher.wait(10)
+            redis_server.admin.publish("x", "malformed")
+            redis_server.admin.publish("x", f'{{"data": "{number}", "type": "old", "id": "7"}}')
+            wait_until(partial(are_there, number), "an event of 1.0 arrives")
+            client.cut()
+            client.wait_connections(number + 1)
+        last = publisher.stop()
+        client.wait_position(app)
+        assert [event.data for event in others()] == [str(number) for number in range(1, 6)]
+        # The id of an event is the last one that the client knows.
+        assert "7" not in {event.id for event in client.events}
+        check([event for event in client.events if event.type != "old"])
+        assert client.numbers() == [*range(last + 1)]
+        assert not client.resets()
+    assert site.log().count("published to without") == 1
+    assert "malformed event" in site.log()
+
+
+def test_a_malformed_entry_of_the_log(site: Site, app: Flask, redis_server: RedisServer) -> None:
+    """Live clients and those that return get what is before it and after it, without a reset."""
+    with FollowingClient(site.port, "x") as live, app.app_context():
+        sse.publish(0, channel="x")
+        live.wait_number(0)
+        worker = site.worker()
+        worker.suspend()
+        # What is published now is for the log only.
+        redis_server.kill_pubsub()
+        for number in (1, 2, 3):
+            sse.publish(number, channel="x")
+        _spoil(redis_server, 2)
+        worker.resume()
+        live.wait_number(3)
+        sse.publish(4, channel="x")
+        live.wait_number(4)
+        opening = live.events[0].id
+        with StreamClient(site.port, "x", headers=f"Last-Event-ID: {opening}\r\n") as returned:
+            for events in (live.events, returned.wait_events(5)):
+                check(events, failures=[2])
+                assert [int(event.data) for event in events[1:]] == [0, 1, 3, 4]
+    assert "malformed event" in site.log()
+
+
+def _spoil(redis_server: RedisServer, index: int) -> None:
+    """Have an entry of the only log hold no event."""
+    admin = redis_server.admin
+    [log] = admin.keys("flask-sse:*:log")
+    entries: Any = admin.xrange(log)
+    admin.delete(log)
+    for number, (name, fields) in enumerate(entries):
+        payload = b"malformed" if number == index else fields[b"payload"]
+        admin.xadd(log, {**fields, b"payload": payload}, id=name)
+
+
+def test_two_databases(
+    site: Site,
+    app: Flask,
+    worker: str,
+    make_app: MakeApp,
+    redis_server: RedisServer,
+    tmp_path: Path,
+) -> None:
+    """Two sites with one Redis and a database each, on one channel, have a log each."""
+    settings = {"REDIS_URL": f"{redis_server.url}/1", **SETTINGS}
+    other_app = make_app(**settings)
+    with (
+        servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings) as other_site,
+        FollowingClient(site.port, "x") as client,
+        FollowingClient(other_site.port, "x") as other_client,
+        Publisher(app, "x") as publisher,
+        Publisher(other_app, "x", start=1_000_000) as other_publisher,
+    ):
+        for _ in range(6):
+            publisher.wait(10)
+            redis_server.kill_pubsub()
+            other_publisher.wait(10)
+            client.cut()
+            other_client.cut()
+        last, other_last = publisher.stop(), other_publisher.stop()
+        client.wait_position(app)
+        other_client.wait_position(other_app)
+    own = _events_of(client, range(1_000_000))
+    check(own)
+    assert [int(event.data) for event in own if event.type == "message"] == [*range(last + 1)]
+    own = _events_of(other_client, range(1_000_000, 2_000_000))
+    check(own)
+    numbers = [int(event.data) for event in own if event.type == "message"]
+    assert numbers == [*range(1_000_000, other_last + 1)]
+    for each in (client, other_client):
+        assert not each.resets()
+        assert each.connections > 2
+
+
+def _events_of(client: FollowingClient, numbers: Sequence[int]) -> list[Event]:
+    """Return a client's events but for those of another log."""
+    return [e for e in client.events if e.type != "message" or int(e.data) in numbers]
+
+
+def test_a_large_event(site: Site, app: Flask) -> None:
+    """10 MB arrive whole and in order: live, at a slow client, and at one that returns."""
+    text = "x" * (10 << 20)
+    with (
+        StreamClient(site.port, "x").open() as live,
+        StreamClient(site.port, "x", receive_buffer=4096).open() as slow,
+        app.app_context(),
+    ):
+        [first] = live.wait_events(1)
+        for data in ("before", text, "after"):
+            sse.publish(data, channel="x")
+        headers = f"Last-Event-ID: {first.id}\r\n"
+        with StreamClient(site.port, "x", headers=headers).open() as returned:
+            for client in (live, returned, slow):
+                events = client.wait_events(4, 30)
+                assert [event.type for event in events] == ["sse.open", *["message"] * 3]
+                assert [event.data for event in events[1:]] == ["before", text, "after"]
+
+
+@pytest.mark.long
+def test_a_half_open_link_to_the_site(
+    worker: str, make_app: MakeApp, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """A site whose connections to Redis die silently notices that, and nothing is missing."""
+    app = make_app(REDIS_URL=redis_server.url, **SETTINGS)
+    with ExitStack() as stack:
+        proxy = stack.enter_context(ForgetfulProxy(redis_server.port))
+        settings = {"REDIS_URL": f"redis://{LOOPBACK}:{proxy.port}", **SETTINGS}
+        site = stack.enter_context(
+            servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings)
+        )
+        client = stack.enter_context(FollowingClient(site.port, "x"))
+        publisher = stack.enter_context(Publisher(app, "x"))
+        publisher.wait(50)
+        proxy.forget_all()
+        lost = publisher.number + 10
+        publisher.wait(50)
+        assert proxy.forgotten >= 1
+        assert lost not in client.numbers()
+        wait_until(lambda: lost in client.numbers(), "the site notices", 40)
+        last = publisher.stop()
+        client.wait_position(app)
+        check(client.events)
+        assert client.numbers() == [*range(last + 1)]
+        assert client.connections == 1
+        assert not client.resets()
+
+
 def test_a_half_open_link_to_redis(make_app: MakeApp, redis_server: RedisServer) -> None:
     """An answer that never comes is waited for twice, and the event is published once."""
     with _Swallower(redis_server.port) as proxy:
@@ -464,3 +672,53 @@ def test_a_failover_that_loses_writes(worker: str, make_app: MakeApp, tmp_path: 
         client.wait_position(app)
         check(client.events, publisher.failures)
         assert client.resets() >= 1
+
+
+@pytest.mark.long
+def test_a_failover_with_three_of_each(make_app: MakeApp, tmp_path: Path) -> None:
+    """Three sentinels, three sites: what the replica has received is missing nowhere."""
+    first, second, *sentinels = (RedisServer(tmp_path) for _ in range(5))
+    with ExitStack() as stack:
+        for server in (first, second, *sentinels):
+            stack.callback(server.stop)
+        first.start()
+        second.options["replicaof"] = f"{LOOPBACK} {first.port}"
+        second.start()
+        for sentinel in sentinels:
+            sentinel.start_sentinel("demo", first, quorum=2)
+        wait_until(lambda: all(map(_is_ready, sentinels)), "all sentinels know each other", 60)
+        hosts = ",".join(f"{LOOPBACK}:{sentinel.port}" for sentinel in sentinels)
+        settings = {**SETTINGS, "REDIS_URL": f"redis+sentinel://{hosts}/demo/0"}
+        app = make_app(**settings)
+        sites = [
+            stack.enter_context(servers.gunicorn(tmp_path, *options, settings=settings))
+            for options in servers.WORKERS.values()
+        ]
+        clients = [stack.enter_context(FollowingClient(site.port, "x")) for site in sites]
+        assert len(clients) == 3
+        with Publisher(app, "x") as publisher:
+            publisher.wait(100)
+            start = publisher.stop() + 1
+        assert first.admin.wait(1, 5000) == 1
+        # A host is lost that has the primary, and the sentinel that everybody asks first.
+        sentinels[0].crash()
+        first.crash()
+        with Publisher(app, "x", 0.02, start=start) as after:
+            wait_until(
+                lambda: all(client.numbers()[-1] > start for client in clients),
+                "events of the new primary",
+                90,
+            )
+            clients[0].cut()
+            after.wait(20)
+            after.stop()
+        for client in clients:
+            client.wait_position(app)
+            check(client.events, [*publisher.failures, *after.failures])
+            assert not client.resets()
+
+
+def _is_ready(sentinel: RedisServer) -> bool:
+    """Whether a sentinel knows a replica and two others."""
+    state: Any = sentinel.admin.sentinel_master("demo")
+    return bool(state["num-slaves"] and state["num-other-sentinels"] == 2)

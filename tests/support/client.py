@@ -33,9 +33,13 @@ class StreamClient:
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(10)
-        self.socket.connect((LOOPBACK, port))
         request = f"{method} {path}{query} HTTP/{version}\r\nHost: test\r\n{headers}\r\n"
-        self.socket.sendall(request.encode())
+        try:
+            self.socket.connect((LOOPBACK, port))
+            self.socket.sendall(request.encode())
+        except OSError:
+            self.socket.close()
+            raise
         self.parser = Parser()
         self.status = 0
         self.headers: dict[str, str] = {}

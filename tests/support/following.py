@@ -34,7 +34,11 @@ class FollowingClient:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        wait_until(lambda: self.events, "the stream begins", 20)
+        try:
+            wait_until(lambda: self.events, "the stream begins", 20)
+        except AssertionError:
+            self._stopped = True
+            raise
         return self
 
     def __exit__(

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.processes import LOOPBACK
+from tests.support.waiting import wait_until
 
 _TICK = 0.05
 
@@ -53,6 +54,7 @@ class ForgetfulProxy:
         self._selector = selectors.DefaultSelector()
         self._links: set[_Link] = set()
         self._stopped = False
+        self._forgets_all = False
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Self:
@@ -78,6 +80,11 @@ class ForgetfulProxy:
         """For how many seconds nothing has been sent on any connection."""
         return time.monotonic() - max(link.active for link in self._links)
 
+    def forget_all(self) -> None:
+        """Forget the connections that there are now."""
+        self._forgets_all = True
+        wait_until(lambda: not self._forgets_all, "the connections are forgotten")
+
     def _run(self) -> None:
         while not self._stopped:
             for key, _ in self._selector.select(_TICK):
@@ -85,10 +92,14 @@ class ForgetfulProxy:
                     self._accept()
                 elif key.data in self._links:
                     self._relay(key.data, key.fileobj is key.data.client)
+            forgets_all = self._forgets_all
             for link in self._links:
-                if not link.is_forgotten and time.monotonic() - link.active > self._idle:
+                is_idle = time.monotonic() - link.active > self._idle
+                if not link.is_forgotten and (is_idle or forgets_all):
                     link.is_forgotten = True
                     self.forgotten += 1
+            if forgets_all:
+                self._forgets_all = False
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()

@@ -1,6 +1,7 @@
 """A real redis-server, which a test can start, stop, freeze and ask."""
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import redis
@@ -12,13 +13,22 @@ from tests.support.waiting import wait_until
 class RedisServer:
     """A redis-server on a port of its own, which keeps nothing on disk.
 
+    :param environment: Variables of its process beside those of the tests'.
     :param options: What else to set, such as ``requirepass``.
     """
 
-    def __init__(self, folder: Path, *, port: int | None = None, **options: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        **options: str,
+    ) -> None:
         self.port = port or free_port()
         self.folder = folder
         self.options = options
+        self._environment = environment or {}
         self._process: Process | None = None
         self._admin: redis.Redis | None = None
 
@@ -47,16 +57,21 @@ class RedisServer:
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
         log = self.folder / f"redis-{self.port}.log"
-        self._process = Process(["redis-server", *arguments], self.port, log, {}, None)
+        self._process = Process(
+            ["redis-server", *arguments], self.port, log, self._environment, None
+        )
         self._process.wait_listening()
 
-    def start_sentinel(self, name: str, master: "RedisServer") -> None:
-        """Start it as a sentinel that watches *master*, and fails over after a second."""
+    def start_sentinel(self, name: str, master: "RedisServer", quorum: int = 1) -> None:
+        """Start it as a sentinel that watches *master*, and fails over after a second.
+
+        :param quorum: How many sentinels must find that it is down.
+        """
         config = self.folder / f"sentinel-{self.port}.conf"
         config.write_text(
             f"port {self.port}\n"
             f"bind {LOOPBACK}\n"
-            f"sentinel monitor {name} {LOOPBACK} {master.port} 1\n"
+            f"sentinel monitor {name} {LOOPBACK} {master.port} {quorum}\n"
             f"sentinel down-after-milliseconds {name} 1000\n"
         )
         log = self.folder / f"sentinel-{self.port}.log"
