@@ -8,12 +8,13 @@ ADDRESS ?= 127.0.0.1:8000
 VERSIONS := 3.11 3.12 3.13 3.14
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types check test-long docs server-table inventories bench bench-smoke test-lowest test-compatibility system constraints clean
+.PHONY: help demo test lint types check test-long soak docs server-table inventories bench bench-smoke test-lowest test-compatibility system constraints clean
 
 help:
 	@echo "make demo         serve the quickstart's page, without a Redis"
 	@echo "make test         check everything: format, lint, types, tests, coverage"
 	@echo "make test-long    run the tests that take minutes"
+	@echo "make soak         let everything fail in random order for 10 minutes, or SECONDS=60"
 	@echo "make test-lowest  run the tests with the lowest versions that are declared"
 	@echo "make test-compatibility  compare what browsers receive with Flask-SSE 1.0"
 	@echo "make bench        measure Flask-SSE beside its peers, for about 20 minutes"
@@ -66,6 +67,10 @@ check: system $(VENV)/dev.stamp
 
 test-long: system $(VENV)/servers.stamp
 	$(BIN)/python -m pytest -m long --numprocesses 2
+
+SECONDS ?= 600
+soak: system $(VENV)/dev.stamp
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # With gevent 24.10, a native thread of gevent's that is the first to listen may wait for ever.
 test-lowest: system $(VENV)/dev.stamp

@@ -1,0 +1,1 @@
+"""Everything fails in random order under load, and each client's record is checked."""
