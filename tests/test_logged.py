@@ -1,0 +1,344 @@
+"""A channel with history by itself: what its listeners get for what Redis says."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+
+from flask_sse._history import OFFSET_AT_TOP, OFFSET_BEFORE_LAST, PAGE_BYTES, Entry, Position
+from flask_sse._logged import Foreign, LoggedChannel, Page
+from flask_sse._subscriber import Follower
+from tests.support.parser import Parser
+
+LIMIT: Final = 1 << 22
+_nonces = itertools.count(1)
+
+
+class Log:
+    """A log as Redis has it."""
+
+    def __init__(self, epoch: str = "e", length: int = 1000) -> None:
+        self.epoch = epoch
+        self.length = length
+        self.entries: list[Entry] = []
+        self.top = Position(epoch, 0, "0")
+
+    def add(self, number: int = 1, data: str = "") -> list[Entry]:
+        """Add events; return them."""
+        return [self._add(data) for _ in range(number)]
+
+    def page(self, after: int, limit: int = PAGE_BYTES) -> Page:
+        """Return a page as Redis does."""
+        top = self.top.offset
+        start = {OFFSET_AT_TOP: top, OFFSET_BEFORE_LAST: max(top - 1, 0)}.get(after, after)
+        entries: list[Entry] = []
+        size = 0
+        for entry in self.entries:
+            if entry.position.offset > start and size < limit:
+                entries.append(entry)
+                size += len(entry.payload or b"")
+        return Page(after, self.top, entries)
+
+    def copy(self) -> "Log":
+        """Return a snapshot."""
+        log = Log(self.epoch, self.length)
+        log.entries, log.top = self.entries[:], self.top
+        return log
+
+    def _add(self, data: str) -> Entry:
+        previous = self.top
+        self.top = Position(self.epoch, previous.offset + 1, f"{next(_nonces):x}")
+        payload = (data or str(self.top)).encode()
+        frame = b"data:%b\nid:%b\n\n" % (payload, str(self.top).encode())
+        entry = Entry(self.top, previous.nonce, frame, payload)
+        self.entries = [*self.entries, entry][-self.length :]
+        return entry
+
+
+class Client:
+    """A client that the server reads for."""
+
+    def __init__(self, cursor: Position | None = None, *, is_strict: bool = False) -> None:
+        self.follower = Follower(LIMIT, cursor, is_strict=is_strict)
+        self._parser = Parser()
+
+    def take(self) -> list[str]:
+        """Return what has come: the ids of events, and the names of those that have one."""
+        self._parser.events = []
+        while batches := self.follower.take(timeout=0):
+            for batch in batches:
+                self._parser.feed(batch.frames)
+        return [
+            event.id if event.type == "message" else f"{event.type} {event.id}"
+            for event in self._parser.events
+        ]
+
+
+class Rig:
+    """A channel that is tested, and a Redis that answers its questions."""
+
+    def __init__(self, log: Log, *, sends_latest: bool = False) -> None:
+        self.log = log
+        self.questions = 0
+        self._is_asking = False
+        self._published: dict[bytes, Entry | Foreign] = {}
+        self.channel = LoggedChannel(
+            b"x", self._published.get, self._note_question, lambda: None, sends_latest=sends_latest
+        )
+
+    def join(self, cursor: Position | None = None, *, is_strict: bool = False) -> Client:
+        """Have a client join, with the subscription confirmed."""
+        client = Client(cursor, is_strict=is_strict)
+        client.follower.refill = lambda: self.channel.refill(client.follower)
+        self.channel.add(client.follower)
+        self.channel.confirm()
+        self.answer()
+        return client
+
+    def receive(self, events: Sequence[Entry | Foreign]) -> None:
+        """Have the subscription bring events."""
+        for event in events:
+            assert event.payload is not None
+            self._published[event.payload] = event
+        self.channel.receive([event.payload for event in events if event.payload is not None])
+
+    def answer(self) -> None:
+        """Have Redis answer until there is no question left."""
+        for _ in range(1000):
+            if not self._is_asking:
+                return
+            self._is_asking = False
+            after, fill_after = self.channel.page_after(), self.channel.fill_after()
+            if after is not None:
+                self.questions += 1
+                self.channel.take_page(self.log.page(after))
+            if fill_after is not None:
+                self.questions += 1
+                self.channel.take_fill(self.log.page(fill_after))
+        raise AssertionError("there is no end of questions")
+
+    def _note_question(self, channel: LoggedChannel) -> None:
+        assert channel is self.channel
+        self._is_asking = True
+
+
+def ids(entries: Sequence[Entry]) -> list[str]:
+    """Return the ids of events."""
+    return [str(entry.position) for entry in entries]
+
+
+@pytest.fixture
+def log() -> Log:
+    """Return a log with three events."""
+    log = Log()
+    log.add(3)
+    return log
+
+
+@pytest.fixture
+def rig(log: Log) -> Rig:
+    """Return a channel with that log."""
+    return Rig(log)
+
+
+@pytest.fixture
+def client(rig: Rig, log: Log) -> Client:
+    """Return a client that is live, and has taken the opening."""
+    client = rig.join()
+    assert client.take() == [f"sse.open {log.top}"]
+    return client
+
+
+def test_a_hole(rig: Rig, log: Log, client: Client) -> None:
+    """What the subscription has left out is read from the log, before anything else is sent."""
+    missed = log.add(2)
+    rig.receive(later := log.add(2))
+    assert client.take() == []
+    rig.answer()
+    assert client.take() == ids([*missed, *later])
+    assert rig.channel.position == log.top
+
+
+def test_a_lost_subscription(rig: Rig, log: Log, client: Client) -> None:
+    """A new one has the log compared at once."""
+    missed = log.add(2)
+    rig.channel.verify()
+    rig.answer()
+    assert client.take() == ids(missed)
+
+
+def test_a_loss_during_a_question(rig: Rig, log: Log, client: Client) -> None:
+    """An answer that may be older than the new subscription is not enough."""
+    rig.channel.verify()
+    old = rig.log = log.copy()
+    missed = log.add(2)
+    after = rig.channel.fill_after()
+    assert after is not None
+    page = old.page(after)
+    rig.channel.verify()
+    rig.channel.take_fill(page)
+    rig.log = log
+    rig.answer()
+    assert client.take() == ids(missed)
+
+
+def test_another_log(rig: Rig, client: Client) -> None:
+    """The first event of a new log does not follow the beginning of the old one."""
+    empty = Rig(Log("old"))
+    live = empty.join()
+    assert live.take() == ["sse.open old.0.0"]
+    empty.log = Log("new")
+    empty.receive(empty.log.add())
+    empty.answer()
+    assert live.take() == [f"sse.reset {empty.log.top}"]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_offsets_that_are_repeated(rig: Rig, log: Log, client: Client, more: int) -> None:
+    """Other events with the same offsets are a reset, for the live and for those who return."""
+    snapshot = log.copy()
+    rig.receive(lost := log.add(2))
+    assert client.take() == ids(lost)
+    rig.log = snapshot
+    other = snapshot.add(2 + more)
+    rig.channel.verify()
+    rig.answer()
+    assert client.take() == [f"sse.reset {snapshot.top}"]
+    for entry in lost:
+        back = rig.join(entry.position)
+        assert back.take() == [f"sse.open {entry.position}", f"sse.reset {snapshot.top}"]
+    back = rig.join(other[0].position)
+    assert back.take() == [f"sse.open {other[0].position}", *ids(other[1:])]
+
+
+def test_an_event_that_is_repeated(rig: Rig, log: Log, client: Client) -> None:
+    """What has been sent is known, and costs no question."""
+    rig.receive(events := log.add(2))
+    asked = rig.questions
+    rig.receive(events)
+    rig.receive(later := log.add())
+    rig.answer()
+    assert client.take() == ids([*events, *later])
+    assert rig.questions == asked
+
+
+def test_an_event_that_is_like_another(rig: Rig, log: Log, client: Client) -> None:
+    """An offset that is known with another nonce is not known."""
+    snapshot = log.copy()
+    rig.receive(lost := log.add(1))
+    rig.log = snapshot
+    rig.receive(snapshot.add(1))
+    rig.answer()
+    assert client.take() == [*ids(lost), f"sse.reset {snapshot.top}"]
+
+
+def test_a_log_that_ends_earlier(rig: Rig, log: Log, client: Client) -> None:
+    """A Redis that has gone back in time is a reset."""
+    snapshot = log.copy()
+    rig.receive(lost := log.add(2))
+    rig.log = snapshot
+    rig.channel.verify()
+    rig.answer()
+    assert client.take() == [*ids(lost), f"sse.reset {snapshot.top}"]
+
+
+def test_the_end_of_a_trimmed_log(rig: Rig, log: Log) -> None:
+    """Who has the event before the oldest one has missed nothing; who has not, has."""
+    first, second, _ = log.entries
+    log.entries = log.entries[2:]
+    assert rig.join(second.position).take() == [f"sse.open {second.position}", str(log.top)]
+    assert rig.join(first.position).take() == [
+        f"sse.open {first.position}",
+        f"sse.reset {log.top}",
+    ]
+    log.entries = []
+    assert Rig(log).join(second.position).take() == [
+        f"sse.open {second.position}",
+        f"sse.reset {log.top}",
+    ]
+    assert Rig(log).join(log.top).take() == [f"sse.open {log.top}"]
+
+
+def test_events_before_the_first_answer(rig: Rig, log: Log) -> None:
+    """Whoever is subscribed is counted by `publish`, so the stream begins before them."""
+    client = Client()
+    rig.channel.add(client.follower)
+    rig.channel.confirm()
+    before = log.top
+    rig.receive(events := log.add(2))
+    rig.answer()
+    assert client.take() == [f"sse.open {before}", *ids(events)]
+
+
+def test_events_during_a_question(rig: Rig, log: Log, client: Client) -> None:
+    """What comes before the answer, and is later than it, needs no other question."""
+    rig.channel.verify()
+    after = rig.channel.fill_after()
+    assert after is not None
+    page = log.page(after)
+    rig.receive(events := log.add(2))
+    assert client.take() == []
+    rig.channel.take_fill(page)
+    assert client.take() == ids(events)
+
+
+def test_too_much_to_be_held(rig: Rig, log: Log, client: Client) -> None:
+    """What comes while Redis does not answer is read from the log then."""
+    rig.channel.verify()
+    after = rig.channel.fill_after()
+    assert after is not None
+    page = log.page(after)
+    events = [event for number in range(30) for event in log.add(1, f"{number} {'x' * 50_000}")]
+    for event in events:
+        rig.receive([event])
+    rig.channel.take_fill(page)
+    rig.answer()
+    assert client.take() == ids(events)
+
+
+def test_a_question_that_fails(rig: Rig, log: Log, client: Client) -> None:
+    """It is asked again, for the channel and for its listeners."""
+    missed = log.add(1)
+    rig.channel.verify()
+    assert rig.channel.fill_after() is not None
+    rig.channel.ask_again(is_fill=True)
+    rig.answer()
+    assert client.take() == ids(missed)
+    first = log.entries[0].position
+    back = Client(first)
+    rig.channel.add(back.follower)
+    rig.channel.confirm()
+    assert rig.channel.page_after() is not None
+    rig.channel.ask_again(is_fill=False)
+    rig.answer()
+    assert back.take() == [f"sse.open {first}", *ids(log.entries[1:])]
+
+
+def test_a_page_that_goes_further(rig: Rig, log: Log, client: Client) -> None:
+    """What the live listeners have not got yet is no part of a page, and comes once."""
+    first = log.entries[0].position
+    back = Client(first)
+    rig.channel.add(back.follower)
+    rig.channel.confirm()
+    later = log.add(2)
+    rig.answer()
+    rig.receive(later)
+    assert back.take() == [f"sse.open {first}", *ids(log.entries[1:])]
+    assert client.take() == ids(later)
+
+
+def test_a_strict_listener(rig: Rig, log: Log) -> None:
+    """It gets an error in place of a reset, live and when it comes back, and is dropped."""
+    live = rig.join(is_strict=True)
+    assert live.take() == [f"sse.open {log.top}"]
+    rig.log = Log("new")
+    rig.channel.verify()
+    rig.answer()
+    live.take()
+    back = rig.join(log.top, is_strict=True)
+    assert back.take() == []
+    for client in (live, back):
+        assert isinstance(client.follower.error, LookupError)
+        assert client.follower.has_ended()
+        assert client.follower in rig.channel.troubled
