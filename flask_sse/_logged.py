@@ -357,9 +357,10 @@ class LoggedChannel(Channel):
         if not self._fill_wanted:
             return None
         self._fill_wanted = False
-        if self.position is not None:
-            return self.position.offset
-        return OFFSET_BEFORE_LAST if self._sends_latest else OFFSET_AT_TOP
+        if self._sends_latest:
+            # It is wanted after a reset, too, and nothing before it is kept.
+            return OFFSET_BEFORE_LAST
+        return OFFSET_AT_TOP if self.position is None else self.position.offset
 
     def page_after(self) -> int | None:
         """Return the offset after which to read the log for listeners, if it is to be."""
@@ -391,7 +392,7 @@ class LoggedChannel(Channel):
         else:
             found = page.find(self.position)
             if isinstance(found, str) or found is None:
-                self._reset_all(found or _TRIMMED, page.top)
+                self._reset_all(found or _TRIMMED, page)
             else:
                 self._catch_up(self.position, found)
         if again or self.position != page.top:
@@ -418,7 +419,8 @@ class LoggedChannel(Channel):
                 self._pause()
 
     def _start(self, page: Page) -> None:
-        held = self._before_held(page.top)
+        # The latest event is sent in any case, and only that is kept.
+        held = None if self._sends_latest else self._before_held(page.top)
         if held is None:
             self.position = page.top
             for entry in page.entries:
@@ -450,16 +452,22 @@ class LoggedChannel(Channel):
             self._accept(entry, frames, sound)
         self._send_events(before, frames, sound)
 
-    def _reset_all(self, reason: str, top: Position) -> None:
+    def _reset_all(self, reason: str, page: Page) -> None:
         self.reset_reason = reason
-        before, self.position = self.position, top
+        before, self.position = self.position, page.top
         self._ring.clear()
+        self._ring.extend_left(page.entries, page.top)
         for subscriber in [*self._subscribers]:
             if isinstance(subscriber, Follower) and subscriber.is_strict:
                 subscriber.fail(reason)
                 self.troubled.append(subscriber)
+        start = self._start_after_reset(page.top)
+        batch = self._reset_event(reason, start)
+        if start != page.top and (newest := self._ring.after(start)):
+            latest = self._join(newest)
+            batch = Batch(latest.payloads, batch.frames + latest.frames)
         # A follower that has no room for it keeps its cursor, and finds out later.
-        self._broadcast(before or top, self._reset_event(reason, top))
+        self._broadcast(before or page.top, batch)
 
     def _judge(self, listener: Listener, page: Page) -> None:
         cursor, position = listener.cursor, self.position
@@ -490,11 +498,17 @@ class LoggedChannel(Channel):
             return
         assert listener.cursor is not None
         # A client that loses its connection between the two events comes back with its own id.
-        known = top if listener.cursor == UNKNOWN else listener.cursor
+        start = self._start_after_reset(top)
+        known = start if listener.cursor == UNKNOWN else listener.cursor
         self._open(listener, known, recovered=False)
-        self._give(listener, self._reset_event(reason, top))
-        listener.cursor = top
+        self._give(listener, self._reset_event(reason, start))
+        listener.cursor = start
         self._advance(listener)
+
+    def _start_after_reset(self, top: Position) -> Position:
+        """Return where a stream goes on after a reset: before the latest event, if that is sent."""
+        before = self._ring.before_last if self._sends_latest and top == self.position else None
+        return before or top
 
     # Listeners that are behind
 

@@ -87,12 +87,17 @@ class Rig:
             b"x", self._published.get, self._note_question, lambda: None, sends_latest=sends_latest
         )
 
-    def join(self, cursor: Position | None = None, *, is_strict: bool = False) -> Client:
+    def add(self, cursor: Position | None = None, *, is_strict: bool = False) -> Client:
         """Have a client join, with the subscription confirmed."""
         client = Client(cursor, is_strict=is_strict)
         client.follower.refill = lambda: self.channel.refill(client.follower)
         self.channel.add(client.follower)
         self.channel.confirm()
+        return client
+
+    def join(self, cursor: Position | None = None, *, is_strict: bool = False) -> Client:
+        """Have a client join, and Redis answer."""
+        client = self.add(cursor, is_strict=is_strict)
         self.answer()
         return client
 
@@ -262,9 +267,7 @@ def test_the_end_of_a_trimmed_log(rig: Rig, log: Log) -> None:
 
 def test_events_before_the_first_answer(rig: Rig, log: Log) -> None:
     """Whoever is subscribed is counted by `publish`, so the stream begins before them."""
-    client = Client()
-    rig.channel.add(client.follower)
-    rig.channel.confirm()
+    client = rig.add()
     before = log.top
     rig.receive(events := log.add(2))
     rig.answer()
@@ -306,9 +309,7 @@ def test_a_question_that_fails(rig: Rig, log: Log, client: Client) -> None:
     rig.answer()
     assert client.take() == ids(missed)
     first = log.entries[0].position
-    back = Client(first)
-    rig.channel.add(back.follower)
-    rig.channel.confirm()
+    back = rig.add(first)
     assert rig.channel.page_after() is not None
     rig.channel.ask_again(is_fill=False)
     rig.answer()
@@ -318,9 +319,7 @@ def test_a_question_that_fails(rig: Rig, log: Log, client: Client) -> None:
 def test_a_page_that_goes_further(rig: Rig, log: Log, client: Client) -> None:
     """What the live listeners have not got yet is no part of a page, and comes once."""
     first = log.entries[0].position
-    back = Client(first)
-    rig.channel.add(back.follower)
-    rig.channel.confirm()
+    back = rig.add(first)
     later = log.add(2)
     rig.answer()
     rig.receive(later)
@@ -342,3 +341,48 @@ def test_a_strict_listener(rig: Rig, log: Log) -> None:
         assert isinstance(client.follower.error, LookupError)
         assert client.follower.has_ended()
         assert client.follower in rig.channel.troubled
+
+
+def latest(log: Log) -> list[str]:
+    """Return what a client gets that joins a channel whose latest event is kept."""
+    last = log.entries[-1]
+    before = Position(log.epoch, last.position.offset - 1, last.previous)
+    return [f"sse.open {before}", str(last.position)]
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_the_latest_event_after_a_reset(is_older: bool) -> None:
+    """It comes after `sse.reset`, and whoever joins then gets it as well."""
+    log = Log(length=1)
+    log.add(3)
+    snapshot = log.copy()
+    rig = Rig(log, sends_latest=True)
+    client = rig.join()
+    assert client.take() == latest(log)
+    if is_older:
+        rig.receive(events := log.add(2))
+        assert client.take() == ids(events)
+        rig.log = log = snapshot
+    else:
+        log.add(2)
+    rig.channel.verify()
+    rig.answer()
+    opening, newest = latest(log)
+    assert client.take() == [opening.replace("open", "reset"), newest]
+    assert rig.join().take() == latest(log)
+    for wrong in (Position("other", 70, "a"), Position(log.epoch, 1, "a"), Position("", 0, "")):
+        first, *rest = rig.join(wrong).take()
+        assert first.startswith("sse.open")
+        assert rest == [opening.replace("open", "reset"), newest]
+    rig.receive(events := log.add())
+    assert client.take() == ids(events)
+
+
+def test_the_latest_of_the_events_before_the_first_answer() -> None:
+    """Of these, the newest is sent, without a reset."""
+    log = Log(length=1)
+    rig = Rig(log, sends_latest=True)
+    client = rig.add()
+    rig.receive(log.add(3))
+    rig.answer()
+    assert client.take() == latest(log)
