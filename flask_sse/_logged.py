@@ -395,6 +395,9 @@ class LoggedChannel(Channel):
                 self._reset_all(found or _TRIMMED, page)
             else:
                 self._catch_up(self.position, found)
+        if self._sends_latest and not page.entries:
+            # It has expired in Redis.
+            self._ring.clear()
         if again or self.position != page.top:
             self.fill()
             return

@@ -386,3 +386,18 @@ def test_the_latest_of_the_events_before_the_first_answer() -> None:
     rig.receive(log.add(3))
     rig.answer()
     assert client.take() == latest(log)
+
+
+def test_a_latest_event_that_is_not_kept_any_more() -> None:
+    """Once the log has lost it, by SSE_HISTORY_TTL or otherwise, nobody gets it."""
+    log = Log(length=1)
+    rig = Rig(log, sends_latest=True)
+    rig.join()
+    rig.receive(log.add())
+    assert rig.join().take() == latest(log)
+    log.entries = []
+    rig.channel.fill()
+    rig.answer()
+    assert rig.join().take() == [f"sse.open {log.top}"]
+    rig.receive(log.add())
+    assert rig.join().take() == latest(log)
