@@ -276,7 +276,6 @@ class LoggedChannel(Channel):
 
     def receive(self, payloads: Sequence[bytes]) -> None:
         """Send to the live listeners what Redis has sent for the channel."""
-        self.heard = time.monotonic()
         if self._filling or self.position is None:
             self._hold(payloads)
             return
@@ -312,6 +311,7 @@ class LoggedChannel(Channel):
 
     def _accept(self, entry: Entry, frames: list[bytes], sound: list[bytes]) -> None:
         self.position = entry.position
+        self.heard = time.monotonic()
         self._ring.append(entry)
         if entry.payload is not None:
             frames.append(entry.frame)

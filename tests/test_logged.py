@@ -401,3 +401,16 @@ def test_a_latest_event_that_is_not_kept_any_more() -> None:
     assert rig.join().take() == [f"sse.open {log.top}"]
     rig.receive(log.add())
     assert rig.join().take() == latest(log)
+
+
+def test_what_breaks_the_silence(rig: Rig, log: Log, client: Client) -> None:
+    """Foreign or malformed events, and old ones, do not put the comparison with the log off."""
+    [known] = log.add()
+    rig.receive([known])
+    heard = rig.channel.heard
+    rig.receive([known, Foreign(b"data:foreign\n\n", b"foreign")])
+    rig.channel.receive([b"malformed"])
+    assert rig.channel.heard == heard
+    rig.receive(log.add())
+    assert rig.channel.heard > heard
+    assert len(client.take()) == 3
