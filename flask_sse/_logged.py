@@ -162,6 +162,7 @@ class LoggedChannel(Channel):
     __slots__ = (
         "_again",
         "_behind",
+        "_covered",
         "_decode",
         "_fill_wanted",
         "_filling",
@@ -211,6 +212,8 @@ class LoggedChannel(Channel):
         self._page_asked = False
         self._held: list[bytes] = []
         self._held_size = 0
+        # Of what is held, how many had come before the log was asked.
+        self._covered = 0
         self._joined: tuple[tuple[Position, Position], Batch] | None = None
 
     def __bool__(self) -> bool:
@@ -278,7 +281,11 @@ class LoggedChannel(Channel):
         """Send to the live listeners what Redis has sent for the channel."""
         if self._filling or self.position is None:
             self._hold(payloads)
-            return
+        else:
+            self._receive(payloads, 0)
+
+    def _receive(self, payloads: Sequence[bytes], covered: int) -> None:
+        assert self.position is not None
         frames: list[bytes] = []
         sound: list[bytes] = []
         before = self.position
@@ -288,6 +295,9 @@ class LoggedChannel(Channel):
                 frames.append(event.frame)
                 sound.append(event.payload)
             elif event is None or self._ring.knows(event.position):
+                continue
+            elif number <= covered and event.position.offset <= self.position.offset:
+                # The log has been asked since: it has been sent, or has been lost with its log.
                 continue
             elif self._is_next(event):
                 self._accept(event, frames, sound)
@@ -322,7 +332,7 @@ class LoggedChannel(Channel):
         self._held_size += sum(map(len, payloads))
         if self._held_size > _HELD_BYTES:
             # The log has them.
-            self._held, self._held_size = [], 0
+            self._held, self._held_size, self._covered = [], 0, 0
             self._again = True
 
     def _send_events(
@@ -357,6 +367,7 @@ class LoggedChannel(Channel):
         if not self._fill_wanted:
             return None
         self._fill_wanted = False
+        self._covered = len(self._held)
         if self._sends_latest:
             # It is wanted after a reset, too, and nothing before it is kept.
             return OFFSET_BEFORE_LAST
@@ -403,7 +414,7 @@ class LoggedChannel(Channel):
             return
         held, self._held, self._held_size = self._held, [], 0
         if held:
-            self.receive(held)
+            self._receive(held, self._covered)
         if not self._filling:
             self._open_waiting()
             for listener in [*self._behind]:

@@ -414,3 +414,18 @@ def test_what_breaks_the_silence(rig: Rig, log: Log, client: Client) -> None:
     rig.receive(log.add())
     assert rig.channel.heard > heard
     assert len(client.take()) == 3
+
+
+def test_old_events_that_waited_for_an_answer(rig: Rig, log: Log, client: Client) -> None:
+    """What the answer covers is not asked for again, event by event; foreign ones are sent."""
+    text = "x" * 1000
+    missed = [event for number in range(50) for event in log.add(1, f"{number} {text}")]
+    waited = [event for number in range(50, 900) for event in log.add(1, f"{number} {text}")]
+    foreign = Foreign(b"event:foreign\ndata:x\n\n", b"foreign")
+    rig.receive([*waited[:100], foreign, *waited[100:]])
+    asked = rig.questions
+    rig.answer()
+    assert rig.questions - asked < 10
+    found = client.take()
+    assert [name for name in found if " " not in name] == ids([*missed, *waited])
+    assert len(found) == 901
