@@ -25,9 +25,6 @@ from flask_sse._history import (
 )
 from flask_sse._subscriber import Batch, Follower, Subscriber
 
-RING_BYTES: Final = 1 << 18
-"""Bytes that are kept in memory of each channel, or the newest event if that is larger."""
-
 _HELD_BYTES: Final = 1 << 20
 _COST_OF_AN_ENTRY: Final = 400
 _NEW_EPOCH: Final = "the log is another one, because Redis has lost it or the id is unknown"
@@ -82,9 +79,13 @@ def find_after(entries: Sequence[Entry], cursor: Position) -> "Sequence[Entry] |
 
 
 class Ring:
-    """The newest entries of a log, as far as they are known and within a bound."""
+    """The newest entries of a log, as far as they are known and within a bound.
 
-    def __init__(self) -> None:
+    :param room: Tells for how many bytes there is room; the newest entry is kept anyway.
+    """
+
+    def __init__(self, room: Callable[[], int]) -> None:
+        self._room = room
         self._entries: list[Entry] = []
         self._size = 0
 
@@ -105,8 +106,7 @@ class Ring:
         """Add the entry that follows the newest one."""
         self._entries.append(entry)
         self._size += _size(entry)
-        if self._size > RING_BYTES:
-            self._shrink()
+        self.shrink()
 
     def extend_left(self, entries: Sequence[Entry], end: Position | None) -> None:
         """Add older entries, if the ring begins right after them, as far as there is room.
@@ -122,8 +122,9 @@ class Ring:
             return
         entries = entries[: known[0] + 1]
         added: list[Entry] = []
+        room = self._room()
         for entry in reversed(entries):
-            if self._size + _size(entry) > RING_BYTES:
+            if self._size + _size(entry) > room:
                 break
             self._size += _size(entry)
             added.append(entry)
@@ -143,10 +144,14 @@ class Ring:
         found = find_after(self._entries, cursor)
         return None if isinstance(found, str) else found
 
-    def _shrink(self) -> None:
+    def shrink(self) -> None:
+        """Forget the oldest entries, if there is no room for all."""
+        room = self._room()
+        if self._size <= room:
+            return
         # Some more than needed, so that it is not done for each entry.
         number = 0
-        while self._size > RING_BYTES * 3 // 4 and number < len(self._entries) - 1:
+        while self._size > room * 3 // 4 and number < len(self._entries) - 1:
             self._size -= _size(self._entries[number])
             number += 1
         del self._entries[:number]
@@ -157,6 +162,7 @@ class LoggedChannel(Channel):
 
     :param sends_latest: Whether a listener without a cursor gets the newest event.
     :param note_question: Called when :meth:`fill_after` or :meth:`page_after` has an answer.
+    :param room: Tells how many bytes of events may be kept in memory.
     """
 
     __slots__ = (
@@ -187,6 +193,7 @@ class LoggedChannel(Channel):
         decode: Decode,
         note_question: Callable[["LoggedChannel"], None],
         pause: Callable[[], None],
+        room: Callable[[], int],
         *,
         sends_latest: bool,
     ) -> None:
@@ -203,7 +210,7 @@ class LoggedChannel(Channel):
         self._note_question = note_question
         self._pause = pause
         self._sends_latest = sends_latest
-        self._ring = Ring()
+        self._ring = Ring(room)
         self._behind: dict[Listener, None] = {}
         self._wanting: dict[Listener, None] = {}
         self._filling = False
@@ -412,6 +419,8 @@ class LoggedChannel(Channel):
         if again or self.position != page.top:
             self.fill()
             return
+        # There may be more channels than there were.
+        self._ring.shrink()
         held, self._held, self._held_size = self._held, [], 0
         if held:
             self._receive(held, self._covered)

@@ -29,6 +29,12 @@ COMPARE_AFTER: Final = 10.0
 The last event before a loss of Redis shows in no later one.
 """
 
+RING_BYTES: Final = 1 << 18
+"""Bytes of a channel's newest events that are kept in memory, to serve who comes back."""
+
+ALL_RINGS_BYTES: Final = 1 << 26
+"""Bytes that all channels have together, in equal shares."""
+
 _LOOK_EVERY: Final = 1.0
 _ASK_AGAIN_AFTER: Final = 0.5
 
@@ -78,6 +84,7 @@ class Logs:
             partial(decode, name),
             self._note_question,
             pause,
+            self._room,
             sends_latest=retention.is_latest,
         )
         self._channels[channel] = None
@@ -161,6 +168,9 @@ class Logs:
     def close(self) -> None:
         """Disconnect."""
         self._reader.close()
+
+    def _room(self) -> int:
+        return min(RING_BYTES, ALL_RINGS_BYTES // max(len(self._channels), 1))
 
     def _note_question(self, channel: LoggedChannel) -> None:
         self._asking[channel] = None

@@ -8,6 +8,7 @@ import pytest
 
 from flask_sse._history import OFFSET_AT_TOP, OFFSET_BEFORE_LAST, PAGE_BYTES, Entry, Position
 from flask_sse._logged import Foreign, LoggedChannel, Page
+from flask_sse._logs import RING_BYTES
 from flask_sse._subscriber import Follower
 from tests.support.parser import Parser
 
@@ -84,7 +85,12 @@ class Rig:
         self._is_asking = False
         self._published: dict[bytes, Entry | Foreign] = {}
         self.channel = LoggedChannel(
-            b"x", self._published.get, self._note_question, lambda: None, sends_latest=sends_latest
+            b"x",
+            self._published.get,
+            self._note_question,
+            lambda: None,
+            lambda: RING_BYTES,
+            sends_latest=sends_latest,
         )
 
     def add(self, cursor: Position | None = None, *, is_strict: bool = False) -> Client:
