@@ -16,7 +16,7 @@ from flask_sse._channel import Channel
 from flask_sse._history import Entry, EventId, Stored
 from flask_sse._log_reader import Answer, LogReader, Open, Question
 from flask_sse._logged import Foreign, LoggedChannel
-from flask_sse._message import Message, encode, from_payload
+from flask_sse._message import Message, encode, from_payload, to_payload
 from flask_sse._settings import Retention
 from flask_sse._subscriber import Follower
 from flask_sse._waker import Waker
@@ -157,7 +157,9 @@ class Logs:
         message = from_payload(payload, self._provider)
         found = EventId.parse(message.id) if isinstance(message.id, str) else None
         if found is None or found.position.database != str(self._history.database):
-            message.id = None
+            if message.id is not None:
+                message.id = None
+                payload = to_payload(message, self._provider)
             return Foreign(self._frame(message), payload)
         position, previous, is_large = found
         if is_large:

@@ -484,3 +484,23 @@ def test_a_client_of_ones_own(make_app: MakeApp, shared_redis: RedisServer, chan
             TypeError, match=r"with SSE_HISTORY, redis must be a redis\.StrictRedis"
         ):
             own.publish("x", channel=channel)
+
+
+def test_messages_without_a_position(
+    make_app: MakeApp, shared_redis: RedisServer, channel: str
+) -> None:
+    """Events of 1.0, and of another database, have no id in `messages()` either."""
+    app, other = (
+        make_app(REDIS_URL=f"{shared_redis.url}/{database}", SSE_HISTORY=100) for database in (0, 1)
+    )
+    with app.app_context():
+        start = history.position(channel)
+        sse.publish(0, channel=channel)
+        with closing(history.messages(channel, after=start)) as messages:
+            assert next(messages).id == history.position(channel)
+            publish(other, channel, [1])
+            shared_redis.admin.publish(channel, '{"data": 2, "id": 7, "type": "t"}')
+            assert [next(messages).to_dict() for _ in range(2)] == [
+                {"data": 1},
+                {"data": 2, "type": "t"},
+            ]
