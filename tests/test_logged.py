@@ -298,7 +298,7 @@ def test_too_much_to_be_held(rig: Rig, log: Log, client: Client) -> None:
     after = rig.channel.fill_after()
     assert after is not None
     page = log.page(after)
-    events = [event for number in range(30) for event in log.add(1, f"{number} {'x' * 50_000}")]
+    events = [event for number in range(21) for event in log.add(1, f"{number} {'x' * 50_000}")]
     for event in events:
         rig.receive([event])
     rig.channel.take_fill(page)
@@ -435,3 +435,60 @@ def test_old_events_that_waited_for_an_answer(rig: Rig, log: Log, client: Client
     found = client.take()
     assert [name for name in found if " " not in name] == ids([*missed, *waited])
     assert len(found) == 901
+
+
+def test_a_long_absence(rig: Rig, log: Log, client: Client) -> None:
+    """What is missed is read page by page, until nothing is left."""
+    missed = [event for number in range(20) for event in log.add(1, f"{number} {'x' * 50_000}")]
+    rig.channel.verify()
+    rig.answer()
+    assert client.take() == ids(missed)
+    assert rig.channel.position == log.top
+
+
+def test_clients_that_know_more_than_the_hub(rig: Rig, log: Log, client: Client) -> None:
+    """Whoever comes from another process, with a later position, has the log compared."""
+    missed = log.add(2)
+    back = rig.join(log.top)
+    assert back.take() == [f"sse.open {log.top}"]
+    assert client.take() == ids(missed)
+    snapshot = log.copy()
+    rig.receive(log.add(1))
+    rig.log = snapshot
+    snapshot.add(1)
+    assert rig.join(snapshot.top).take() == [f"sse.open {snapshot.top}"]
+    assert client.take()[-1] == f"sse.reset {snapshot.top}"
+    rig.log = Log("new")
+    assert rig.join(rig.log.top).take() == [f"sse.open {rig.log.top}"]
+    assert client.take() == [f"sse.reset {rig.log.top}"]
+    assert rig.questions < 15
+
+
+def test_clients_that_return_from_everywhere(rig: Rig, log: Log, client: Client) -> None:
+    """Each gets what comes after its own position, from the log or from memory."""
+    rig.receive(log.add(3))
+    for _ in range(2):
+        for number, entry in enumerate(log.entries, 1):
+            events = rig.join(entry.position).take()
+            assert events == [f"sse.open {entry.position}", *ids(log.entries[number:])]
+    rig.log = other = Log("other")
+    other.add(6)
+    strange = other.entries[2]
+    rig.log = log
+    assert rig.join(strange.position).take() == [
+        f"sse.open {strange.position}",
+        f"sse.reset {log.top}",
+    ]
+    assert len(client.take()) == 3
+
+
+def test_the_newest_events_are_in_memory(rig: Rig, log: Log, client: Client) -> None:
+    """However many have been published, a short absence costs no question."""
+    events = [event for number in range(300) for event in log.add(1, f"{number} {'x' * 10_000}")]
+    for event in events:
+        rig.receive([event])
+        client.take()
+    asked = rig.questions
+    position = events[-6].position
+    assert rig.join(position).take() == [f"sse.open {position}", *ids(events[-5:])]
+    assert rig.questions == asked

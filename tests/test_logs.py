@@ -29,6 +29,23 @@ def _decode(_: bytes, payload: bytes) -> Entry:
     return Entry(Position("e", number, f"{number}"), previous, payload + b"\n\n", payload)
 
 
+def test_silent_channels() -> None:
+    """Each is compared with its log once in a while, and others are not."""
+    history = History(lambda _: Retention(1000, is_latest=False), _unreachable, 0)
+    with closing(Waker()) as waker:
+        logs = Logs(history, Flask("tests").json, waker)
+        silent, busy = (logs.new_channel(name, _decode, lambda: None) for name in (b"s", b"b"))
+        assert silent is not None
+        assert busy is not None
+        now = silent.heard
+        busy.heard = now + _logs.COMPARE_AFTER
+        assert [*logs.silent(now + 1)] == []
+        assert [*logs.silent(now + _logs.COMPARE_AFTER + 2)] == [silent]
+        assert [*logs.silent(now + _logs.COMPARE_AFTER + 4)] == []
+        logs.forget(silent)
+        assert [*logs.silent(now + 3 * _logs.COMPARE_AFTER)] == [busy]
+
+
 def test_the_memory_of_many_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     """What they all keep is bounded, also of those that were there before the others."""
     monkeypatch.setattr(_logs, "ALL_RINGS_BYTES", 1 << 20)
