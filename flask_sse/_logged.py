@@ -437,7 +437,9 @@ class LoggedChannel(Channel):
         self._ring.extend_left(page.entries, self.position)
         wanting, self._wanting = self._wanting, {}
         for listener in wanting:
-            if listener in self._behind:
+            # A comment may have filled a connection up, which goes on once it has been taken.
+            is_full = isinstance(listener, Connection) and listener.is_lagging
+            if listener in self._behind and not is_full:
                 self._judge(listener, page)
                 self._pause()
 

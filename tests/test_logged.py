@@ -1,15 +1,19 @@
 """A channel with history by itself: what its listeners get for what Redis says."""
 
+import contextlib
 import itertools
+import socket
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Final
 
 import pytest
 
+from flask_sse._connection import Connection, Terms
 from flask_sse._history import OFFSET_AT_TOP, OFFSET_BEFORE_LAST, PAGE_BYTES, Entry, Position
 from flask_sse._logged import Foreign, LoggedChannel, Page
 from flask_sse._logs import RING_BYTES
-from flask_sse._subscriber import Follower
+from flask_sse._subscriber import Batch, Follower
 from tests.support.parser import Parser
 
 LIMIT: Final = 1 << 22
@@ -492,3 +496,40 @@ def test_the_newest_events_are_in_memory(rig: Rig, log: Log, client: Client) -> 
     position = events[-6].position
     assert rig.join(position).take() == [f"sse.open {position}", *ids(events[-5:])]
     assert rig.questions == asked
+
+
+def test_a_connection_that_lags_when_its_page_comes(rig: Rig, log: Log) -> None:
+    """The page is not added to what waits, however little may, and comes later."""
+    first = log.entries[0].position
+    for number in range(20):
+        log.add(1, f"{number} {'x' * 50_000}")
+    server, browser = socket.socketpair()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+    server.setblocking(False)
+    browser.setblocking(False)
+    terms = Terms(b":\n", lambda: b"", 1000, lambda _: None)
+    connection = Connection(server.detach(), b"", terms, chunked=False, callbacks=[], cursor=first)
+    parser = Parser()
+
+    def drain() -> None:
+        while connection.is_lagging:
+            with contextlib.suppress(BlockingIOError):
+                parser.feed(browser.recv(1 << 16))
+            connection.flush()
+        rig.channel.place(connection)
+
+    with browser, closing(connection):
+        rig.channel.add(connection)
+        rig.channel.confirm()
+        rig.answer()
+        drain()
+        connection.send(Batch((), b":%b\n" % (b"x" * 100_000)))
+        assert connection.is_lagging
+        rig.answer()
+        assert not rig.channel.troubled
+        while connection.cursor is not None:
+            drain()
+            rig.answer()
+        with contextlib.suppress(BlockingIOError):
+            parser.feed(browser.recv(1 << 20))
+        assert [event.id for event in parser.events] == [str(first), *ids(log.entries[1:])]
