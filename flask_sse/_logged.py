@@ -102,6 +102,13 @@ class Ring:
         self._entries = []
         self._size = 0
 
+    def begin(self, page: Page) -> None:
+        """Forget all entries, and have those of a page instead if it goes up to the newest."""
+        self.clear()
+        if page.entries and page.entries[-1].position == page.top:
+            for entry in page.entries:
+                self.append(entry)
+
     def append(self, entry: Entry) -> None:
         """Add the entry that follows the newest one."""
         self._entries.append(entry)
@@ -448,8 +455,7 @@ class LoggedChannel(Channel):
         held = None if self._sends_latest else self._before_held(page.top)
         if held is None:
             self.position = page.top
-            for entry in page.entries:
-                self._ring.append(entry)
+            self._ring.begin(page)
             return
         self.position = held
         for listener in [*self._waiting]:
@@ -480,8 +486,7 @@ class LoggedChannel(Channel):
     def _reset_all(self, reason: str, page: Page) -> None:
         self.reset_reason = reason
         before, self.position = self.position, page.top
-        self._ring.clear()
-        self._ring.extend_left(page.entries, page.top)
+        self._ring.begin(page)
         for subscriber in [*self._subscribers]:
             if isinstance(subscriber, Follower) and subscriber.is_strict:
                 subscriber.fail(reason)

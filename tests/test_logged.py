@@ -533,3 +533,17 @@ def test_a_connection_that_lags_when_its_page_comes(rig: Rig, log: Log) -> None:
         with contextlib.suppress(BlockingIOError):
             parser.feed(browser.recv(1 << 20))
         assert [event.id for event in parser.events] == [str(first), *ids(log.entries[1:])]
+
+
+def test_a_large_latest_event_after_a_reset() -> None:
+    """It is sent however little room there is in memory."""
+    log = Log(length=1)
+    rig = Rig(log, sends_latest=True)
+    client = rig.join()
+    assert client.take() == [f"sse.open {log.top}"]
+    log.add(2, "x" * RING_BYTES)
+    rig.channel.verify()
+    rig.answer()
+    opening, newest = latest(log)
+    assert client.take() == [opening.replace("open", "reset"), newest]
+    assert rig.join().take() == latest(log)
