@@ -14,7 +14,8 @@ import redis
 
 from flask_sse import _gevent
 from flask_sse._history import Entry, Stored, parse_range, read_command
-from flask_sse._logged import LoggedChannel, Page
+from flask_sse._logged import LoggedChannel
+from flask_sse._page import Page
 from flask_sse._pubsub import LOST, RedisConnection
 from flask_sse._waker import Waker
 

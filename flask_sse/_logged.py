@@ -23,14 +23,11 @@ from flask_sse._history import (
     Entry,
     Position,
 )
+from flask_sse._page import TRIMMED, Page
+from flask_sse._ring import Ring
 from flask_sse._subscriber import Batch, Follower, Subscriber
 
 _HELD_BYTES: Final = 1 << 20
-_COST_OF_AN_ENTRY: Final = 400
-_NEW_EPOCH: Final = "the log is another one, because Redis has lost it or the id is unknown"
-_REWRITTEN: Final = "Redis has gone back in time, and the log has gone on differently"
-_AHEAD: Final = "Redis has gone back in time, and the log ends before this event"
-_TRIMMED: Final = "the log does not reach back so far any more"
 
 
 class Foreign(NamedTuple):
@@ -42,126 +39,6 @@ class Foreign(NamedTuple):
 
 Decode = Callable[[bytes], Entry | Foreign | None]
 """Decodes an event that Redis has sent; `None` if it can't be."""
-
-
-class Page(NamedTuple):
-    """A part of a log, and the newest position at that time."""
-
-    after: int
-    """The offset after which the entries come."""
-    top: Position
-    entries: Sequence[Entry]
-
-    def find(self, cursor: Position) -> "Sequence[Entry] | str | None":
-        """Return the entries after a cursor.
-
-        :return: what is wrong with the cursor, in words; or `None` if the page can't tell.
-        """
-        if cursor.epoch != self.top.epoch:
-            return _NEW_EPOCH
-        if cursor.offset > self.top.offset:
-            return _AHEAD
-        if cursor.offset == self.top.offset:
-            return () if cursor == self.top else _REWRITTEN
-        if cursor.offset < self.after:
-            return None
-        if not self.entries or cursor.offset + 1 < self.entries[0].position.offset:
-            return _TRIMMED
-        return find_after(self.entries, cursor)
-
-
-def find_after(entries: Sequence[Entry], cursor: Position) -> "Sequence[Entry] | str | None":
-    """Return those of consecutive entries that come after a cursor, as :meth:`Page.find`."""
-    index = cursor.offset + 1 - entries[0].position.offset
-    if not 0 <= index < len(entries):
-        return None
-    return entries[index:] if entries[index].previous == cursor.nonce else _REWRITTEN
-
-
-class Ring:
-    """The newest entries of a log, as far as they are known and within a bound.
-
-    :param room: Tells for how many bytes there is room; the newest entry is kept anyway.
-    """
-
-    def __init__(self, room: Callable[[], int]) -> None:
-        self._room = room
-        self._entries: list[Entry] = []
-        self._size = 0
-
-    @property
-    def before_last(self) -> Position | None:
-        """The position before the newest entry, if that is known."""
-        if not self._entries:
-            return None
-        last = self._entries[-1]
-        return Position(last.position.epoch, last.position.offset - 1, last.previous)
-
-    def clear(self) -> None:
-        """Forget all entries."""
-        self._entries = []
-        self._size = 0
-
-    def begin(self, page: Page) -> None:
-        """Forget all entries, and have those of a page instead if it goes up to the newest."""
-        self.clear()
-        if page.entries and page.entries[-1].position == page.top:
-            for entry in page.entries:
-                self.append(entry)
-
-    def append(self, entry: Entry) -> None:
-        """Add the entry that follows the newest one."""
-        self._entries.append(entry)
-        self._size += _size(entry)
-        self.shrink()
-
-    def extend_left(self, entries: Sequence[Entry], end: Position | None) -> None:
-        """Add older entries, if the ring begins right after them, as far as there is room.
-
-        :param end: The position after the newest entry, where an empty ring begins.
-        """
-        if self._entries:
-            first = self._entries[0]
-            end = Position(first.position.epoch, first.position.offset - 1, first.previous)
-        # Of these entries, some may be in the ring or after it.
-        known = [index for index, entry in enumerate(entries) if entry.position == end]
-        if not known:
-            return
-        entries = entries[: known[0] + 1]
-        added: list[Entry] = []
-        room = self._room()
-        for entry in reversed(entries):
-            if self._size + _size(entry) > room:
-                break
-            self._size += _size(entry)
-            added.append(entry)
-        self._entries[:0] = reversed(added)
-
-    def knows(self, position: Position) -> bool:
-        """Whether an entry is in the ring."""
-        if not self._entries or self._entries[0].position.epoch != position.epoch:
-            return False
-        index = position.offset - self._entries[0].position.offset
-        return 0 <= index < len(self._entries) and self._entries[index].position == position
-
-    def after(self, cursor: Position) -> Sequence[Entry] | None:
-        """Return the entries after a cursor; `None` if the ring can't tell."""
-        if not self._entries or self._entries[0].position.epoch != cursor.epoch:
-            return None
-        found = find_after(self._entries, cursor)
-        return None if isinstance(found, str) else found
-
-    def shrink(self) -> None:
-        """Forget the oldest entries, if there is no room for all."""
-        room = self._room()
-        if self._size <= room:
-            return
-        # Some more than needed, so that it is not done for each entry.
-        number = 0
-        while self._size > room * 3 // 4 and number < len(self._entries) - 1:
-            self._size -= _size(self._entries[number])
-            number += 1
-        del self._entries[:number]
 
 
 class LoggedChannel(Channel):
@@ -417,7 +294,7 @@ class LoggedChannel(Channel):
         else:
             found = page.find(self.position)
             if isinstance(found, str) or found is None:
-                self._reset_all(found or _TRIMMED, page)
+                self._reset_all(found or TRIMMED, page)
             else:
                 self._catch_up(self.position, found)
         if self._sends_latest and not page.entries:
@@ -629,10 +506,6 @@ class LoggedChannel(Channel):
 
 def _frame(kind: str, data: object, position: Position) -> bytes:
     return f"event:{kind}\ndata:{json.dumps(data)}\nid:{position}\n\n".encode()
-
-
-def _size(entry: Entry) -> int:
-    return len(entry.frame) + len(entry.payload or b"") + _COST_OF_AN_ENTRY
 
 
 def _within(entries: Sequence[Entry], limit: int) -> Sequence[Entry]:

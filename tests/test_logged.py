@@ -11,8 +11,9 @@ import pytest
 
 from flask_sse._connection import Connection, Terms
 from flask_sse._history import OFFSET_AT_TOP, OFFSET_BEFORE_LAST, PAGE_BYTES, Entry, Position
-from flask_sse._logged import Foreign, LoggedChannel, Page
+from flask_sse._logged import Foreign, LoggedChannel
 from flask_sse._logs import RING_BYTES
+from flask_sse._page import Page
 from flask_sse._subscriber import Batch, Follower
 from tests.support.parser import Parser
 

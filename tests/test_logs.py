@@ -8,8 +8,8 @@ from flask import Flask
 
 from flask_sse import _logs
 from flask_sse._history import Entry, Position
-from flask_sse._logged import Page
 from flask_sse._logs import History, Logs
+from flask_sse._page import Page
 from flask_sse._pubsub import RedisConnection
 from flask_sse._settings import Retention
 from flask_sse._waker import Waker
