@@ -110,7 +110,7 @@ class ReadClient(Client):
         super().__init__()
         self._hub = hub
         self._channel = channel
-        self._subscriber = Follower(1 << 16, cursor)
+        self._subscriber = Follower(1 << 11, cursor)
         hub.join(channel, self._subscriber)
 
     def receive(self) -> None:
