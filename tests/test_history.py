@@ -344,7 +344,7 @@ def test_messages_of_the_blueprint(app: Flask, channel: str) -> None:
         sse.publish("first", channel=channel)
         return bool(heard)
 
-    listener = threading.Thread(target=hear)
+    listener = threading.Thread(target=hear, daemon=True)
     listener.start()
     with app.app_context():
         wait_until(is_heard, "the generator has begun")
@@ -398,7 +398,7 @@ def test_a_consumer_that_is_slow(make_app: MakeApp, redis_url: str, channel: str
                 if len(heard) == 301:
                     return
 
-        listener = threading.Thread(target=hear)
+        listener = threading.Thread(target=hear, daemon=True)
         listener.start()
         wait_until(lambda: sse.publish("0", channel=channel), "somebody listens")
         wait_until(lambda: heard, "it has heard something")
