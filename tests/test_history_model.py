@@ -84,7 +84,7 @@ class SocketClient(Client):
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
         server.setblocking(False)
         self._socket.setblocking(False)
-        terms = Terms(b":\n", lambda: b"retry:7\n", 1 << 20, lambda _: None)
+        terms = Terms(b":\n", lambda: b"retry:7\n", 1 << 14, lambda _: None)
         descriptor = server.detach()
 
         def take() -> Connection:

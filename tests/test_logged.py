@@ -548,3 +548,27 @@ def test_a_large_latest_event_after_a_reset() -> None:
     opening, newest = latest(log)
     assert client.take() == [opening.replace("open", "reset"), newest]
     assert rig.join().take() == latest(log)
+
+
+def test_a_hole_that_only_the_nonce_shows(rig: Rig, log: Log, client: Client) -> None:
+    """An offset that comes next does not follow if the event before it is another one."""
+    snapshot = log.copy()
+    rig.receive(lost := log.add())
+    rig.log = snapshot
+    snapshot.add()
+    rig.receive(snapshot.add())
+    rig.answer()
+    assert client.take() == [*ids(lost), f"sse.reset {snapshot.top}"]
+
+
+def test_the_beginning_of_another_log() -> None:
+    """All logs begin alike, but a client of another one has missed everything."""
+    rig = Rig(Log())
+    client = rig.join()
+    rig.receive(events := rig.log.add(2))
+    assert client.take() == ["sse.open e.0.0", *ids(events)]
+    assert rig.join(Position("e", 0, "0")).take() == ["sse.open e.0.0", *ids(events)]
+    assert rig.join(Position("other", 0, "0")).take() == [
+        "sse.open other.0.0",
+        f"sse.reset {rig.log.top}",
+    ]
