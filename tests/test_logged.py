@@ -572,3 +572,16 @@ def test_the_beginning_of_another_log() -> None:
         "sse.open other.0.0",
         f"sse.reset {rig.log.top}",
     ]
+
+
+def test_a_client_that_is_slow(rig: Rig, log: Log, client: Client) -> None:
+    """It gets what there was no room for from its own position on, and is live again then."""
+    slow = rig.join()
+    slow.follower.limit = 1
+    batches = [log.add(2) for _ in range(3)]
+    for events in batches:
+        rig.receive(events)
+    assert slow.take() == [f"sse.open {log.entries[2].position}", *ids(log.entries[3:])]
+    rig.receive(later := log.add(2))
+    assert slow.take() == ids(later)
+    assert len(client.take()) == 8
