@@ -1,5 +1,6 @@
 """All channels with history of a hub together."""
 
+import time
 import tracemalloc
 from contextlib import closing
 
@@ -8,11 +9,13 @@ from flask import Flask
 
 from flask_sse import _logs
 from flask_sse._history import Entry, Position
+from flask_sse._log_reader import Answer
 from flask_sse._logs import History, Logs
 from flask_sse._page import Page
 from flask_sse._pubsub import RedisConnection
 from flask_sse._settings import Retention
 from flask_sse._waker import Waker
+from tests.support.waiting import wait_until
 
 CHANNELS = 200
 EVENTS = 100
@@ -44,6 +47,39 @@ def test_silent_channels() -> None:
         assert [*logs.silent(now + _logs.COMPARE_AFTER + 4)] == []
         logs.forget(silent)
         assert [*logs.silent(now + 3 * _logs.COMPARE_AFTER)] == [busy]
+
+
+def test_questions_that_fail() -> None:
+    """Each is asked again, after a while, as long as somebody listens."""
+    attempts = 0
+    answers: list[Answer] = []
+
+    def fail() -> RedisConnection:
+        nonlocal attempts
+        attempts += 1
+        raise RuntimeError("no Redis")
+
+    def is_answered() -> bool:
+        answers.extend(logs.answers())
+        return len(answers) == attempts and not logs.is_reading
+
+    history = History(lambda _: Retention(1000, is_latest=False), fail, 0)
+    with closing(Waker()) as waker:
+        logs = Logs(history, Flask("tests").json, waker)
+        channel = logs.new_channel(b"x", _decode, lambda: None)
+        assert channel is not None
+        channel.fill()
+        for expected in (1, 2, 3):
+            logs.ask(time.monotonic() + 1)
+            wait_until(is_answered, "Redis has been asked")
+            assert attempts == expected
+            assert answers[-1].page is None
+            logs.note_failure(answers[-1].question, answers[-1].error)
+            logs.ask(time.monotonic())
+            assert not logs.is_reading
+        logs.forget(channel)
+        logs.ask(time.monotonic() + 1)
+        assert not logs.is_reading
 
 
 def test_the_memory_of_many_channels(monkeypatch: pytest.MonkeyPatch) -> None:
