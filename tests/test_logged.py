@@ -297,6 +297,16 @@ def test_events_during_a_question(rig: Rig, log: Log, client: Client) -> None:
     assert client.take() == ids(events)
 
 
+def test_an_answer_that_is_older(rig: Rig, log: Log, client: Client) -> None:
+    """An event that comes next is sent though the log, as a replica has it, is behind."""
+    rig.channel.verify()
+    page = log.page(log.top.offset)
+    rig.receive(events := log.add(2))
+    assert rig.channel.fill_after() is not None
+    rig.channel.take_fill(page)
+    assert client.take() == ids(events)
+
+
 def test_too_much_to_be_held(rig: Rig, log: Log, client: Client) -> None:
     """What comes while Redis does not answer is read from the log then."""
     rig.channel.verify()
