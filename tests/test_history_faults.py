@@ -267,26 +267,37 @@ def test_a_client_that_does_not_read(
     assert "SSE_MAX_PENDING" not in site.log()
 
 
+@pytest.mark.parametrize(
+    "resumes", [False, pytest.param(True, marks=pytest.mark.long)], ids=["live", "resuming"]
+)
 def test_a_log_that_is_trimmed_under_a_client(
-    worker: str, make_app: MakeApp, shared_redis: RedisServer, tmp_path: Path
+    worker: str, make_app: MakeApp, shared_redis: RedisServer, tmp_path: Path, resumes: bool
 ) -> None:
     """Whoever lags by more than is kept is told so, and goes on at the top."""
     settings = {"REDIS_URL": shared_redis.url, **SETTINGS, "SSE_HISTORY": 100}
-    channel = f"trimmed-{worker}"
+    channel = f"trimmed-{worker}-{resumes}"
     app = make_app(**settings)
     text = "x" * 10_000
     with (
         servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings) as site,
-        StreamClient(site.port, channel, receive_buffer=4096).open() as slow,
         app.app_context(),
+        ExitStack() as stack,
     ):
+        headers = f"Last-Event-ID: {history.position(channel)}\r\n" if resumes else ""
+        for number in range(-50 if resumes else 0, 0):
+            sse.publish(f"{number} {text}", channel=channel)
+        slow = stack.enter_context(
+            StreamClient(site.port, channel, receive_buffer=4096, headers=headers).open()
+        )
         for number in range(1000):
             sse.publish(f"{number} {text}", channel=channel)
         done = "sse.reset"
         while done not in [event.type for event in slow.events]:
             slow.wait_events(len(slow.events) + 1)
         received = [int(e.data.split()[0]) for e in slow.events if e.type == "message"]
-        assert received == [*range(len(received))]
+        first = -50 if resumes else 0
+        assert 0 < len(received) < 1000
+        assert received == [*range(first, first + len(received))]
         sse.publish("1000 live", channel=channel)
         while not slow.events[-1].data.startswith("1000"):
             slow.wait_events(len(slow.events) + 1)
