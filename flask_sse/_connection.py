@@ -113,6 +113,8 @@ class Connection:
         self._send(self._framed(batch))
 
     def _send(self, data: bytes) -> None:
+        if self.is_gone:
+            return
         if self._waiting is not None:
             self._keep(data)
             return

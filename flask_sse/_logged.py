@@ -321,9 +321,8 @@ class LoggedChannel(Channel):
         self._ring.extend_left(page.entries, self.position)
         wanting, self._wanting = self._wanting, {}
         for listener in wanting:
-            # A comment may have filled a connection up, which goes on once it has been taken.
-            is_full = isinstance(listener, Connection) and listener.is_lagging
-            if listener in self._behind and not is_full:
+            # A comment may wait for a connection, which goes on once that has been taken.
+            if listener in self._behind and not _is_stuck(listener):
                 self._judge(listener, page)
                 self._pause()
 
@@ -425,7 +424,7 @@ class LoggedChannel(Channel):
             position = self.position
             if position is None or self._filling:
                 return
-            if isinstance(listener, Connection) and (listener.is_lagging or listener.is_gone):
+            if _is_stuck(listener):
                 return
             cursor = listener.cursor
             assert cursor is not None
@@ -458,7 +457,7 @@ class LoggedChannel(Channel):
         cursor = listener.cursor
         assert cursor is not None
         self._open(listener, cursor, recovered=True)
-        if not entries:
+        if not entries or _is_stuck(listener):
             return
         batch = self._join(entries)
         listener.cursor = entries[-1].position
@@ -502,6 +501,11 @@ class LoggedChannel(Channel):
     @property
     def _shown(self) -> str:
         return self.name.decode(errors="replace")
+
+
+def _is_stuck(listener: Listener) -> bool:
+    """Whether a connection has not taken what it was sent last, or is gone."""
+    return isinstance(listener, Connection) and (listener.is_lagging or listener.is_gone)
 
 
 def _frame(kind: str, data: object, position: Position) -> bytes:

@@ -116,6 +116,16 @@ def test_a_client_that_is_gone_is_noticed(make: Callable[..., Peer]) -> None:
     assert peer.connection.is_gone
 
 
+def test_a_client_that_is_gone_has_not_fallen_behind(make: Callable[..., Peer]) -> None:
+    """Nothing waits for it, so the limit is not the reason for its end."""
+    peer = make(limit=1000)
+    peer.client.close()
+    peer.connection.open()
+    assert peer.connection.is_gone
+    peer.connection.send(batch(0, size=2000))
+    assert not peer.connection.overflowed
+
+
 def test_the_end_is_told_once(make: Callable[..., Peer]) -> None:
     """A second `close` closes nothing: the descriptor may be another connection's by then."""
     peer = make()
