@@ -6,17 +6,23 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import pytest
 import redis
 from flask import Flask
 
+from flask_sse import _history
 from flask_sse._connection import Connection, Terms
+from flask_sse._history import Event
 from flask_sse._hub import Hub
+from flask_sse._logs import History
 from flask_sse._owner import Owner
-from flask_sse._pubsub import PubSubConnection
+from flask_sse._pubsub import PubSubConnection, open_connection
+from flask_sse._settings import Retention
+from flask_sse._subscriber import Follower
+from tests.support.parser import Parser
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
 from tests.support.waiting import wait_until
@@ -129,6 +135,56 @@ def test_a_silent_connection_gets_comments(hub: Hub, stack: ExitStack) -> None:
     client.expect(OPENING)
     for _ in range(4):
         client.expect(b":\n")
+
+
+def test_a_page_for_a_client_for_which_a_comment_waits(
+    stack: ExitStack, redis_server: RedisServer
+) -> None:
+    """It stays in the log until the comment has gone, and its client is not disconnected."""
+    client = redis.Redis(port=redis_server.port)
+    stack.callback(client.close)
+    start = _history.newest_position(client, b"x")
+    for number in range(200):
+        data = f"{number} {'x' * 3000}".encode()
+        _history.append(client, b"x", Event(b'{"data": "%b", "id": "' % data, b'"}', 1000, 60))
+    log = History(lambda _: Retention(1000, is_latest=False), partial(open_connection, client), 0)
+    connect = partial(PubSubConnection, client)
+    hub = Hub(connect, Flask("tests").json, keepalive=0.02, linger=0.1, history=log)
+    stack.callback(hub.stop)
+    server, peer = socket.socketpair()
+    stack.callback(peer.close)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+    server.setblocking(False)
+    peer.setblocking(False)
+    terms = Terms(b":\n", lambda: b"", 50_000, lambda _: None)
+    connection = Connection(server.detach(), b"", terms, chunked=False, callbacks=[], cursor=start)
+    parser = Parser()
+
+    def read() -> bool:
+        with suppress(BlockingIOError):
+            parser.feed(peer.recv(1 << 16))
+        return not connection.is_lagging
+
+    hub.adopt(b"x", lambda: connection)
+    wait_until(lambda: connection.is_lagging, "the first page waits for the client")
+    redis_server.freeze()
+    try:
+        wait_until(read, "the client has read the first page, and Redis is asked for the next one")
+        wait_until(lambda: connection.is_lagging, "a comment waits for the client")
+    finally:
+        redis_server.thaw()
+    # Its question is asked after the other one has been answered.
+    follower = Follower(1 << 20, start)
+    hub.join(b"x", follower)
+    assert follower.wait_confirmed(10)
+    hub.leave(b"x", follower)
+
+    def read_all() -> bool:
+        read()
+        return len(parser.events) == 201
+
+    wait_until(read_all, "the client gets all events")
+    assert [int(event.data.split()[0]) for event in parser.events[1:]] == [*range(200)]
 
 
 @pytest.mark.parametrize("name", ["_keep_time", "_serve_redis", "_check_shutdown", "_dispatch"])
