@@ -1,6 +1,5 @@
 """The quickstart in a real browser, and as the documentation says word for word."""
 
-import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -8,25 +7,16 @@ from pathlib import Path
 
 import pytest
 import redis
-from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page
 
 from tests.support import servers
+from tests.support.chromium import chromium
 from tests.support.client import StreamClient
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
 from tests.support.servers import QUICKSTART, Site
 from tests.support.waiting import wait_until
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # Notes what the page's own EventSource goes through, before the page makes it.
 SPY = """
 window.seen = [];
@@ -43,12 +33,8 @@ window.EventSource = function (url) {
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Return a real, headless Chromium."""
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    assert path, f"none of {NAMES} is installed; run: make system"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

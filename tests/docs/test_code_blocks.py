@@ -19,15 +19,15 @@ from urllib.request import urlopen
 import fakeredis
 import pytest
 from flask import Flask
-from playwright.sync_api import ConsoleMessage, Route, sync_playwright
+from playwright.sync_api import ConsoleMessage, Route
 
 from flask_sse import Message, sse
+from tests.support.chromium import chromium
 from tests.support.client import StreamClient
 from tests.support.processes import LOOPBACK, Process, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
 from tests.support.waiting import wait_until
-from tests.test_browser import NAMES, OPTIONS
 
 from .blocks import EXAMPLES, Kind, read_blocks
 from .conftest import BuiltSite
@@ -213,16 +213,13 @@ def test_script_of_the_readme(folder: Path) -> None:
     script = re.search(r"^```javascript\n(.*?)^```", readme, re.M | re.S)
     assert script
     port = free_port()
-    program = next(filter(None, map(shutil.which, NAMES)))
-    with _serving(f"{_PREFIXED} --port {port}", port, folder), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+    with _serving(f"{_PREFIXED} --port {port}", port, folder), chromium() as browser:
         page = browser.new_page()
         page.goto(f"http://{LOOPBACK}:{port}/hello")
         # The page publishes until its stream is open and the script has had its greeting.
         page.evaluate(script[1])
         with page.expect_console_message(_is_greeting):
             page.evaluate("() => { setInterval(() => fetch('/hello'), 200); }")
-        browser.close()
 
 
 @runs("typing: text")
@@ -250,7 +247,6 @@ def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None
     """What is published between the rendering of a page and its connection arrives."""
     port = free_port()
     command = f"flask --app 'resumed_page:create_app(\"{shared_redis.url}\")' run --port {port}"
-    program = next(filter(None, map(shutil.which, NAMES)))
     publisher = Flask("publisher")
     publisher.config["REDIS_URL"] = shared_redis.url
     publisher.config["SSE_HISTORY"] = 100
@@ -261,8 +257,7 @@ def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None
             sse.publish({"text": "in between"}, type="news")
         route.continue_()
 
-    with _serving(command, port, folder), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+    with _serving(command, port, folder), chromium() as browser:
         page = browser.new_page()
         page.route("**/stream*", publish_first)
         page.goto(f"http://{LOOPBACK}:{port}/")
@@ -271,7 +266,6 @@ def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None
             sse.publish({"text": "live"}, type="news")
         page.wait_for_function("news.children.length == 3")
         assert page.locator("#news").all_inner_texts() == ["Welcome!\nin between\nlive"]
-        browser.close()
 
 
 @runs("access_control.py")
