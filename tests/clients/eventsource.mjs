@@ -1,0 +1,9 @@
+// eventsource: the browsers' EventSource for Node.js.
+import { EventSource } from "eventsource";
+import { report } from "./report.mjs";
+
+const source = new EventSource(process.argv[2]);
+for (const type of ["message", "sse.open", "sse.reset"])
+  source.addEventListener(type, (event) => report(event.type, event.data, event.lastEventId));
+// A program that has nothing else to do ends while the client waits before it reconnects.
+setInterval(() => {}, 1_000_000);

