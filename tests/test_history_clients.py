@@ -102,6 +102,12 @@ def wait_position(client: OtherClient, app: Flask, channel: str) -> None:
     wait_until(lambda: client.events[-1].id == position, f"{position} is reached", 30)
 
 
+def wait_more(client: OtherClient, number: int) -> None:
+    """Wait until a client has been given so many more events."""
+    wanted = len(client.events) + number
+    wait_until(lambda: len(client.events) >= wanted, f"{number} more events", 20)
+
+
 def test_a_client_that_is_cut(site: Site, app: Flask, channel: str, follow: Follow) -> None:
     """Cut twenty times under load, in any place, each has every event once and in order."""
     with CuttingProxy(site.port, 1) as proxy, follow(proxy.port, channel) as client:
@@ -140,37 +146,44 @@ def test_a_client_is_told_of_a_reset(
         assert count(client, "sse.reset") == 2
 
 
-def test_a_cut_before_the_last_byte_of_an_event(
+def test_cuts_before_the_last_byte_of_an_event(
     site: Site, app: Flask, channel: str, follow: Follow
 ) -> None:
     """A client drops what it has of an event that is not complete, and gets the event again."""
-    assert numbers_after_a_cut(site, app, channel, follow) == [0, 1, 2]
+    with CuttingProxy(site.port, 1) as proxy, follow(proxy.port, channel) as client:
+        for number in range(0, 6, 2):
+            publish_and_cut(app, channel, proxy, client, number)
+        assert numbers(client) == [*range(6)]
 
 
 def test_what_fetch_event_source_loses_alone(
     site: Site, app: Flask, channel: str, browser: Browser
 ) -> None:
-    """It does not when the application leaves `Last-Event-ID` to it, as the documentation says."""
+    """It loses an event if it has received the event's id before a cut, but not its end."""
     follow = page(browser, PAGES["fetch-event-source"], "alone")
-    assert numbers_after_a_cut(site, app, channel, follow) == [0, 2]
+    with CuttingProxy(site.port, 1) as proxy, follow(proxy.port, channel) as client:
+        for number in range(0, 100, 2):
+            publish_and_cut(app, channel, proxy, client, number)
+            # Chromium may drop everything that came just before the cut, and then all is well.
+            if number + 1 not in numbers(client):
+                return
+    raise AssertionError("nothing is lost")
 
 
-def numbers_after_a_cut(site: Site, app: Flask, channel: str, follow: Follow) -> list[int]:
-    """Cut a stream before the last byte of an event; return what the client gets in all."""
-    with (
-        CuttingProxy(site.port, 1) as proxy,
-        follow(proxy.port, channel) as client,
-        app.app_context(),
-    ):
-        wait_until(lambda: client.events, "the stream begins", 20)
-        sse.publish(0, channel=channel)
-        wait_until(lambda: numbers(client) == [0], "the stream is live", 20)
-        frame = f"data:1\nid:{client.events[-1].id}\n"
+def publish_and_cut(
+    app: Flask, channel: str, proxy: CuttingProxy, client: OtherClient, number: int
+) -> None:
+    """Publish a number, the next one whose last byte is cut off, and wait for the client."""
+    wait_until(lambda: client.events, "the stream begins", 20)
+    with app.app_context():
+        sse.publish(number, channel=channel)
+        wait_until(lambda: number in numbers(client), "the stream is live", 20)
+        epoch, offset, nonce = client.events[-1].id.split(".")
+        frame = f"data:{number + 1}\nid:{epoch}.{int(offset) + 1}.{nonce}\n"
         with proxy.cutting(after=len(f"{len(frame) + 1:x}\r\n{frame}")):
-            sse.publish(1, channel=channel)
-        sse.publish(2, channel=channel)
-        wait_position(client, app, channel)
-        return numbers(client)
+            sse.publish(number + 1, channel=channel)
+        wait_until(lambda: count(client, "sse.open") > proxy.cuts, "the client is back", 20)
+    wait_position(client, app, channel)
 
 
 @pytest.mark.parametrize("name", CLOSE_HIDDEN_TABS, indirect=True)
@@ -184,12 +197,11 @@ def test_a_tab_that_is_hidden(
         Publisher(app, channel, 0.004) as publisher,
     ):
         for _ in range(3):
-            publisher.wait(10)
+            wait_more(client, 10)
             client.show(False)
             wait_until(lambda: not proxy.streams, "the stream is closed")
             publisher.wait(20)
             client.show(True)
-            wait_until(lambda: proxy.streams, "the stream is open again")
         last = publisher.stop()
         wait_position(client, app, channel)
         check(client.events)
@@ -206,8 +218,7 @@ def test_htmx_reloads_after_a_reset(
         wait_until(lambda: client.events, "the stream begins", 20)
         sse.publish(1, channel=channel)
         client.page.wait_for_function("document.querySelector('ol').innerText == '1'")
-        state = client.page.locator("#state")
-        assert state.inner_text() == "never loaded"
+        assert client.page.locator("p").inner_text() == "rendered"
         own_redis.admin.flushall()
         sse.publish(2, channel=channel)
-        client.page.wait_for_function("/^loaded/.test(document.querySelector('#state').innerText)")
+        client.page.wait_for_function("/^fetched/.test(document.querySelector('p').innerText)")

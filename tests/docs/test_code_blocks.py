@@ -49,6 +49,9 @@ _run_by_a_test: Final[set[str]] = {
     "deployment/apache.conf",
     "deployment/haproxy.cfg",
     "deployment/Caddyfile",
+    # See test_history_clients.
+    "fetching.mjs",
+    "htmx.html",
 }
 Test = TypeVar("Test", bound=Callable[..., None])
 
