@@ -115,6 +115,7 @@ def test_the_subscriber_is_too_slow_for_redis(
     with FollowingClient(site.port, "x") as client:
         worker = site.worker()
         worker.suspend()
+        number = 0
         with app.app_context():
             for number in range(2000):
                 # It parses as a number.
