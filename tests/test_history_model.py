@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -37,7 +38,13 @@ from flask_sse._connection import Connection, Terms
 from flask_sse._history import Event, Position
 from flask_sse._hub import Hub
 from flask_sse._logs import History
-from flask_sse._pubsub import PubSubConnection, RedisConnection, open_connection
+from flask_sse._pubsub import (
+    Arrival,
+    Published,
+    PubSubConnection,
+    RedisConnection,
+    open_connection,
+)
 from flask_sse._settings import Retention
 from flask_sse._subscriber import Follower
 from tests.support import parser
@@ -127,6 +134,20 @@ class ReadClient(Client):
         self._hub.leave(self._channel, self._subscriber)
 
 
+class LossyConnection(PubSubConnection):
+    """A subscription that loses events without a sign, as a proxy may."""
+
+    to_lose = 0
+
+    def read(self, limit: int) -> Iterator[Arrival]:
+        """Yield what Redis has sent, but for some events."""
+        for arrival in super().read(limit):
+            if isinstance(arrival, Published) and self.to_lose:
+                self.to_lose -= 1
+            else:
+                yield arrival
+
+
 class HistoryMachine(RuleBasedStateMachine):
     """Two processes, a Redis that loses and forgets, and clients that come and go."""
 
@@ -149,6 +170,7 @@ class HistoryMachine(RuleBasedStateMachine):
         self.number = 0
         self.may_be_reset = False
         self.connected: list[Client] = []
+        self.subscriptions: list[LossyConnection] = []
         self.is_reachable = threading.Event()
         self.is_reachable.set()
         history = History(lambda _: self.retention, self._open, 0)
@@ -163,7 +185,9 @@ class HistoryMachine(RuleBasedStateMachine):
 
     def _subscribe(self) -> PubSubConnection:
         assert self.is_reachable.wait(30)
-        return PubSubConnection(self.redis)
+        connection = LossyConnection(self.redis)
+        self.subscriptions.append(connection)
+        return connection
 
     @initialize(target=clients, is_latest=st.sampled_from([False, False, False, True]))
     def begin(self, is_latest: bool) -> MultipleResults[Client]:
@@ -297,6 +321,12 @@ class HistoryMachine(RuleBasedStateMachine):
         """Redis cuts everything."""
         self.server.kill_pubsub()
         self.admin.client_kill_filter(_type="normal", skipme=True)
+
+    @rule(number=st.integers(1, 3))
+    def lose_events(self, number: int) -> None:
+        """The next events do not arrive, with all connections open."""
+        for connection in [*self.subscriptions]:
+            connection.to_lose = number
 
     @rule()
     def lose_everything(self) -> None:
