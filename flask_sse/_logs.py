@@ -60,6 +60,7 @@ class Logs:
         self._channels: dict[LoggedChannel, None] = {}
         self._asking: dict[LoggedChannel, None] = {}
         self._failed: deque[tuple[float, Question]] = deque()
+        self._answers: deque[Answer] = deque()
         self._drained: deque[tuple[bytes, Follower]] = deque()
         self._looked = 0.0
         self._is_failing = False
@@ -137,9 +138,18 @@ class Logs:
         if questions:
             self._reader.ask(questions)
 
+    def collect(self) -> None:
+        """Take the answers that have come, for :meth:`answers`.
+
+        What Redis had published before is to be received in between: whoever begins at the
+        position that an answer names would not get it.
+        """
+        self._answers.extend(self._reader.answers())
+
     def answers(self) -> Iterator[Answer]:
         """Yield the answers for channels to which somebody still listens."""
-        for answer in self._reader.answers():
+        while self._answers:
+            answer = self._answers.popleft()
             if answer.page is not None:
                 self._is_failing = False
             if answer.question.asker in self._channels:

@@ -131,6 +131,8 @@ class Owner:
     def _turn(self) -> None:
         self._wait()
         self._process_requests()
+        if self._logs is not None:
+            self._logs.collect()
         self._serve_redis()
         self._serve_logs()
         self._keep_time()

@@ -1,20 +1,33 @@
 """All channels with history of a hub together."""
 
+import threading
 import time
 import tracemalloc
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 
 import pytest
+import redis
 from flask import Flask
 
-from flask_sse import _logs
-from flask_sse._history import Entry, Position
+from flask_sse import _history, _logs
+from flask_sse._history import Entry, Event, Position
+from flask_sse._hub import Hub
 from flask_sse._log_reader import Answer
 from flask_sse._logs import History, Logs
 from flask_sse._page import Page
-from flask_sse._pubsub import RedisConnection
+from flask_sse._pubsub import (
+    Arrival,
+    PubSubConnection,
+    RedisConnection,
+    Subscribed,
+    open_connection,
+)
 from flask_sse._settings import Retention
+from flask_sse._subscriber import Follower
 from flask_sse._waker import Waker
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 CHANNELS = 200
@@ -60,6 +73,7 @@ def test_questions_that_fail() -> None:
         raise RuntimeError("no Redis")
 
     def is_answered() -> bool:
+        logs.collect()
         answers.extend(logs.answers())
         return len(answers) == attempts and not logs.is_reading
 
@@ -108,3 +122,61 @@ def test_the_memory_of_many_channels(monkeypatch: pytest.MonkeyPatch) -> None:
             assert used < 3 << 20
         finally:
             tracemalloc.stop()
+
+
+class LateConnection(PubSubConnection):
+    """A subscription on which an event arrives after the log has said that there is one."""
+
+    def __init__(self, client: redis.Redis, is_late: Callable[[], object]) -> None:
+        super().__init__(client)
+        self._is_late = is_late
+        self._is_subscribed = False
+
+    def read(self, limit: int) -> Iterator[Arrival]:
+        """Yield what Redis has sent, and then have it send an event and read the log."""
+        was_subscribed = self._is_subscribed
+        for arrival in super().read(limit):
+            self._is_subscribed |= isinstance(arrival, Subscribed)
+            yield arrival
+        if was_subscribed:
+            self._is_late()
+
+
+def test_an_answer_is_not_taken_before_what_is_older(shared_redis: RedisServer) -> None:
+    """Whoever `publish` has counted gets the event, though the log is heard of first."""
+    client = redis.Redis(port=shared_redis.port)
+    published = threading.Event()
+
+    def has_read() -> bool:
+        return all(thread.name != "flask-sse-log" for thread in threading.enumerate())
+
+    def open_late() -> RedisConnection:
+        assert published.wait(10)
+        return open_connection(client)
+
+    def publish() -> None:
+        if published.is_set():
+            return
+        event = Event(b'{"data": "x", "id": "', b'"}', 10, 60)
+        assert _history.append(client, b"late", event) == 1
+        published.set()
+        wait_until(has_read, "the log has been read")
+
+    hub = Hub(
+        partial(LateConnection, client, publish),
+        Flask("tests").json,
+        linger=0.1,
+        history=History(lambda _: Retention(10, is_latest=False), open_late, 0),
+    )
+    follower = Follower(1 << 20)
+    with closing(client):
+        hub.join(b"late", follower)
+        assert follower.wait_confirmed(10)
+        frames: list[bytes] = []
+
+        def has_come() -> bool:
+            frames.extend(batch.frames for batch in follower.take(timeout=0.1) or [])
+            return any(b"data:x" in frame for frame in frames)
+
+        wait_until(has_come, "the event has come")
+        hub.leave(b"late", follower)
