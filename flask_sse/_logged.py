@@ -56,6 +56,7 @@ class LoggedChannel(Channel):
         "_decode",
         "_fill_wanted",
         "_filling",
+        "_first",
         "_held",
         "_held_size",
         "_joined",
@@ -98,6 +99,7 @@ class LoggedChannel(Channel):
         self._behind: dict[Listener, None] = {}
         self._wanting: dict[Listener, None] = {}
         self._filling = False
+        self._first: Page | None = None
         self._fill_wanted = False
         self._again = False
         self._page_asked = False
@@ -289,8 +291,14 @@ class LoggedChannel(Channel):
         self._joined = None
         self.heard = time.monotonic()
         again, self._again = self._again, False
+        if self.position is None and self._first is None and not self._sends_latest:
+            # Redis may have sent this before an event that it had published earlier. It will
+            # have sent that, too, when it answers once more.
+            self._first = page
+            self.fill()
+            return
         if self.position is None:
-            self._start(page)
+            self._start(self._first or page)
         else:
             found = page.find(self.position)
             if isinstance(found, str) or found is None:

@@ -285,6 +285,19 @@ def test_events_before_the_first_answer(rig: Rig, log: Log) -> None:
     assert client.take() == [f"sse.open {before}", *ids(events)]
 
 
+def test_an_event_that_is_slower_than_the_answer(rig: Rig, log: Log) -> None:
+    """The log may be heard of before an event that was published earlier, and counted."""
+    before = log.top
+    client = rig.add()
+    after = rig.channel.fill_after()
+    assert after is not None
+    events = log.add()
+    rig.channel.take_fill(log.page(after))
+    rig.receive(events)
+    rig.answer()
+    assert client.take() == [f"sse.open {before}", *ids(events)]
+
+
 def test_events_during_a_question(rig: Rig, log: Log, client: Client) -> None:
     """What comes before the answer, and is later than it, needs no other question."""
     rig.channel.verify()

@@ -109,7 +109,8 @@ def test_the_memory_of_many_channels(monkeypatch: pytest.MonkeyPatch) -> None:
                 channel = logs.new_channel(b"%d" % name, _decode, lambda: None)
                 assert channel is not None
                 channels.append(channel)
-                channel.take_fill(Page(-1, Position("e", 0, "0"), ()))
+                for _ in range(2):
+                    channel.take_fill(Page(-1, Position("e", 0, "0"), ()))
                 for number in range(1, EVENTS + 1):
                     channel.receive([b"%d %b" % (number, b"x" * SIZE)])
             used, _ = tracemalloc.get_traced_memory()
