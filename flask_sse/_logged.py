@@ -340,8 +340,9 @@ class LoggedChannel(Channel):
         if held is None:
             self.position = page.top
             self._ring.begin(page)
-            return
-        self.position = held
+        else:
+            self.position = held
+        # Before anything that has come since is sent.
         for listener in [*self._waiting]:
             if listener.cursor is None:
                 del self._waiting[listener]

@@ -285,6 +285,19 @@ def test_events_before_the_first_answer(rig: Rig, log: Log) -> None:
     assert client.take() == [f"sse.open {before}", *ids(events)]
 
 
+def test_events_after_the_first_answer(rig: Rig, log: Log) -> None:
+    """What comes between the answer and its arrival is later than the beginning of the stream."""
+    client = rig.add()
+    before = log.top
+    after = rig.channel.fill_after()
+    assert after is not None
+    page = log.page(after)
+    rig.receive(events := log.add(2))
+    rig.channel.take_fill(page)
+    rig.answer()
+    assert client.take() == [f"sse.open {before}", *ids(events)]
+
+
 def test_an_event_that_is_slower_than_the_answer(rig: Rig, log: Log) -> None:
     """The log may be heard of before an event that was published earlier, and counted."""
     before = log.top
