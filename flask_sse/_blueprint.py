@@ -112,7 +112,7 @@ class ServerSentEventsBlueprint(Blueprint):
         lost, and ends when the server is told to stop.
 
         On a channel with history (:confval:`SSE_HISTORY`) the messages have ids, none of
-        an outage is lost, and a consumer that is slow is not cut off: it goes on from the
+        an outage is lost, and a slow consumer is not disconnected: it goes on from the
         log. What ``sse.reset`` tells a browser is logged as a warning here;
         :func:`flask_sse.history.messages` raises an error for it.
 

@@ -4,8 +4,8 @@ For the hub's owner alone. Nothing blocks but the `pause` that it is given.
 
 A listener is live, and gets every batch, or it is behind: it has a cursor, and gets the events
 after it page by page, from the ring or from the log, until it meets the channel's position.
-Whoever resumes is behind at first, and whoever does not read falls behind. So nothing waits
-for a listener but a page.
+A listener that resumes is behind at first, and one that does not read falls behind. So nothing
+waits for a listener but a page.
 """
 
 import json
@@ -116,7 +116,7 @@ class LoggedChannel(Channel):
         """Iterate over a snapshot of the listeners."""
         return iter([*super().__iter__(), *self._behind])
 
-    # Who listens
+    # The listeners
 
     def confirm(self) -> list[Connection]:
         """Have those who have waited for the subscription get on."""
@@ -351,7 +351,7 @@ class LoggedChannel(Channel):
     def _before_held(self, top: Position) -> Position | None:
         """Return the position before the first event that came since Redis has subscribed us.
 
-        `publish` has counted us for these, so whoever starts at the top gets them.
+        `publish` has counted us for these, so a listener that starts at the top gets them.
         """
         for payload in self._held:
             event = self._decode(payload)

@@ -30,7 +30,7 @@ The last event before a loss of Redis shows in no later one.
 """
 
 RING_BYTES: Final = 1 << 18
-"""Bytes of a channel's newest events that are kept in memory, to serve who comes back."""
+"""Bytes of a channel's newest events that are kept in memory, for clients that come back."""
 
 ALL_RINGS_BYTES: Final = 1 << 26
 """Bytes that all channels have together, in equal shares."""
@@ -141,7 +141,7 @@ class Logs:
     def collect(self) -> None:
         """Take the answers that have come, for :meth:`answers`.
 
-        What Redis had published before is to be received in between: whoever begins at the
+        What Redis had published before is to be received in between: a listener that begins at the
         position that an answer names would not get it.
         """
         self._answers.extend(self._reader.answers())

@@ -176,7 +176,7 @@ def _is_over(deadline: float | None) -> bool:
 class Follower(Subscriber):
     """The batches that wait for one client of a channel with history.
 
-    When it lags behind it is not cut off: the hub offers it no more until nothing waits, and
+    When it lags behind it is not disconnected: the hub offers it no more until nothing waits, and
     then goes on from the log.
 
     :param cursor: The position that the client has named.
