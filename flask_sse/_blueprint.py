@@ -7,7 +7,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, current_app, request
 from redis import StrictRedis
 
-from flask_sse import _server
+from flask_sse import _server, _signals
 from flask_sse._generated import GeneratedStream
 from flask_sse._history import Event
 from flask_sse._hub import Hub
@@ -99,8 +99,14 @@ class ServerSentEventsBlueprint(Blueprint):
                 )
             parts = split_payload(message, current_app.json)
             event = Event(*parts, retention.length, state.settings.history_ttl)
+            # Redis gives it the id.
+            message.id = None
             number = state.append(self.redis, name, event)
         state.wake_hubs()
+        if _signals.message_published.receivers:
+            shown = name.decode(errors="replace")
+            values = {"channel": shown, "message": message, "processes": number}
+            state.notices.send(_signals.message_published, **values)
         return number
 
     def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
@@ -167,7 +173,8 @@ class ServerSentEventsBlueprint(Blueprint):
             pieces = _server.file_wrapper(request.environ)(body)
         else:
             generate = partial(self.messages, channel=channel)
-            pieces = body = GeneratedStream(generate, state.streams)
+            patience = _server.patience(request.environ)
+            pieces = body = GeneratedStream(generate, state.streams, patience)
         response = current_app.response_class(
             pieces,
             headers=_HEADERS,

@@ -28,13 +28,20 @@ class GeneratedStream:
 
     :param generate: Returns the messages. It is called in the other thread, in a copy of the
         context of the request in which this is made.
+    :param patience: Tells for how many seconds to wait, in place of the setting.
     """
 
-    def __init__(self, generate: Callable[[], Iterable[Message]], streams: Streams) -> None:
+    def __init__(
+        self,
+        generate: Callable[[], Iterable[Message]],
+        streams: Streams,
+        patience: Callable[[], float] | None = None,
+    ) -> None:
         self._generate = generate
         # In 1.0 the generator ran in the request's context, and may need it.
         self._hand_on = copy_current_request_context(self._hand_on_messages)
         self._streams = streams
+        self._patience = patience
         self._close_callbacks: list[_callbacks.Callback] = []
         self._subscribers: list[Subscriber] = []
         self._entered = False
@@ -97,9 +104,9 @@ class GeneratedStream:
             yield frames
 
     def _next(self) -> bytes | None:
-        keepalive = self._streams.settings.keepalive
+        silence = self._patience() if self._patience else self._streams.settings.keepalive
         with self._changed:
-            self._changed.wait_for(lambda: self._frames or self._has_ended, keepalive)
+            self._changed.wait_for(lambda: self._frames or self._has_ended, silence)
             frames, self._frames = self._frames, b""
             self._changed.notify_all()
             if not frames and self._has_ended:

@@ -110,6 +110,22 @@ class Hub:
             with suppress(SystemExit):
                 owner.has_stopped.wait(left)
 
+    def rest(self, seconds: float) -> None:
+        """Have the owner end now and not after a while, unless somebody listens; wait for it.
+
+        :param seconds: For how long to wait at the most.
+        """
+        with self._lock:
+            owner = self._owner
+            if owner is None:
+                return
+            owner.has_rested.clear()
+            owner.rest_requested = True
+            owner.waker.set()
+        owner.has_rested.wait(seconds)
+        if self._owner is not owner and type(owner.thread) is threading.Thread:
+            owner.thread.join(seconds)
+
     def wake(self) -> None:
         """Have the owner look for events now, though nothing tells it that there are any."""
         owner = self._owner

@@ -83,6 +83,11 @@ class Owner:
         """Set by others to have every stream ended."""
         self.has_stopped = threading.Event()
         """Set when there is no stream left after that."""
+        self.rest_requested = False
+        """Set by others to have it end as soon as nobody listens."""
+        self.has_rested = threading.Event()
+        """Set when it has ended after that, or found somebody who listens."""
+        self.thread: threading.Thread | None = None
         self._poller = Poller()
         self._poller.register(self.waker.fileno(), READ)
         if (descriptor := watch.fileno()) is not None:
@@ -108,6 +113,7 @@ class Owner:
 
         :param retire: Asked whether to end; `False` if there are requests again.
         """
+        self.thread = threading.current_thread()
         while True:
             try:
                 while not self._is_idle() or not retire():
@@ -118,6 +124,7 @@ class Owner:
             else:
                 break
         self.close()
+        self.has_rested.set()
 
     def close(self) -> None:
         """Give all descriptors back."""
@@ -157,12 +164,16 @@ class Owner:
         self._process_requests()
         if self._has_work():
             self._idle_since = None
+            if self.rest_requested and self._channels:
+                self.rest_requested = False
+                self.has_rested.set()
             return False
         now = time.monotonic()
         if self._idle_since is None:
             self._idle_since = now
         return (
             not self._subscription.is_connected
+            or self.rest_requested
             or self._stopping_since is not None
             or now - self._idle_since >= self._options.linger
         )

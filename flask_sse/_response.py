@@ -91,6 +91,7 @@ class EventStream:
         "_hub",
         "_is_logged",
         "_is_uwsgis",
+        "_patience",
         "_streams",
         "_subscriber",
     )
@@ -113,6 +114,7 @@ class EventStream:
         self._client = _server.client_socket(environ)
         self._asgi_input = _server.asgi_input(environ)
         self._is_uwsgis = _server.is_uwsgis(environ)
+        self._patience = _server.patience(environ)
         self._blocks = _server.serves_one_request_at_a_time(environ)
         self._close_callbacks: list[_callbacks.Callback] = []
         self._handover: Handover | None = None
@@ -153,7 +155,8 @@ class EventStream:
             return self._open_or_close()
         if self._blocks:
             self._streams.warn_of_blocking()
-        batches = subscriber.take(self._streams.settings.keepalive)
+        keepalive = self._streams.settings.keepalive
+        batches = subscriber.take(self._patience() if self._patience else keepalive)
         if batches is None:
             self.close()
             return b""

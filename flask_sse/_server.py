@@ -15,6 +15,9 @@ from werkzeug.wsgi import FileWrapper
 
 from flask_sse import _gevent
 
+PATIENCE: Final = "flask_sse.patience"
+"""The key under which whoever reads a stream in this process says how long it waits."""
+
 _SOCKET_KEYS: Final = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
 
@@ -147,6 +150,15 @@ def call_when_gone(asgi_input: Any, func: Callable[[], object]) -> None:
         func()
 
     asyncio.run_coroutine_threadsafe(wait(), asgi_input.loop)
+
+
+def patience(environ: Mapping[str, Any]) -> Callable[[], float] | None:
+    """Return what tells for how many seconds the reader waits for the next piece.
+
+    No server says so: the reader is a test.
+    """
+    found: Callable[[], float] | None = environ.get(PATIENCE)
+    return found
 
 
 def file_wrapper(environ: Mapping[str, Any]) -> Callable[[Any], Iterable[bytes]]:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Self, cast
 
 URL_KEYS: Final = ("SSE_REDIS_URL", "REDIS_URL")
 SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "memory")
+IN_MEMORY: Final = "memory://"
 LATEST: Final = "latest"
 _A_DAY: Final = 86_400
 _A_YEAR: Final = 366 * _A_DAY
@@ -77,7 +78,7 @@ class Settings:
     @property
     def in_memory(self) -> bool:
         """Whether the events stay inside of this process."""
-        return self.redis_url is not None and self.redis_url.startswith("memory://")
+        return self.redis_url is not None and self.redis_url.startswith(IN_MEMORY)
 
 
 def _redis_url(config: Mapping[str, Any]) -> str | None:

@@ -6,10 +6,11 @@ thread.
 
 import os
 import threading
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from weakref import WeakSet
 
 import redis
@@ -21,12 +22,14 @@ from flask_sse._broker import Broker, find_broker
 from flask_sse._history import Event, Position
 from flask_sse._hub import Hub
 from flask_sse._logs import History
+from flask_sse._notices import Notices
 from flask_sse._publisher import Client, Publisher
 from flask_sse._pubsub import PubSubConnection, open_connection
 from flask_sse._response import Streams
-from flask_sse._settings import Settings
+from flask_sse._settings import IN_MEMORY, URL_KEYS, Settings
 
 _KEY: Final = "flask_sse"
+_REST_WITHIN: Final = 5.0
 _WHERE: Final = ("host", "port", "path")
 _WHO: Final = ("username", "password", "credential_provider", "redis_connect_func")
 
@@ -44,6 +47,7 @@ class State:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
+        self.notices = Notices(app)
         self._lock = threading.Lock()
         self._settings: Settings | None = None
         self._redis: _Redis | None = None
@@ -61,10 +65,29 @@ class State:
         states: dict[int, Self] = app.extensions.setdefault(_KEY, {})
         pid = os.getpid()
         if pid not in states:
-            states.setdefault(pid, cls(app))
+            # Not `current_app`, which is a proxy, and another application elsewhere.
+            states.setdefault(pid, cls(app.app_context().app))
             for other in states.keys() - {pid}:
                 states.pop(other, None)
         return states[pid]
+
+    @classmethod
+    @contextmanager
+    def in_memory(cls, app: Flask) -> Generator[None, None, None]:
+        """Give *app* another state until the block ends, with the embedded Redis."""
+        key = URL_KEYS[0]
+        before: dict[str, Any] = {key: app.config[key]} if key in app.config else {}
+        states = app.extensions.pop(_KEY, None)
+        app.config[key] = IN_MEMORY
+        try:
+            yield
+        finally:
+            cls.of(app).rest(_REST_WITHIN)
+            del app.config[key], app.extensions[_KEY]
+            for name, value in before.items():
+                app.config[name] = value
+            if states is not None:
+                app.extensions[_KEY] = states
 
     @property
     def provider(self) -> JSONProvider:
@@ -173,6 +196,15 @@ class State:
         if self._hubs and self.settings.in_memory:
             for hub in [*self._hubs.values()]:
                 hub.wake()
+
+    def rest(self, seconds: float) -> None:
+        """End the threads of which nothing is wanted now, and wait until they have ended.
+
+        :param seconds: For how long to wait for each at the most.
+        """
+        for hub in [*self._hubs.values()]:
+            hub.rest(seconds)
+        self.notices.finish(seconds)
 
     def _find_redis(self) -> _Redis:
         with self._lock:

@@ -9,6 +9,8 @@ import flask_sse
 PACKAGE: Final = Path(flask_sse.__file__).parent
 
 ROOMS: Final[dict[str, set[str]]] = {
+    "_fixture": {"testing"},
+    "testing": {"_message", "_parser", "_server", "_signals", "_state"},
     "history": {"_history", "_message", "_messages", "_request", "_state"},
     "__init__": {"_blueprint", "_message"},
     "_blueprint": {
@@ -20,6 +22,7 @@ ROOMS: Final[dict[str, set[str]]] = {
         "_request",
         "_response",
         "_server",
+        "_signals",
     },
     "_request": {"_history", "_state"},
     "_state": {
@@ -28,6 +31,7 @@ ROOMS: Final[dict[str, set[str]]] = {
         "_history",
         "_hub",
         "_logs",
+        "_notices",
         "_publisher",
         "_pubsub",
         "_response",
@@ -112,10 +116,13 @@ ROOMS: Final[dict[str, set[str]]] = {
     "_connection": {"_history", "_subscriber", "_syscalls"},
     "_syscalls": set(),
     "_subscriber": {"_gevent", "_history"},
+    "_notices": {"_gevent"},
     "_gevent": set(),
     "_history": set(),
     "_message": set(),
     "_callbacks": set(),
+    "_parser": set(),
+    "_signals": set(),
 }
 
 

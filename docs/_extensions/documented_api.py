@@ -17,6 +17,10 @@ _Signature = tuple[str, str | None]
 _STORED = "flask_sse._message.StoredMessage"
 _STORED_LABEL = "stored-form"
 _INSTANCE = "flask_sse.sse"
+_MADE_BY_FUNCTIONS = {
+    f"flask_sse.testing.{name}" for name in ("Harness", "Published", "ReceivedMessage", "Stream")
+}
+"""Classes whose constructors are for nobody."""
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
@@ -49,7 +53,9 @@ def _describe_instance(app: Sphinx, what: str, name: str, *rest: Any) -> None:
 
 def _write_class(app: Sphinx, what: str, name: str, obj: object, *_: object) -> _Signature | None:
     """Write a class without a return type, and a default of Flask's that is no Python."""
-    del app, name
+    del app
+    if name in _MADE_BY_FUNCTIONS:
+        return "", None
     if what != "class" or not isinstance(obj, type):
         return None
     text = stringify_signature(

@@ -22,6 +22,7 @@ from flask import Flask
 from playwright.sync_api import ConsoleMessage, Route
 
 from flask_sse import Message, sse
+from flask_sse.testing import open_stream
 from tests.support.chromium import chromium
 from tests.support.client import StreamClient
 from tests.support.processes import LOOPBACK, Process, free_port, running
@@ -206,6 +207,8 @@ def test_celery(folder: Path, shared_redis: RedisServer) -> None:
 @runs("pytest test_greeting.py", "test_greeting.py")
 def test_tests_of_the_testing_page(folder: Path) -> None:
     """The tests that are recommended pass."""
+    # As installed, the fixture needs no file: see tests/static/test_wheel.py.
+    (folder / "conftest.py").write_text("from flask_sse._fixture import sse_harness")
     assert "2 passed" in _shell("pytest test_greeting.py -p no:cacheprovider -W error", folder)
 
 
@@ -324,14 +327,10 @@ def _check_signed_channels() -> None:
     assert client.get("/stream?channel=user.alice").status_code == 403
     assert client.get(url.replace("alice", "bob", 1)).status_code == 403
     assert client.get(url + "x").status_code == 403
-    response = client.get(url)
-    assert response.status_code == 200
-    pieces = response.iter_encoded()
-    next(pieces)
-    with app.app_context():
-        sse.publish("for alice", channel="user.alice")
-    assert next(pieces) == b"data:for alice\n\n"
-    response.close()
+    with open_stream(client, url=url) as stream:
+        with app.app_context():
+            sse.publish("for alice", channel="user.alice")
+        assert stream.get() == Message("for alice")
 
 
 def _check_several_apps() -> None:
@@ -339,25 +338,18 @@ def _check_several_apps() -> None:
 
     shop = several_apps.create_shop("memory://", fakeredis.FakeStrictRedis())
     blog = several_apps.create_blog("memory://")
-    streams = {
-        path: app.test_client().get(path)
-        for app, path in ((shop, "/stream"), (shop, "/audit"), (blog, "/news"))
-    }
-    pieces = {path: response.iter_encoded() for path, response in streams.items()}
-    for each in pieces.values():
-        next(each)
-    with blog.app_context():
-        sse.publish("news")
-    with shop.app_context():
-        several_apps.audit.publish("audited")
-        sse.publish("sold")
-    assert {path: next(each) for path, each in pieces.items()} == {
-        "/stream": b"data:sold\n\n",
-        "/audit": b"data:audited\n\n",
-        "/news": b"data:news\n\n",
-    }
-    for response in streams.values():
-        response.close()
+    with (
+        open_stream(shop, url="/stream") as stream,
+        open_stream(shop, url="/audit") as audit,
+        open_stream(blog, url="/news") as news,
+    ):
+        with blog.app_context():
+            sse.publish("news")
+        with shop.app_context():
+            several_apps.audit.publish("audited")
+            sse.publish("sold")
+        received = [each.get() for each in (stream, audit, news)]
+    assert received == [Message("sold"), Message("audited"), Message("news")]
 
 
 def _check_app_factory() -> None:
@@ -365,24 +357,14 @@ def _check_app_factory() -> None:
 
     shop = app_factory.create_app("memory://", frozenset({"orders"}))
     blog = app_factory.create_app("memory://", frozenset({"drafts"}))
-    refused, streamed = (
-        [
-            app.test_client().get(f"/stream?channel={channel}")
-            for app, channel in ((shop, channels[0]), (blog, channels[1]))
-        ]
-        for channels in (("orders", "drafts"), ("drafts", "orders"))
-    )
-    assert [response.status_code for response in refused] == [403, 403]
-    pieces = [response.iter_encoded() for response in streamed]
-    for each in pieces:
-        next(each)
+    for app, channel in ((shop, "orders"), (blog, "drafts")):
+        assert app.test_client().get(f"/stream?channel={channel}").status_code == 403
     for app, channel in ((shop, "drafts"), (blog, "orders")):
-        with app.test_request_context():
-            assert app.url_for("sse.stream") == "/stream"
-            assert sse.publish(app.name, channel=channel) == 1
-    assert [next(each) for each in pieces] == [b"data:app_factory\n\n"] * 2
-    for response in streamed:
-        response.close()
+        with open_stream(app, channel) as stream:
+            with app.test_request_context():
+                assert app.url_for("sse.stream") == "/stream"
+                assert sse.publish(app.name, channel=channel) == 1
+            assert stream.get() == Message("app_factory")
 
 
 def _check_typed_app() -> None:

@@ -11,7 +11,7 @@ import inventories
 import pytest
 from sphinx.util.inventory import InventoryFile
 
-from flask_sse import history
+from flask_sse import history, testing
 from tests.support.servers import ROOT
 
 from .conftest import BuiltSite
@@ -54,6 +54,17 @@ OLD_ADDRESSES: Final = {
 }
 """What the documentation of 1.0 had, in its order."""
 
+MEMBERS: Final = {
+    *(f"flask_sse.testing.Harness.{name}" for name in ("app", "open", "published")),
+    *(f"flask_sse.testing.Published.{name}" for name in ("channel", "message")),
+    "flask_sse.testing.ReceivedMessage.json",
+    *(
+        f"flask_sse.testing.Stream.{name}"
+        for name in ("get", "last_event_id", "response", "retry", "timeout")
+    ),
+}
+"""What the classes of the public submodules have."""
+
 
 def test_pages(site: BuiltSite) -> None:
     """There are just these pages, each with its title."""
@@ -86,8 +97,10 @@ def test_inventory(site: BuiltSite) -> None:
     inventory = _load(site.html / "objects.inv")
     names = {name for role, names in inventory.items() if role.startswith("py:") for name in names}
     anchors = {anchor for anchor in OLD_ADDRESSES["api.html"] if anchor.startswith("flask_sse.")}
-    of_history = {"flask_sse.history", *(f"flask_sse.history.{name}" for name in history.__all__)}
-    assert names == {"flask_sse", *anchors, *of_history}
+    modules = {"flask_sse"}
+    for module in (history, testing):
+        modules |= {module.__name__, *(f"{module.__name__}.{name}" for name in module.__all__)}
+    assert names == modules | anchors | MEMBERS
     source = (ROOT / "flask_sse" / "_settings.py").read_text(encoding="utf-8")
     keys = set(re.findall(r'"((?:SSE_)?[A-Z]+(?:_[A-Z]+)+)"', source))
     assert set(inventory["std:confval"]) == keys

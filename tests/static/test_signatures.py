@@ -1,5 +1,6 @@
 """The documented API, held against a table: names, parameters, kinds, defaults, types."""
 
+import importlib
 import inspect
 from collections.abc import Callable, Generator
 from inspect import Parameter
@@ -22,6 +23,19 @@ class Documented(NamedTuple):
 
 
 NAMES: Final = {"Message", "ServerSentEventsBlueprint", "sse"}
+SUBMODULES: Final = {
+    "history": {"messages", "position"},
+    "testing": {
+        "Harness",
+        "Published",
+        "ReceivedMessage",
+        "Stream",
+        "harness",
+        "in_memory",
+        "open_stream",
+        "record",
+    },
+}
 MEMBERS: Final = {
     Message: {"to_dict"},
     ServerSentEventsBlueprint: {"messages", "publish", "redis", "stream"},
@@ -58,11 +72,18 @@ CONSTRUCTOR: Final = (
 
 
 def test_exported_names() -> None:
-    """The package exports the documented names, and has one public module beside them."""
+    """The package exports the documented names, and has few public modules beside them."""
     public = {name for name in vars(flask_sse) if not name.startswith("_")}
     assert set(flask_sse.__all__) == NAMES
     # A submodule is an attribute once somebody has imported it.
-    assert public - {"history"} == NAMES
+    assert public - SUBMODULES.keys() == NAMES
+
+
+@pytest.mark.parametrize("name", SUBMODULES)
+def test_names_of_a_submodule(name: str) -> None:
+    """A public module exports what is documented."""
+    module = importlib.import_module(f"flask_sse.{name}")
+    assert set(module.__all__) == SUBMODULES[name]
 
 
 @pytest.mark.parametrize("documented", MEMBERS, ids=lambda documented: documented.__name__)

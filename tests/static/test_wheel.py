@@ -13,12 +13,31 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from .test_signatures import NAMES
+from .test_signatures import NAMES, SUBMODULES
 
 _ROOT: Final = Path(__file__).parents[2]
 _BIN: Final = Path(sys.executable).parent
 _VERSIONS: Final = ("3.11", "3.12", "3.13", "3.14")
-_USER_CODE: Final = ("customizing.py", "listening.py", "mistakes.py", "publishing.py")
+_TEST_FILE: Final = """
+from flask import Flask
+from flask_sse import Message, sse
+
+app = Flask(__name__)
+app.register_blueprint(sse, url_prefix="/stream")
+
+def test_greeting(sse_harness):
+    stream = sse_harness(app).open()
+    with app.app_context():
+        sse.publish("Hello!", type="greeting")
+    assert stream.get() == Message("Hello!", type="greeting")
+"""
+_USER_CODE: Final = (
+    "customizing.py",
+    "listening.py",
+    "mistakes.py",
+    "publishing.py",
+    "testing.py",
+)
 
 
 class Built(NamedTuple):
@@ -114,12 +133,13 @@ def test_verified_types(user: User) -> None:
     report = json.loads(user.run([*command, "--outputjson"]))["typeCompleteness"]
     assert Path(report["packageRootDirectory"]).is_relative_to(user.python.parents[1])
     assert report["completenessScore"] == 1
-    assert [module["name"] for module in report["modules"]] == ["flask_sse", "flask_sse.history"]
+    modules = {"flask_sse", *(f"flask_sse.{name}" for name in SUBMODULES)}
+    assert {module["name"] for module in report["modules"]} == modules
     exported = {symbol["name"] for symbol in report["symbols"] if symbol["isExported"]}
-    assert exported == {
+    # Members of a class are listed where the class is defined.
+    assert {name for name in exported if name.rpartition(".")[0] in modules} == {
         *(f"flask_sse.{name}" for name in NAMES),
-        "flask_sse.history.messages",
-        "flask_sse.history.position",
+        *(f"flask_sse.{name}.{one}" for name, module in SUBMODULES.items() for one in module),
     }
     assert report["missingFunctionDocStringCount"] == 0
     assert report["missingClassDocStringCount"] == 0
@@ -138,6 +158,54 @@ def test_pyright(user: User, version: str) -> None:
     """A user's typed code passes, and its mistakes are found."""
     found = user.run([str(_BIN / "basedpyright"), "--pythonversion", version])
     assert found == "0 errors, 0 warnings, 0 notes\n"
+
+
+@pytest.fixture(scope="module")
+def project(built: Built, tmp_path_factory: pytest.TempPathFactory) -> User:
+    """Return an empty project but for a test, with the wheel before the packages of ours."""
+    folder = tmp_path_factory.mktemp("project")
+    target = folder / "packages"
+    install = ["pip", "install", "--quiet", "--no-deps", "--target", str(target)]
+    _run([str(_BIN / "uv"), *install, "--python", sys.executable, str(built.wheel)], folder)
+    (folder / "test_greeting.py").write_text(_TEST_FILE)
+    return User(Path(sys.executable), folder)
+
+
+def _pytest(project: User, *options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", *options],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": str(project.folder / "packages"), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+def test_a_test_file_of_a_few_lines(project: User) -> None:
+    """In an empty project, a test of a user's has the fixture without any configuration."""
+    assert len([line for line in _TEST_FILE.splitlines() if line]) <= 10
+    done = _pytest(project)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 passed" in done.stdout
+
+
+def test_the_fixture_can_be_left_out(project: User) -> None:
+    """The option that pytest has for it leaves the fixture out."""
+    done = _pytest(project, "-p", "no:flask_sse")
+    assert done.returncode == 1
+    assert "fixture 'sse_harness' not found" in done.stdout
+
+
+def test_the_package_does_not_need_pytest(project: User) -> None:
+    """Neither the package nor what tests import of it imports pytest."""
+    code = (
+        "import sys; sys.modules['pytest'] = None; import flask_sse, flask_sse.testing; "
+        "print(flask_sse.__file__)"
+    )
+    path = str(project.folder / "packages")
+    assert _run([sys.executable, "-c", code], project.folder, {"PYTHONPATH": path}).startswith(path)
 
 
 def _contents(wheel: Path) -> dict[str, bytes]:

@@ -1,0 +1,169 @@
+"""Has the receivers of signals called, so that they harm nobody.
+
+`send` and `later` may be called from any thread. `later` never blocks: the receivers run one
+after the other in a thread of their own, which starts with the first notice and ends when there
+has been none for a while.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sized
+from functools import partial
+from inspect import iscoroutinefunction
+from typing import Any, Final, NamedTuple
+
+from blinker import NamedSignal
+from flask import Flask
+
+from flask_sse import _gevent
+
+_log: Final = logging.getLogger("flask_sse")
+
+_MOST_WAITING: Final = 1 << 16
+_LINGER: Final = 30.0
+_LOOK_AGAIN: Final = 0.1
+
+
+class _Notice(NamedTuple):
+    signal: NamedSignal
+    values: dict[str, Any]
+
+
+class Notices:
+    """Tells the receivers of one application.
+
+    :param app: The sender of its signals.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._waiting: deque[_Notice] = deque()
+        self._dropped = 0
+        # For the worker's start and end alone. It can be taken twice: the garbage collector may
+        # close a stream within it.
+        self._lock = threading.RLock()
+        self._worker: _Worker | None = None
+
+    def send(self, signal: NamedSignal, **values: Any) -> None:
+        """Call the receivers here and now; an error is logged."""
+        if signal.is_muted:
+            return
+        for receiver in signal.receivers_for(self._app):
+            try:
+                call: Any = receiver
+                if iscoroutinefunction(receiver):
+                    call = self._app.ensure_sync(receiver)
+                call(self._app, **values)
+            except Exception:  # noqa: BLE001 - whatever it is, it ends nothing else
+                _log.exception("a receiver of the signal %s has failed", signal.name)
+
+    def later(self, signal: NamedSignal, **values: Any) -> None:
+        """Have the receivers called in the other thread, in the order of the calls of this."""
+        if len(self._waiting) >= _MOST_WAITING:
+            self._note_dropped()
+            return
+        self._waiting.append(_Notice(signal, values))
+        worker = self._worker
+        if worker is None or not worker.wake():
+            self._start()
+
+    def finish(self, seconds: float) -> None:
+        """Wait until the receivers of all that has been sent have run, and end the thread.
+
+        :param seconds: For how long to wait at the most.
+        """
+        with self._lock:
+            worker = self._worker
+            if worker is None:
+                return
+            worker.lingers = False
+            worker.wake()
+        worker.has_ended.wait(seconds)
+        if type(worker.thread) is threading.Thread and worker.has_ended.is_set():
+            worker.thread.join(seconds)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._worker is not None and self._worker.wake():
+                return
+            worker = self._worker = _Worker()
+            try:
+                _gevent.start_beside(partial(self._run, worker), "flask-sse-signals")
+            except RuntimeError:
+                # The process is out of threads: the next notice tries again.
+                self._worker = None
+
+    def _run(self, worker: "_Worker") -> None:
+        worker.thread = threading.current_thread()
+        try:
+            while self._tell_all() or worker.wait(self._waiting) or not self._retire(worker):
+                pass
+        finally:
+            worker.has_ended.set()
+
+    def _tell_all(self) -> bool:
+        """Tell what waits; return whether there was anything."""
+        number = 0
+        while self._waiting:
+            number += 1
+            signal, values = self._waiting.popleft()
+            try:
+                with self._app.app_context():
+                    self.send(signal, **values)
+            except Exception:  # noqa: BLE001 - a teardown function is the application's
+                _log.exception("what ends the application context of a signal has failed")
+        return number > 0
+
+    def _retire(self, worker: "_Worker") -> bool:
+        with self._lock:
+            # In this order: whoever leaves a notice looks for this afterwards.
+            worker.is_retired = True
+            if self._waiting:
+                worker.is_retired = False
+                return False
+            if self._worker is worker:
+                self._worker = None
+        return True
+
+    def _note_dropped(self) -> None:
+        self._dropped += 1
+        if self._dropped & (self._dropped - 1) == 0:
+            text = "receivers of signals are too slow: signal number %d is dropped"
+            _log.warning(text, self._dropped)
+
+
+class _Worker:
+    """How the thread is woken, and whether it has ended."""
+
+    def __init__(self) -> None:
+        self.lingers = True
+        self.is_retired = False
+        self.has_ended = threading.Event()
+        self.thread: threading.Thread | None = None
+        # Locked as long as there is nothing to wake up for; a lock alone, since nobody who
+        # wakes it may wait.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def wake(self) -> bool:
+        """End the wait; return whether somebody is still going to look."""
+        if self._gate.locked():
+            # Two may have found it locked.
+            with contextlib.suppress(RuntimeError):
+                self._gate.release()
+        return not self.is_retired
+
+    def wait(self, waiting: Sized) -> bool:
+        """Wait until something waits; `False` if there has been nothing for a while."""
+        deadline = time.monotonic() + _LINGER
+        while self.lingers and (left := deadline - time.monotonic()) > 0:
+            if waiting:
+                return True
+            # A lock of gevent's that another thread releases may not wake this one.
+            if _gevent.crosses_threads():
+                left = min(left, _LOOK_AGAIN)
+            self._gate.acquire(timeout=left)
+        return False

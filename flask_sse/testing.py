@@ -1,0 +1,359 @@
+"""Streams, and what is published, in an application's own tests.
+
+Nothing here needs a Redis, a server or a pause, and no thread is left behind. Install the
+extra ``memory``. Whoever uses pytest has the fixture ``sse_harness``, which is :func:`harness`
+until the test ends.
+
+>>> from flask_sse.testing import harness
+>>> with harness(app) as tested:
+...     stream = tested.open("users")
+...     with app.app_context():
+...         _ = sse.publish({"user": "alice"}, type="login", channel="users")
+...     assert stream.get() == Message({"user": "alice"}, type="login")
+...     print(tested.published)
+[Published(channel='users', message=Message({'user': 'alice'}, type='login'))]
+"""
+
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlencode
+
+from flask import Flask
+from flask.json.provider import JSONProvider
+from flask.testing import FlaskClient
+from werkzeug.routing import BuildError
+from werkzeug.test import TestResponse
+
+from flask_sse._message import Message, encode, from_payload, to_payload
+from flask_sse._parser import Parsed, Parser
+from flask_sse._server import PATIENCE
+from flask_sse._signals import message_published
+from flask_sse._state import State
+
+__all__ = [
+    "Harness",
+    "Published",
+    "ReceivedMessage",
+    "Stream",
+    "harness",
+    "in_memory",
+    "open_stream",
+    "record",
+]
+
+_REST_WITHIN: Final = 5.0
+_SHORT_LIVED: Final = {"flask-sse-close", "flask-sse-connect", "flask-sse-log"}
+_OF_GENERATORS: Final = "flask-sse-messages"
+
+
+class ReceivedMessage(Message):
+    """A :class:`~flask_sse.Message` as a browser gets it.
+
+    Its data is text, as ``event.data`` is in a browser, and its id is text too. It is equal to
+    any message that looks the same to a browser.
+
+    >>> from flask_sse.testing import harness
+    >>> with harness(app) as tested:
+    ...     stream = tested.open()
+    ...     with app.app_context():
+    ...         _ = sse.publish({"n": 1})
+    ...     message = stream.get()
+    >>> message.data, message.json
+    ('{"n": 1}', {'n': 1})
+    >>> message == Message({"n": 1})
+    True
+    """
+
+    data: str
+
+    def __init__(self, parsed: Parsed, provider: JSONProvider) -> None:
+        super().__init__(*parsed)
+        self._provider = provider
+
+    @property
+    def json(self) -> Any:
+        """What ``JSON.parse(event.data)`` gives.
+
+        :raises ValueError: if the data is no JSON.
+        """
+        return self._provider.loads(self.data)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self._frame(self) == self._frame(other)
+
+    def _frame(self, message: Message) -> bytes:
+        # On its way through Redis a tuple becomes a list, and a date a text.
+        provider = self._provider
+        return encode(from_payload(to_payload(message, provider), provider), provider)
+
+
+class _Deadline:
+    """Until when the reader of a stream waits."""
+
+    def __init__(self, seconds: float) -> None:
+        self._time = time.monotonic() + seconds
+
+    def move(self, seconds: float) -> None:
+        """Wait for some seconds from now on."""
+        self._time = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return how many seconds are left."""
+        return max(0.0, self._time - time.monotonic())
+
+
+class Stream:
+    """An event stream that is open: what is published from now on arrives.
+
+    :func:`open_stream` makes it.
+    """
+
+    def __init__(
+        self, response: TestResponse, provider: JSONProvider, timeout: float, deadline: _Deadline
+    ) -> None:
+        self.response = response
+        """What Flask's test client got, with the status and the headers."""
+        self.timeout = timeout
+        """Seconds that :meth:`get` waits by default."""
+        self.last_event_id: str = ""
+        """What a browser that has got these messages sends as ``Last-Event-ID``."""
+        self._provider = provider
+        self._deadline = deadline
+        self._pieces = response.iter_encoded()
+        self._parser = Parser()
+        self._messages: list[ReceivedMessage] = []
+        self._number = 0
+        self._has_ended = False
+        # The first piece comes when Redis has confirmed the subscription.
+        self._read()
+
+    @property
+    def retry(self) -> int | None:
+        """What the stream has said last about when to reconnect, in milliseconds."""
+        return self._parser.retry
+
+    def get(self, timeout: float | None = None) -> ReceivedMessage:
+        """Return the next message, which may have to come first.
+
+        :param timeout: Seconds to wait at the most; by default those of the stream.
+        :raises TimeoutError: if none comes in time.
+        :raises EOFError: if the stream has ended.
+        """
+        seconds = self.timeout if timeout is None else timeout
+        self._deadline.move(seconds)
+        is_over = False
+        while not self._messages:
+            if self._has_ended:
+                raise EOFError(f"the stream has ended after {self._describe()}")
+            if is_over:
+                raise TimeoutError(f"no message within {seconds} s, after {self._describe()}")
+            # What waits is taken even without any time.
+            is_over = self._deadline.left() <= 0
+            self._read()
+        self._number += 1
+        message = self._messages.pop(0)
+        if message.id is not None:
+            self.last_event_id = str(message.id)
+        return message
+
+    def __iter__(self) -> Iterator[ReceivedMessage]:
+        """Iterate over the messages until the stream ends; :meth:`get` says what is raised."""
+        while True:
+            try:
+                message = self.get()
+            except EOFError:
+                return
+            yield message
+
+    def _read(self) -> None:
+        piece = next(self._pieces, None)
+        if piece is None:
+            self._has_ended = True
+            return
+        for parsed in self._parser.feed(piece):
+            self._messages.append(ReceivedMessage(parsed, self._provider))
+
+    def _describe(self) -> str:
+        return f"{self._number} message{'' if self._number == 1 else 's'}"
+
+
+class Published(NamedTuple):
+    """What was published, and where."""
+
+    channel: str
+    message: Message
+
+
+class Harness:
+    """An application under test: on ``memory://``, with its streams and what it publishes.
+
+    :func:`harness` makes it.
+    """
+
+    def __init__(self, app: Flask, published: list[Published], streams: ExitStack) -> None:
+        self.app = app
+        """The application under test."""
+        self.published = published
+        """What the application has published, in a list that grows: see :func:`record`."""
+        self._streams = streams
+
+    def open(
+        self,
+        channel: str | None = None,
+        *,
+        client: FlaskClient | None = None,
+        url: str | None = None,
+        last_event_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> Stream:
+        """Open a stream, which ends with the harness; see :func:`open_stream`.
+
+        :param client: The client that opens it; by default a new one.
+        """
+        stream = open_stream(
+            client or self.app,
+            channel,
+            url=url,
+            last_event_id=last_event_id,
+            headers=headers,
+            timeout=timeout,
+        )
+        return self._streams.enter_context(stream)
+
+
+def in_memory(app: Flask) -> AbstractContextManager[None]:
+    """Have an application use an embedded Redis of its own, which is empty at first.
+
+    Until the block ends, ``SSE_REDIS_URL`` is ``memory://`` and all settings are read afresh. What
+    the application had before is put back then. An overridden
+    :attr:`~flask_sse.ServerSentEventsBlueprint.redis` is used as ever.
+
+    >>> from flask_sse.testing import in_memory
+    >>> app.config["SSE_REDIS_URL"] = "redis://production"
+    >>> with in_memory(app), app.app_context():
+    ...     sse.publish("Hello!")
+    0
+    >>> app.config["SSE_REDIS_URL"]
+    'redis://production'
+    """
+    return State.in_memory(app)
+
+
+@contextmanager
+def open_stream(
+    source: Flask | FlaskClient,
+    channel: str | None = None,
+    *,
+    url: str | None = None,
+    last_event_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 5.0,
+) -> Generator[Stream, None, None]:
+    """Open a stream through Flask's test client, and close it when the block ends.
+
+    The subscription is there when the block begins. When it ends, so do the threads that
+    Flask-SSE has started for the application, unless somebody else still listens.
+
+    :param source: The application, or a client of it, which may have logged in.
+    :param channel: The channel to listen to; by default the query has none.
+    :param url: Where the stream is; by default where the application has registered
+        ``flask_sse.sse``.
+    :param last_event_id: What to send as ``Last-Event-ID``.
+    :param headers: What else to send.
+    :param timeout: Seconds that :meth:`Stream.get` waits by default.
+    :raises LookupError: if no *url* is given and ``sse`` is not registered.
+    :raises AssertionError: if the answer is no event stream. To test who may listen, look at
+        the status that the client itself gets.
+
+    >>> from flask_sse.testing import open_stream
+    >>> with open_stream(app, "users") as stream:
+    ...     with app.app_context():
+    ...         _ = sse.publish("Hello!", channel="users")
+    ...     stream.get().data
+    'Hello!'
+    """
+    client = source.test_client() if isinstance(source, Flask) else source
+    app: Flask = client.application
+    sent = dict(headers or {})
+    if last_event_id is not None:
+        sent["Last-Event-ID"] = last_event_id
+    deadline = _Deadline(timeout)
+    response = client.get(
+        _with_channel(url or _url_of(app), channel),
+        headers=sent,
+        environ_overrides={PATIENCE: deadline.left},
+    )
+    try:
+        if response.status_code != 200 or response.mimetype != "text/event-stream":
+            raise AssertionError(
+                f"{response.request.path} has answered {response.status}, {response.mimetype}, "
+                f"and no event stream"
+            )
+        yield Stream(response, app.json, timeout, deadline)
+    finally:
+        response.close()
+        _await_threads({_OF_GENERATORS})
+        State.of(app).rest(_REST_WITHIN)
+        _await_threads(_SHORT_LIVED)
+
+
+@contextmanager
+def record(app: Flask) -> Generator[list[Published], None, None]:
+    """Record what an application publishes in this process, in a list that grows.
+
+    The events are published all the same, and those that Redis has not accepted are left out. The
+    data is what the publisher has given, and not a copy.
+
+    >>> from flask_sse.testing import record
+    >>> with record(app) as published, app.app_context():
+    ...     _ = sse.publish({"n": 1}, channel="numbers")
+    >>> published == [("numbers", Message({"n": 1}))]
+    True
+    """
+    published: list[Published] = []
+
+    def note(_: Flask, *, channel: str, message: Message, **rest: object) -> None:
+        del rest
+        published.append(Published(channel, message))
+
+    with message_published.connected_to(note, app):
+        yield published
+
+
+@contextmanager
+def harness(app: Flask) -> Generator[Harness, None, None]:
+    """Put an application on ``memory://``, record what it publishes, and open streams of it.
+
+    All of it ends with the block.
+    """
+    with in_memory(app), record(app) as published, ExitStack() as streams:
+        yield Harness(app, published, streams)
+
+
+def _url_of(app: Flask) -> str:
+    try:
+        return app.url_map.bind("localhost").build("sse.stream")
+    except BuildError as error:
+        raise LookupError(
+            "the application has not registered flask_sse.sse; say where its stream is, by url="
+        ) from error
+
+
+def _with_channel(url: str, channel: str | None) -> str:
+    if channel is None:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{urlencode({'channel': channel})}"
+
+
+def _await_threads(names: set[str]) -> None:
+    """Wait for threads that are about to end by themselves."""
+    deadline = time.monotonic() + _REST_WITHIN
+    for thread in threading.enumerate():
+        if thread.name in names and type(thread) is threading.Thread:
+            thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,305 @@
+"""`flask_sse.testing`: what it hands back, what it restores, and that it leaves nothing behind."""
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from flask import Flask, Response, abort, request, session
+
+from flask_sse import Message, ServerSentEventsBlueprint, sse
+from flask_sse._fixture import sse_harness
+from flask_sse.testing import Harness, harness, in_memory, open_stream, record
+from tests.support.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["sse_harness"]
+"""What pytest finds here, as it does where the package is installed."""
+
+MakeApp = Callable[..., Flask]
+Make = Callable[[Flask], Harness]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Show of every test that it ends with the threads with which it has begun."""
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture
+def tested(make_app: MakeApp, sse_harness: Make) -> Harness:
+    """Return the harness of an application whose settings name a Redis that is not there."""
+    return sse_harness(make_app(REDIS_URL="redis://127.0.0.1:1"))
+
+
+def publish(tested: Harness, *data: object, **fields: Any) -> None:
+    """Publish as the application under test."""
+    with tested.app.app_context():
+        for each in data:
+            sse.publish(each, **fields)
+
+
+def test_a_message_with_all_its_fields(tested: Harness) -> None:
+    """A stream hands back what was published, and equal to that, from either side."""
+    stream = tested.open("users")
+    publish(tested, {"n": 1}, type="count", id=7, retry=10, channel="users")
+    message = stream.get()
+    assert (message.data, message.type, message.id, message.retry) == (
+        '{"n": 1}',
+        "count",
+        "7",
+        10,
+    )
+    assert message.json == {"n": 1}
+    expected = Message({"n": 1}, type="count", id=7, retry=10)
+    assert message == expected
+    assert expected == message
+    for other in (Message({"n": 2}, "count", 7, 10), Message({"n": 1}, "count", 7), "count"):
+        assert message != other
+        assert other != message
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["text", "", " two\nlines\n", "42", 42, None, [1, (2,)], {1: datetime.now(UTC)}, "\r\n"],
+    ids=repr,
+)
+def test_any_data(tested: Harness, data: object) -> None:
+    """What was published is equal to what arrives, though JSON and the stream have changed it."""
+    stream = tested.open()
+    publish(tested, data)
+    assert stream.get() == Message(data)
+
+
+def test_waiting_has_a_bound(tested: Harness) -> None:
+    """Without a message there is an error, which says for how long and after how many."""
+    stream = tested.open(timeout=0.02)
+    with pytest.raises(TimeoutError, match=r"within 0\.02 s, after 0 messages"):
+        stream.get()
+    publish(tested, "one", "two")
+    assert [stream.get(5), stream.get(5)] == [Message("one"), Message("two")]
+    with pytest.raises(TimeoutError, match="within 0 s, after 2 messages"):
+        stream.get(timeout=0)
+
+
+def test_a_message_that_comes_later(tested: Harness) -> None:
+    """A stream waits for what another thread publishes."""
+    stream = tested.open()
+    thread = threading.Thread(target=publish, args=(tested, "later"))
+    thread.start()
+    assert stream.get() == Message("later")
+    thread.join()
+
+
+def test_streams_of_several_channels(tested: Harness) -> None:
+    """Each stream gets the messages of its channel, in order, and can be iterated over."""
+    one, other, default = tested.open("one"), tested.open("a b&c"), tested.open()
+    publish(tested, 1, 2, 3, channel="one")
+    publish(tested, "x", channel="a b&c")
+    publish(tested, "y")
+    assert [message.json for message in islice(one, 3)] == [1, 2, 3]
+    assert other.get() == Message("x")
+    assert default.get() == Message("y")
+
+
+def test_a_stream_that_is_told_to_come_back(make_app: MakeApp, sse_harness: Make) -> None:
+    """A stream that ends says so, and the time to reconnect after is known."""
+    tested = sse_harness(make_app(SSE_MAX_CLIENTS=1, SSE_RETRY=1000))
+    first, second = tested.open(), tested.open()
+    assert first.retry == 1000
+    assert second.retry is not None
+    assert 1000 <= second.retry <= 2000
+    with pytest.raises(EOFError, match="after 0 messages"):
+        second.get()
+    assert list(second) == []
+    publish(tested, "x")
+    # The time that begins the stream is not the message's.
+    assert first.get() == Message("x")
+
+
+def test_who_may_listen(make_app: MakeApp) -> None:
+    """A client that has logged in opens the stream; another one fails, with the reason."""
+    guarded = ServerSentEventsBlueprint("guarded", __name__, url_prefix="/guarded")
+    guarded.add_url_rule("", view_func=guarded.stream)
+
+    @guarded.before_request
+    def check() -> None:
+        if session.get("user") != "alice" or request.headers.get("X-Key") != "1":
+            abort(403)
+
+    app = make_app(SECRET_KEY="secret")
+    app.register_blueprint(guarded)
+    with harness(app) as tested:
+        client = app.test_client()
+        with pytest.raises(AssertionError, match="/guarded has answered 403 FORBIDDEN, text/html"):
+            tested.open(client=client, url="/guarded")
+        with client.session_transaction() as opened:
+            opened["user"] = "alice"
+        stream = tested.open("x", client=client, url="/guarded?y=1", headers={"X-Key": "1"})
+        assert stream.response.request.args.to_dict() == {"y": "1", "channel": "x"}
+        publish(tested, "secret", channel="x")
+        assert stream.get() == Message("secret")
+
+
+def test_where_the_stream_is() -> None:
+    """Without the ready-made instance, the address has to be given."""
+    with pytest.raises(LookupError, match="url="), open_stream(Flask("tests")):
+        pass
+
+
+def test_to_go_on_after_a_message(make_app: MakeApp, sse_harness: Make) -> None:
+    """With history, a stream begins with its position, and another one goes on from there."""
+    tested = sse_harness(make_app(SSE_HISTORY=10))
+    first = tested.open()
+    assert first.get().type == "sse.open"
+    publish(tested, 1, 2, 3)
+    one, two = islice(first, 2)
+    assert one.id != two.id == first.last_event_id
+    second = tested.open(last_event_id=first.last_event_id)
+    assert second.get().json == {"channel": "sse", "recovered": True}
+    publish(tested, 4)
+    assert [message.json for message in islice(second, 2)] == [3, 4]
+    # Redis gives the ids, and the publisher does not know them.
+    assert tested.published == [("sse", Message(number)) for number in (1, 2, 3, 4)]
+
+
+class Counting(ServerSentEventsBlueprint):
+    """Sends messages of its own before those of the channel."""
+
+    def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
+        """Begin with a welcome."""
+        yield Message("welcome")
+        yield from super().messages(channel)
+
+
+def test_overridden_messages(make_app: MakeApp) -> None:
+    """What an overridden generator yields comes the same way, and its thread ends too."""
+    counting = Counting("counting", __name__, url_prefix="/counting")
+    counting.add_url_rule("", view_func=counting.stream)
+    app = make_app()
+    app.register_blueprint(counting)
+    with harness(app) as tested:
+        stream = tested.open("x", url="/counting")
+        assert stream.get() == Message("welcome")
+        with pytest.raises(TimeoutError):
+            stream.get(0.02)
+
+
+def test_behind_a_middleware(
+    make_app: MakeApp, sse_harness: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes may come in any pieces."""
+
+    def in_bytes(wsgi_app: "WSGIApplication") -> "WSGIApplication":
+        def app(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
+            pieces = wsgi_app(environ, start)
+            try:
+                for piece in pieces:
+                    yield from (bytes([byte]) for byte in piece)
+            finally:
+                close: Callable[[], None] = getattr(pieces, "close")  # noqa: B009
+                close()
+
+        return app
+
+    app = make_app()
+    monkeypatch.setattr(app, "wsgi_app", in_bytes(app.wsgi_app))
+    tested = sse_harness(app)
+    stream = tested.open()
+    publish(tested, "ünïcode \U0001f980", "next")
+    assert [stream.get(), stream.get()] == [Message("ünïcode \U0001f980"), Message("next")]
+
+
+def test_a_stream_outlives_another_one(make_app: MakeApp) -> None:
+    """When a stream ends, those that are still open go on."""
+    with harness(make_app()) as tested, open_stream(tested.app) as outer:
+        with open_stream(tested.app) as inner:
+            publish(tested, "both")
+            assert inner.get() == outer.get() == Message("both")
+        publish(tested, "one")
+        assert outer.get() == Message("one")
+
+
+def test_streams_of_a_real_redis(make_app: MakeApp, shared_redis: RedisServer) -> None:
+    """A stream can be opened on the application's own Redis as well."""
+    app = make_app(REDIS_URL=shared_redis.url)
+    with open_stream(app, "real") as stream, record(app) as published:
+        with app.app_context():
+            assert sse.publish("x", channel="real") == 1
+        assert stream.get() == Message("x")
+        assert published == [("real", Message("x"))]
+
+
+def test_in_memory_puts_back_what_was_there(make_app: MakeApp, shared_redis: RedisServer) -> None:
+    """Settings and Redis are others within the block, each time afresh, and the same after it."""
+    app = make_app(SSE_REDIS_URL=shared_redis.url, REDIS_URL="redis://unused")
+    with app.app_context():
+        real = sse.redis
+        with in_memory(app):
+            memory = sse.redis
+            assert memory is not real
+            memory.set("key", 1)
+            app.config["SSE_KEEPALIVE"] = -1
+            with pytest.raises(ValueError, match="SSE_KEEPALIVE"), in_memory(app):
+                sse.publish("x")
+            assert sse.redis is memory
+        assert sse.redis is real
+        assert app.config["SSE_REDIS_URL"] == shared_redis.url
+        app.config["SSE_KEEPALIVE"] = 15
+        with in_memory(app):
+            assert sse.redis.get("key") is None
+    bare = make_app()
+    with in_memory(bare):
+        assert bare.config["SSE_REDIS_URL"] == "memory://"
+    assert "SSE_REDIS_URL" not in bare.config
+
+
+def test_what_was_published(make_app: MakeApp) -> None:
+    """All that this application has published is recorded, with its channel, and no more."""
+    app, other = make_app(REDIS_URL="memory://"), make_app(REDIS_URL="memory://")
+    with record(app) as published:
+        assert published == []
+        with app.app_context():
+            sse.publish({"n": 1}, type="count", channel="numbers")
+            sse.publish("x", channel=b"caf\xc3\xa9")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            with pytest.raises(TypeError):
+                sse.publish(object())
+        with other.app_context():
+            sse.publish("of the other")
+    with app.app_context():
+        sse.publish("too late")
+    assert published == [
+        ("numbers", Message({"n": 1}, type="count")),
+        ("café", Message("x")),
+    ]
+    assert published[0].message.data == {"n": 1}
+
+
+def test_published_by_a_view(make_app: MakeApp, sse_harness: Make) -> None:
+    """A view's messages are recorded and arrive, and so does its answer."""
+    app = make_app()
+
+    @app.post("/<user>")
+    def log_in(user: str) -> Response:
+        sse.publish({"user": user}, type="login")
+        return Response(status=204)
+
+    tested = sse_harness(app)
+    stream = tested.open()
+    assert app.test_client().post("/alice").status_code == 204
+    assert tested.published == [("sse", Message({"user": "alice"}, type="login"))]
+    assert stream.get().json["user"] == "alice"
+
+
+def test_it_ends_with_an_error_too(make_app: MakeApp) -> None:
+    """A block that fails leaves nothing behind either."""
+    app = make_app()
+    with pytest.raises(TimeoutError), harness(app) as tested:
+        tested.open().get(0)
+    assert "SSE_REDIS_URL" not in app.config
