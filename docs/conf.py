@@ -34,6 +34,7 @@ nitpicky = True
 intersphinx_mapping = {
     "python": ("https://docs.python.org/3/", "_inventory/python.inv"),
     "flask": ("https://flask.palletsprojects.com/en/stable/", "_inventory/flask.inv"),
+    "blinker": ("https://blinker.readthedocs.io/en/stable/", "_inventory/blinker.inv"),
     "itsdangerous": (
         "https://itsdangerous.palletsprojects.com/en/stable/",
         "_inventory/itsdangerous.inv",

@@ -63,6 +63,7 @@ NAMES: Final[dict[str, tuple[Name, ...]]] = {
     "itsdangerous": (
         Name("py:class", "itsdangerous.url_safe.URLSafeTimedSerializer", "url_safe/#$"),
     ),
+    "blinker": (Name("py:class", "blinker.base.NamedSignal", "#blinker.NamedSignal"),),
     "redis": (
         Name("py:class", "redis.StrictRedis", "connections.html#redis.Redis"),
         Name("py:class", "redis.client.Redis", "connections.html#redis.Redis"),

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable
 from functools import partial
 from typing import Any, Final
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, g, request
 from redis import StrictRedis
 
 from flask_sse import _server, _signals
@@ -15,6 +15,7 @@ from flask_sse._message import Message, split_payload, to_payload
 from flask_sse._messages import listen, new_subscriber
 from flask_sse._request import current_state, encode_channel, named_cursor
 from flask_sse._response import EventStream
+from flask_sse._visit import new_visit
 
 _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
@@ -161,20 +162,27 @@ class ServerSentEventsBlueprint(Blueprint):
         channel = request.args.get("channel") or "sse"
         _server.prepare(request.environ)
         hub, state = self._hub(), current_state()
+        name = encode_channel(channel)
+        visit = new_visit(state.notices, name, g.get("sse_client"))
         body: EventStream | GeneratedStream
         pieces: Iterable[bytes]
         if type(self).messages is ServerSentEventsBlueprint.messages:
-            name = encode_channel(channel)
             is_logged = state.settings.retention(name) is not None
             cursor = named_cursor() if is_logged else None
             body = EventStream(
-                hub, name, state.streams, request.environ, is_logged=is_logged, cursor=cursor
+                hub,
+                name,
+                state.streams,
+                request.environ,
+                is_logged=is_logged,
+                cursor=cursor,
+                visit=visit,
             )
             pieces = _server.file_wrapper(request.environ)(body)
         else:
             generate = partial(self.messages, channel=channel)
             patience = _server.patience(request.environ)
-            pieces = body = GeneratedStream(generate, state.streams, patience)
+            pieces = body = GeneratedStream(generate, state.streams, patience, visit)
         response = current_app.response_class(
             pieces,
             headers=_HEADERS,

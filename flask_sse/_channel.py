@@ -6,7 +6,7 @@ For the hub's owner alone. Nothing blocks but the `pause` that it is given.
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice, repeat
-from typing import Final
+from typing import Final, Protocol
 
 from flask_sse import _syscalls
 from flask_sse._connection import Connection
@@ -18,6 +18,14 @@ Listener = Subscriber | Connection
 _AT_ONCE: Final = 256
 
 
+class Report(Protocol):
+    """Is told that a batch has been sent to some listeners of a channel."""
+
+    def __call__(
+        self, channel: "Channel", batch: Batch, listeners: int, *, replayed: bool
+    ) -> None: ...
+
+
 class Channel:
     """Everybody who listens to a channel, in order of arrival.
 
@@ -25,16 +33,37 @@ class Channel:
     processor's caches than a set's.
     """
 
-    __slots__ = ("_lagging", "_live", "_subscribers", "_waiting", "name", "sent")
+    __slots__ = (
+        "_events",
+        "_lagging",
+        "_live",
+        "_sizes",
+        "_subscribers",
+        "_waiting",
+        "name",
+        "report",
+        "sent",
+    )
 
     def __init__(self, name: bytes) -> None:
         self.name = name
+        self.report: Report | None = None
+        """Told of what has been sent."""
         self.sent = time.monotonic()
         self._waiting: dict[Listener, None] = {}
         self._subscribers: dict[Subscriber, None] = {}
         # By whether they are sent chunks, and by descriptor.
         self._live: dict[bool, dict[int, Connection]] = {True: {}, False: {}}
         self._lagging: dict[int, Connection] = {}
+        # What has been sent to those that are live, counted once for all of them: a connection
+        # takes note of it when it becomes live and when it no longer is.
+        self._events = 0
+        self._sizes = {True: 0, False: 0}
+
+    @property
+    def lagging(self) -> int:
+        """How many clients have not taken everything."""
+        return len(self._lagging)
 
     def __bool__(self) -> bool:
         return any((self._waiting, self._subscribers, *self._live.values(), self._lagging))
@@ -73,6 +102,8 @@ class Channel:
             self._lagging[connection.descriptor] = connection
         else:
             self._live[connection.chunked][connection.descriptor] = connection
+            connection.events -= self._events
+            connection.size -= self._sizes[connection.chunked]
 
     def discard(self, listener: Listener) -> None:
         """Forget a listener, if it is known."""
@@ -90,6 +121,9 @@ class Channel:
         """
         self.sent = batch.time
         troubled: list[Listener] = []
+        # Before anything is sent: one that falls behind with it has got it.
+        self._events += len(batch.payloads)
+        number = len(self._lagging) + len(self._subscribers)
         for connection in [*self._lagging.values()]:
             connection.send(batch)
             if connection.is_gone:
@@ -97,12 +131,16 @@ class Channel:
         for chunked, connections in self._live.items():
             if connections:
                 data = batch.chunk if chunked else batch.frames
+                self._sizes[chunked] += len(data)
+                number += len(connections)
                 troubled += self._send_live(connections, data, pause)
-        for number, subscriber in enumerate([*self._subscribers], 1):
+        for count, subscriber in enumerate([*self._subscribers], 1):
             if not subscriber.offer(batch):
                 troubled.append(subscriber)
-            if number % _AT_ONCE == 0:
+            if count % _AT_ONCE == 0:
                 pause()
+        if self.report is not None:
+            self.report(self, batch, number, replayed=False)
         return troubled
 
     def _send_live(
@@ -131,7 +169,10 @@ class Channel:
         return troubled
 
     def _discard_connection(self, connection: Connection) -> None:
-        known = self._live[connection.chunked]
-        for group in (known, self._lagging):
-            if group.get(connection.descriptor) is connection:
-                del group[connection.descriptor]
+        descriptor, chunked = connection.descriptor, connection.chunked
+        if self._live[chunked].get(descriptor) is connection:
+            del self._live[chunked][descriptor]
+            connection.events += self._events
+            connection.size += self._sizes[chunked]
+        if self._lagging.get(descriptor) is connection:
+            del self._lagging[descriptor]

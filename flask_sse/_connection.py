@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from flask_sse import _syscalls
 from flask_sse._history import Position
 from flask_sse._subscriber import Batch
+from flask_sse._visit import CLIENT, OVERFLOW, Visit
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _JOIN_UP_TO: Final = 1 << 16
@@ -39,6 +40,7 @@ class Connection:
     :param chunked: Whether the body is sent in chunks (RFC 9112, section 7.1).
     :param callbacks: What to call when the stream has ended.
     :param cursor: The position in the channel's log that the client has named.
+    :param visit: Whom to tell of the stream's beginning and end, if anybody wants to know.
     """
 
     __slots__ = (
@@ -47,15 +49,19 @@ class Connection:
         "_pending",
         "_sent",
         "_terms",
+        "_visit",
         "_waiting",
         "channel",
         "chunked",
         "commented",
         "cursor",
         "descriptor",
+        "events",
         "is_closing",
         "is_gone",
         "overflowed",
+        "reason",
+        "size",
     )
 
     def __init__(
@@ -67,6 +73,7 @@ class Connection:
         chunked: bool,
         callbacks: Sequence[Callable[[], object]],
         cursor: Position | None = None,
+        visit: Visit | None = None,
     ) -> None:
         self.descriptor = descriptor
         self.chunked = chunked
@@ -77,6 +84,13 @@ class Connection:
         self.is_gone = False
         self.is_closing = False
         self.overflowed = False
+        self.reason = CLIENT
+        """Why it ends, unless the client is the reason."""
+        self.events = 0
+        """How many events it was sent, without those that its channel still counts for it."""
+        self.size = 0
+        """How many bytes of the body it was sent, or wait; counted in the same way."""
+        self._visit = visit
         self._head: bytes | None = head
         self._terms = terms
         self._callbacks = callbacks
@@ -101,6 +115,8 @@ class Connection:
         :param frames: What follows them.
         """
         self._send_first(self._terms.opening + frames)
+        if self._visit is not None:
+            self._visit.opened()
 
     def reject(self) -> None:
         """Answer with a stream that ends at once, and says when to come back."""
@@ -111,10 +127,13 @@ class Connection:
     def send(self, batch: Batch) -> None:
         """Send a batch, or as much of it as the socket takes."""
         self._send(self._framed(batch))
+        if not self.overflowed:
+            self.events += len(batch.payloads)
 
     def _send(self, data: bytes) -> None:
         if self.is_gone:
             return
+        self.size += len(data)
         if self._waiting is not None:
             self._keep(data)
             return
@@ -167,10 +186,14 @@ class Connection:
             self.is_gone = True
             _syscalls.close_socket(descriptor)
             self._terms.ended(self._callbacks)
+            if self._visit is not None:
+                self._visit.count(self.events, max(self.size - self._pending, 0))
+                self._visit.ended(OVERFLOW if self.overflowed else self.reason)
 
     def _send_first(self, frames: bytes) -> None:
         head, self._head = self._head, None
         assert head is not None
+        self.size -= len(head)
         self._send(head + self._framed(Batch((), frames)))
 
     def _framed(self, batch: Batch) -> bytes:
@@ -180,6 +203,7 @@ class Connection:
         assert self._waiting is not None
         if self._pending + len(data) > self._terms.limit:
             self.overflowed = self.is_gone = True
+            self.size -= len(data)
             return
         self._waiting.append(data)
         self._pending += len(data)

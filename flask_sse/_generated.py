@@ -13,12 +13,13 @@ from typing import Any, Final
 import redis
 from flask import copy_current_request_context
 
-from flask_sse import _callbacks
+from flask_sse import _callbacks, _server
 from flask_sse._message import COMMENT, Message
 from flask_sse._messages import observer
 from flask_sse._owner import CONFIRM_WITHIN
 from flask_sse._response import Streams
 from flask_sse._subscriber import Subscriber
+from flask_sse._visit import CLIENT, END, ERROR, FULL, REDIS, STOP, Visit
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -29,6 +30,7 @@ class GeneratedStream:
     :param generate: Returns the messages. It is called in the other thread, in a copy of the
         context of the request in which this is made.
     :param patience: Tells for how many seconds to wait, in place of the setting.
+    :param visit: Whom to tell of the stream's beginning and end, if anybody wants to know.
     """
 
     def __init__(
@@ -36,12 +38,14 @@ class GeneratedStream:
         generate: Callable[[], Iterable[Message]],
         streams: Streams,
         patience: Callable[[], float] | None = None,
+        visit: Visit | None = None,
     ) -> None:
         self._generate = generate
         # In 1.0 the generator ran in the request's context, and may need it.
         self._hand_on = copy_current_request_context(self._hand_on_messages)
         self._streams = streams
         self._patience = patience
+        self._visit = visit
         self._close_callbacks: list[_callbacks.Callback] = []
         self._subscribers: list[Subscriber] = []
         self._entered = False
@@ -49,7 +53,7 @@ class GeneratedStream:
         self._changed = threading.Condition()
         self._frames = b""
         self._is_open = False
-        self._has_failed = False
+        self._failure: str | None = None
         self._has_ended = False
         self._is_closed = False
 
@@ -62,6 +66,7 @@ class GeneratedStream:
         """Yield the pieces, with a comment after each while of silence."""
         self._entered = self._streams.places.enter()
         if not self._entered:
+            self._leave(FULL)
             yield self._streams.rejection()
             return
         try:
@@ -72,6 +77,7 @@ class GeneratedStream:
 
     def close(self) -> None:
         """End the stream. The server calls this however the response has ended."""
+        self._leave(self._reason())
         self._end()
         if self._entered:
             self._entered = False
@@ -98,8 +104,12 @@ class GeneratedStream:
             self._changed.wait_for(
                 lambda: self._is_open or self._frames or self._has_ended, CONFIRM_WITHIN
             )
-            rejected = self._has_failed and not self._is_open
-        yield self._streams.rejection() if rejected else self._streams.terms.opening
+            rejected = self._failure is not None and not self._is_open and not self._frames
+        opening = self._streams.rejection() if rejected else self._streams.terms.opening
+        if self._visit is not None and not rejected:
+            self._visit.opened()
+            self._visit.count(0, len(opening))
+        yield opening
         while (frames := self._next()) is not None:
             yield frames
 
@@ -111,7 +121,23 @@ class GeneratedStream:
             self._changed.notify_all()
             if not frames and self._has_ended:
                 return None
+        if self._visit is not None:
+            self._visit.count(1 if frames else 0, len(frames or COMMENT))
         return frames or COMMENT
+
+    def _reason(self) -> str:
+        with self._changed:
+            if self._failure is not None:
+                return self._failure
+            has_ended = self._has_ended
+        if _server.is_stopping():
+            return STOP
+        return END if has_ended else CLIENT
+
+    def _leave(self, reason: str) -> None:
+        visit, self._visit = self._visit, None
+        if visit is not None:
+            visit.ended(reason)
 
     def _end(self) -> None:
         with self._changed:
@@ -125,10 +151,10 @@ class GeneratedStream:
         try:
             self._hand_on()
         except redis.RedisError as error:
-            self._has_failed = True
+            self._failure = REDIS
             _log.warning("a stream of an overridden messages() has ended: %s", error)
         except Exception:  # noqa: BLE001 - the generator is the application's
-            self._has_failed = True
+            self._failure = ERROR
             _log.exception("an overridden messages() has failed")
         finally:
             observer.reset(token)

@@ -21,6 +21,7 @@ from flask.json.provider import JSONProvider
 from flask_sse import _gevent
 from flask_sse._connection import Connection
 from flask_sse._logs import History
+from flask_sse._notices import Notices
 from flask_sse._outage import Outage
 from flask_sse._owner import Options, Owner, Request
 from flask_sse._pubsub import PubSubConnection
@@ -28,6 +29,7 @@ from flask_sse._subscriber import Subscriber
 from flask_sse._watch import Watch
 
 _STOP_WITHIN: Final = 1.5
+_TELL_WITHIN: Final = 1.0
 
 
 class Hub:
@@ -38,6 +40,7 @@ class Hub:
     :param keepalive: Seconds of silence within which a client is sent a comment.
     :param linger: Seconds for which a connection to Redis is kept that nobody needs.
     :param history: Which channels have a log, and how to read it.
+    :param notices: Tells of what happens, if anybody wants to know.
     """
 
     def __init__(
@@ -48,9 +51,10 @@ class Hub:
         keepalive: float | None = None,
         linger: float = 2.0,
         history: History | None = None,
+        notices: Notices | None = None,
     ) -> None:
-        self._options = Options(connect, provider, keepalive, linger, history)
-        self._outage = Outage()
+        self._options = Options(connect, provider, keepalive, linger, history, notices)
+        self._outage = Outage(notices)
         self._requests: deque[Request] = deque()
         self._watch = Watch()
         # For the owner's start and end alone. It can be taken twice: within it the
@@ -135,6 +139,8 @@ class Hub:
     def _stop_at_exit(self, pid: int) -> None:
         if os.getpid() == pid:
             self.stop()
+            if self._options.notices is not None:
+                self._options.notices.finish(_TELL_WITHIN)
 
     def _leave_request(self, request: Request) -> None:
         with self._lock:

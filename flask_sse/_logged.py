@@ -112,6 +112,11 @@ class LoggedChannel(Channel):
     def __bool__(self) -> bool:
         return bool(self._behind) or super().__bool__()
 
+    @property
+    def lagging(self) -> int:
+        """How many clients have not taken everything."""
+        return len(self._behind)
+
     def __iter__(self) -> Iterator[Listener]:
         """Iterate over a snapshot of the listeners."""
         return iter([*super().__iter__(), *self._behind])
@@ -472,6 +477,8 @@ class LoggedChannel(Channel):
         listener.cursor = entries[-1].position
         if batch.frames:
             self._give(listener, batch)
+            if self.report is not None:
+                self.report(self, batch, 1, replayed=True)
 
     def _join(self, entries: Sequence[Entry]) -> Batch:
         # Clients that come back together ask for the same events.

@@ -62,6 +62,8 @@ class Notices:
 
     def later(self, signal: NamedSignal, **values: Any) -> None:
         """Have the receivers called in the other thread, in the order of the calls of this."""
+        if not signal.receivers:
+            return
         if len(self._waiting) >= _MOST_WAITING:
             self._note_dropped()
             return
@@ -75,15 +77,19 @@ class Notices:
 
         :param seconds: For how long to wait at the most.
         """
+        deadline = time.monotonic() + seconds
         with self._lock:
             worker = self._worker
-            if worker is None:
-                return
-            worker.lingers = False
-            worker.wake()
-        worker.has_ended.wait(seconds)
-        if type(worker.thread) is threading.Thread and worker.has_ended.is_set():
-            worker.thread.join(seconds)
+            if worker is not None:
+                worker.lingers = False
+                worker.wake()
+        if worker is not None:
+            worker.has_ended.wait(seconds)
+            if type(worker.thread) is threading.Thread and worker.has_ended.is_set():
+                worker.thread.join(seconds)
+        # An interpreter that shuts down starts no thread any more.
+        while self._worker is None and time.monotonic() < deadline and self._tell_next():
+            pass
 
     def _start(self) -> None:
         with self._lock:
@@ -91,7 +97,7 @@ class Notices:
                 return
             worker = self._worker = _Worker()
             try:
-                _gevent.start_beside(partial(self._run, worker), "flask-sse-signals")
+                _gevent.start_thread(partial(self._run, worker), "flask-sse-signals")
             except RuntimeError:
                 # The process is out of threads: the next notice tries again.
                 self._worker = None
@@ -99,23 +105,23 @@ class Notices:
     def _run(self, worker: "_Worker") -> None:
         worker.thread = threading.current_thread()
         try:
-            while self._tell_all() or worker.wait(self._waiting) or not self._retire(worker):
+            while self._tell_next() or worker.wait(self._waiting) or not self._retire(worker):
                 pass
         finally:
             worker.has_ended.set()
 
-    def _tell_all(self) -> bool:
-        """Tell what waits; return whether there was anything."""
-        number = 0
-        while self._waiting:
-            number += 1
+    def _tell_next(self) -> bool:
+        """Tell what waits first; return whether there was anything."""
+        try:
             signal, values = self._waiting.popleft()
-            try:
-                with self._app.app_context():
-                    self.send(signal, **values)
-            except Exception:  # noqa: BLE001 - a teardown function is the application's
-                _log.exception("what ends the application context of a signal has failed")
-        return number > 0
+        except IndexError:
+            return False
+        try:
+            with self._app.app_context():
+                self.send(signal, **values)
+        except Exception:  # noqa: BLE001 - a teardown function is the application's
+            _log.exception("what ends the application context of a signal has failed")
+        return True
 
     def _retire(self, worker: "_Worker") -> bool:
         with self._lock:

@@ -4,9 +4,13 @@ For the hub's owner alone.
 """
 
 import logging
+import time
 from typing import Final
 
 from redis.backoff import FullJitterBackoff
+
+from flask_sse._notices import Notices
+from flask_sse._signals import redis_lost, redis_regained
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -15,9 +19,14 @@ _MOST_DOUBLINGS: Final = 8
 
 
 class Outage:
-    """Counts the attempts to reach Redis."""
+    """Counts the attempts to reach Redis.
 
-    def __init__(self) -> None:
+    :param notices: Tells of the outage.
+    """
+
+    def __init__(self, notices: Notices | None = None) -> None:
+        self._notices = notices
+        self._began = 0.0
         self._attempts = 0
         self._backoff = FullJitterBackoff(cap=2.0, base=0.1)
 
@@ -29,6 +38,9 @@ class Outage:
         if not self._attempts:
             text = "Redis is away: %s; streams stay open and go on when it is back"
             _log.warning(text, error, exc_info=error if unforeseen else None)
+            self._began = time.monotonic()
+            if self._notices is not None:
+                self._notices.later(redis_lost, error=error)
         self._attempts += 1
         return self._backoff.compute(min(self._attempts, _MOST_DOUBLINGS))
 
@@ -36,4 +48,7 @@ class Outage:
         """Note that Redis has answered."""
         if self._attempts:
             _log.warning("Redis is back after %d attempts", self._attempts)
+            if self._notices is not None:
+                seconds = time.monotonic() - self._began
+                self._notices.later(redis_regained, duration=seconds, attempts=self._attempts)
             self._attempts = 0

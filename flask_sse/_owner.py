@@ -23,11 +23,14 @@ from flask_sse._log_reader import Answer
 from flask_sse._logged import Foreign, LoggedChannel
 from flask_sse._logs import History, Logs
 from flask_sse._message import COMMENT, encode, from_payload
+from flask_sse._notices import Notices
 from flask_sse._outage import Outage
 from flask_sse._poller import READ, Poller
 from flask_sse._pubsub import Arrival, Published, Refused
+from flask_sse._signals import messages_delivered
 from flask_sse._subscriber import Batch, Follower, Subscriber
 from flask_sse._subscription import Connect, Subscription
+from flask_sse._visit import CLIENT, ERROR, REDIS, STOP
 from flask_sse._waker import Waker
 from flask_sse._watch import Watch
 
@@ -63,6 +66,8 @@ class Options(NamedTuple):
     linger: float
     """Seconds for which a connection to Redis is kept that nobody needs."""
     history: History | None = None
+    notices: Notices | None = None
+    """Tells of what has been sent, if anybody wants to know."""
 
 
 class Owner:
@@ -223,9 +228,12 @@ class Owner:
     def _new_channel(self, name: bytes) -> Channel:
         logs = self._logs
         logged = logs.new_channel(name, self._decode, self._pause) if logs is not None else None
-        return Channel(name) if logged is None else logged
+        channel = Channel(name) if logged is None else logged
+        channel.report = self._report
+        return channel
 
     def _turn_away(self, listener: Listener) -> None:
+        listener.reason = STOP
         if isinstance(listener, Connection):
             listener.reject()
             listener.close()
@@ -240,6 +248,7 @@ class Owner:
         except OSError:
             # The user may watch no more descriptors (epoll(7), max_user_watches).
             _log.exception("a client is rejected, which can't be watched")
+            connection.reason = ERROR
             connection.reject()
             self._drop(connection)
             return False
@@ -262,12 +271,14 @@ class Owner:
         if isinstance(channel, LoggedChannel):
             self._settle_logged(channel)
 
-    def _end(self, listener: Listener, error: Exception | None = None) -> None:
+    def _end(self, listener: Listener, reason: str, error: Exception | None = None) -> None:
         """End a stream properly; what waits for a client is sent first."""
         if isinstance(listener, Subscriber):
             listener.error = error
+            listener.reason = reason
             listener.end()
         elif not listener.is_closing:
+            listener.reason = reason
             listener.reject() if not listener.is_open else listener.finish()
             self._remove(listener.channel, listener)
             # Nobody waits for a client that does not read, except when everything ends.
@@ -295,7 +306,7 @@ class Owner:
         if connection.is_gone:
             self._drop(connection)
         elif has_left:
-            self._end(connection)
+            self._end(connection, CLIENT)
 
     def _settle(self, connection: Connection) -> None:
         """Do what follows from what a connection has taken of what waited for it."""
@@ -311,7 +322,7 @@ class Owner:
     def _keep_time(self) -> None:
         now = time.monotonic()
         for connection in self._clients.overdue(now):
-            self._end(connection)
+            self._end(connection, REDIS)
         comment = Batch((), COMMENT)
         for connection in self._clients.in_turn(now):
             self._send_comment(connection, comment)
@@ -388,6 +399,25 @@ class Owner:
             self._watch.disconnect(listener)
         self._remove(name, listener)
 
+    def _report(self, channel: Channel, batch: Batch, listeners: int, *, replayed: bool) -> None:
+        notices = self._options.notices
+        if (
+            notices is None
+            or not messages_delivered.receivers
+            or not batch.payloads
+            or not listeners
+        ):
+            return
+        notices.later(
+            messages_delivered,
+            channel=channel.name.decode(errors="replace"),
+            messages=len(batch.payloads),
+            listeners=listeners,
+            lagging=channel.lagging,
+            duration=0.0 if replayed else time.monotonic() - batch.time,
+            replayed=replayed,
+        )
+
     def _begin(self, channel: Channel) -> None:
         """Go on with a channel to which Redis has confirmed a subscription."""
         if isinstance(channel, LoggedChannel):
@@ -424,7 +454,8 @@ class Owner:
             self._logs.forget(channel)
         self._subscription.note_change(name)
         for listener in channel:
-            self._end(listener, error)
+            channel.discard(listener)
+            self._end(listener, REDIS, error)
 
     # The logs of channels with history
 
@@ -496,7 +527,7 @@ class Owner:
             self._stopping_since = now
             for channel in [*self._channels.values()]:
                 for listener in channel:
-                    self._end(listener)
+                    self._end(listener, STOP)
                     self._pause()
             self._channels.clear()
         elif now - self._stopping_since > _STOP_GRACE:

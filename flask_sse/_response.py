@@ -20,6 +20,7 @@ from flask_sse._owner import CONFIRM_WITHIN
 from flask_sse._places import Places
 from flask_sse._settings import Settings
 from flask_sse._subscriber import Follower, Subscriber
+from flask_sse._visit import CLIENT, ERROR, FULL, OVERFLOW, REDIS, STOP, Visit
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -76,6 +77,7 @@ class EventStream:
     :param environ: The request's.
     :param is_logged: Whether the channel has history.
     :param cursor: The position in its log that the client has named.
+    :param visit: Whom to tell of the stream's beginning and end, if anybody wants to know.
     """
 
     __slots__ = (
@@ -94,6 +96,7 @@ class EventStream:
         "_patience",
         "_streams",
         "_subscriber",
+        "_visit",
     )
 
     def __init__(
@@ -105,12 +108,14 @@ class EventStream:
         *,
         is_logged: bool = False,
         cursor: Position | None = None,
+        visit: Visit | None = None,
     ) -> None:
         self._hub = hub
         self._channel = channel
         self._streams = streams
         self._is_logged = is_logged
         self._cursor = cursor
+        self._visit = visit
         self._client = _server.client_socket(environ)
         self._asgi_input = _server.asgi_input(environ)
         self._is_uwsgis = _server.is_uwsgis(environ)
@@ -160,7 +165,10 @@ class EventStream:
         if batches is None:
             self.close()
             return b""
-        return b"".join([batch.frames for batch in batches]) or COMMENT
+        frames = b"".join([batch.frames for batch in batches]) or COMMENT
+        if self._visit is not None:
+            self._visit.count(sum(len(batch.payloads) for batch in batches), len(frames))
+        return frames
 
     def close(self) -> None:
         """Unsubscribe. The server calls this however the response has ended."""
@@ -168,6 +176,7 @@ class EventStream:
         subscriber, self._subscriber = self._subscriber, None
         try:
             if subscriber is not None:
+                self._leave(_reason(subscriber))
                 subscriber.end()
                 self._hub.leave(self._channel, subscriber, self._client)
                 if self._client is not None and _server.is_stopping():
@@ -188,6 +197,7 @@ class EventStream:
             raise
         except BaseException:
             # Of descriptors or threads there may be none left; of places there must be.
+            self._leave(ERROR)
             self.close()
             raise
 
@@ -196,9 +206,11 @@ class EventStream:
         if self._handover is not None:
             if self._hand_over(self._handover):
                 raise BrokenPipeError(errno.EPIPE, "the stream goes on without the server")
+            self._leave(ERROR)
             self.close()
             return self._reject()
         if not self._entered:
+            self._leave(FULL)
             return self._reject()
         limit = self._streams.settings.max_pending
         subscriber = Follower(limit, self._cursor) if self._is_logged else Subscriber(limit)
@@ -211,23 +223,33 @@ class EventStream:
         if self._asgi_input is not None:
             _server.call_when_gone(self._asgi_input, subscriber.end)
         if not subscriber.wait_confirmed(CONFIRM_WITHIN):
+            if not subscriber.has_ended():
+                subscriber.reason = REDIS
             self.close()
             return self._reject()
-        return self._streams.terms.opening
+        opening = self._streams.terms.opening
+        if self._visit is not None:
+            self._visit.opened()
+            self._visit.count(0, len(opening))
+        return opening
 
     def _hand_over(self, handover: Handover) -> bool:
         """Have the hub serve the client; `False` if there is no descriptor left for that."""
         assert self._client is not None
         _sockets.bound_costs(self._client)
         streams, callbacks, entered = self._streams, self._close_callbacks, self._entered
-        cursor = self._cursor
+        cursor, visit = self._cursor, self._visit
 
         def take() -> Connection:
             descriptor, head = handover.take()
-            terms = streams.terms if entered else streams.terms_of_rejection
-            chunked = handover.chunked
             return Connection(
-                descriptor, head, terms, chunked=chunked, callbacks=callbacks, cursor=cursor
+                descriptor,
+                head,
+                streams.terms if entered else streams.terms_of_rejection,
+                chunked=handover.chunked,
+                callbacks=callbacks,
+                cursor=cursor,
+                visit=visit,
             )
 
         try:
@@ -237,6 +259,7 @@ class EventStream:
                 # The server would wait for the client to close, for a round trip or for two
                 # seconds, and gunicorn's default worker would do nothing else meanwhile.
                 connection = take()
+                connection.reason = FULL
                 connection.reject()
                 connection.close()
         except OSError:
@@ -245,12 +268,23 @@ class EventStream:
         self._ended = True
         self._entered = False
         self._close_callbacks = []
-        self._handover = self._client = None
+        self._handover = self._client = self._visit = None
         return True
+
+    def _leave(self, reason: str) -> None:
+        visit, self._visit = self._visit, None
+        if visit is not None:
+            visit.ended(reason)
 
     def _reject(self) -> bytes:
         self._ended = True
         return self._streams.rejection()
+
+
+def _reason(subscriber: Subscriber) -> str:
+    if subscriber.overflowed:
+        return OVERFLOW
+    return STOP if subscriber.reason == CLIENT and _server.is_stopping() else subscriber.reason
 
 
 def _run_in_background(callbacks: Sequence[_callbacks.Callback]) -> None:

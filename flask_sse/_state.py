@@ -187,7 +187,13 @@ class State:
             # Of two threads that come first, one wins; a hub that nobody joins is nothing.
             hub = self._hubs.setdefault(
                 key,
-                Hub(connect, self.provider, keepalive=self._settings.keepalive, history=history),
+                Hub(
+                    connect,
+                    self.provider,
+                    keepalive=self._settings.keepalive,
+                    history=history,
+                    notices=self.notices,
+                ),
             )
         return hub
 

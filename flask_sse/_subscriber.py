@@ -61,6 +61,7 @@ class Subscriber:
         "error",
         "limit",
         "overflowed",
+        "reason",
     )
 
     def __init__(self, limit: int) -> None:
@@ -72,6 +73,8 @@ class Subscriber:
         self._ended = False
         self.overflowed = False
         self.error: Exception | None = None
+        self.reason = "client"
+        """Why it has ended, for the signals."""
         self.cursor: Position | None = None
         """Where a follower is in the log; `None` for one that is live, or starts at the top."""
         # A list and a lock, since a queue of gevent's takes 2.8 KiB: of 17 for a client.

@@ -11,7 +11,7 @@ import inventories
 import pytest
 from sphinx.util.inventory import InventoryFile
 
-from flask_sse import history, testing
+from flask_sse import history, signals, testing
 from tests.support.servers import ROOT
 
 from .conftest import BuiltSite
@@ -98,7 +98,7 @@ def test_inventory(site: BuiltSite) -> None:
     names = {name for role, names in inventory.items() if role.startswith("py:") for name in names}
     anchors = {anchor for anchor in OLD_ADDRESSES["api.html"] if anchor.startswith("flask_sse.")}
     modules = {"flask_sse"}
-    for module in (history, testing):
+    for module in (history, signals, testing):
         modules |= {module.__name__, *(f"{module.__name__}.{name}" for name in module.__all__)}
     assert names == modules | anchors | MEMBERS
     source = (ROOT / "flask_sse" / "_settings.py").read_text(encoding="utf-8")

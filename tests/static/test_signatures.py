@@ -25,6 +25,15 @@ class Documented(NamedTuple):
 NAMES: Final = {"Message", "ServerSentEventsBlueprint", "sse"}
 SUBMODULES: Final = {
     "history": {"messages", "position"},
+    "signals": {
+        "client_connected",
+        "client_gone",
+        "client_refused",
+        "message_published",
+        "messages_delivered",
+        "redis_lost",
+        "redis_regained",
+    },
     "testing": {
         "Harness",
         "Published",
