@@ -1,15 +1,19 @@
 """Every code block is run: by a doctest, from a file, or as a command in a shell."""
 
 import json
+import logging
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
+from collections import defaultdict
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
@@ -18,11 +22,12 @@ from urllib.request import urlopen
 
 import fakeredis
 import pytest
+import redis
 from flask import Flask
 from playwright.sync_api import ConsoleMessage, Route
 
 from flask_sse import Message, sse
-from flask_sse.testing import open_stream
+from flask_sse.testing import Stream, harness, open_stream
 from tests.support.chromium import chromium
 from tests.support.client import StreamClient
 from tests.support.processes import LOOPBACK, Process, free_port, running
@@ -38,6 +43,9 @@ _LOCAL: Final = "127.0.0.1:8000"
 _INSTALL: Final = "pip install 'Flask-SSE[gevent]'"
 _QUICKSTART: Final = "gunicorn sse:app --worker-class gevent --bind 127.0.0.1:8000"
 _DEPLOYED: Final = "gunicorn sse:app --config gunicorn.conf.py"
+_METRICS: Final = (
+    "PROMETHEUS_MULTIPROC_DIR=metrics gunicorn metrics:app --config gunicorn_metrics.py"
+)
 _PREFIXED: Final = "SSE_REDIS_URL=memory:// flask --app prefixed run"
 _REDIS_CLI: Final = (
     """redis-cli PUBLISH sse '{"data": {"message": "Hello!"}, "type": "greeting"}'"""
@@ -274,6 +282,47 @@ def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None
         assert page.locator("#news").all_inner_texts() == ["Welcome!\nin between\nlive"]
 
 
+@runs("presence.py")
+def test_presence(shared_redis: RedisServer) -> None:
+    """Users are online as long as they have a stream, in one worker or another."""
+    _apart(partial(_check_presence, shared_redis.url))
+
+
+@runs("stream_log.py")
+def test_log_of_streams() -> None:
+    """There is a line for each stream that ends, and for each client that gets none."""
+    _apart(_check_stream_log)
+
+
+@runs("mkdir -p metrics", _METRICS, "metrics.py", "deployment/gunicorn_metrics.py")
+def test_metrics(folder: Path) -> None:
+    """Prometheus gets the sums over all workers, whichever answers, and forgets a dead one."""
+    port = free_port()
+    settings = (folder / "deployment" / "gunicorn_metrics.py").read_text(encoding="utf-8")
+    (folder / "gunicorn_metrics.py").write_text(settings.replace(_LOCAL, f"{LOOPBACK}:{port}"))
+    command = _METRICS.replace("gunicorn ", "exec gunicorn ")
+    with _serving(f"mkdir -p metrics && {command}", port, folder) as process, ExitStack() as stack:
+        clients = [stack.enter_context(StreamClient(port).open()) for _ in range(6)]
+        _wait_for(lambda: _figures(port)["sse_clients"] == 6)
+        with urlopen(f"http://{LOOPBACK}:{port}/hello", timeout=10) as answer:
+            assert answer.read() == b"Message sent!"
+        for client in clients:
+            client.wait_events(1)
+        _wait_for(lambda: _figures(port)["sse_deliveries_total"] == 6)
+        figures = _figures(port)
+        assert figures["sse_messages_published_total"] == 1
+        assert figures["sse_lag_seconds_count"] >= 1
+        clients.pop().close()
+        _wait_for(lambda: _figures(port)['sse_clients_gone_total{reason="client"}'] == 1)
+        assert _figures(port)["sse_clients"] == 5
+        for worker in process.children():
+            worker.kill()
+        for client in clients:
+            client.wait_end()
+        _wait_for(lambda: _figures(port)["sse_clients"] == 0)
+        assert _figures(port)["sse_deliveries_total"] == 6
+
+
 @runs("access_control.py")
 def test_access_control() -> None:
     """Only an administrator may listen to the channel."""
@@ -302,6 +351,72 @@ def test_app_factory() -> None:
 def test_typed_app() -> None:
     """What was reported is read back."""
     _apart(_check_typed_app)
+
+
+def _check_presence(redis_url: str) -> None:
+    import presence
+
+    presence.SECONDS = 1
+    # redis-py leaves some types out.
+    client_of_redis: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
+    # Of a worker that was killed some time ago.
+    client_of_redis.zadd(presence.KEY, {"elsewhere/1/carol": time.time() - 1})
+    apps = [presence.create_app(redis_url) for _ in range(2)]
+    clients = {user: apps[0].test_client() for user in ("alice", "bob")}
+    for user, client in clients.items():
+        client.post("/login", data={"user": user})
+    everybody: dict[str, list[str]] = {"online": []}
+
+    def see(stream: Stream, *users: str) -> None:
+        while everybody["online"] != [*users]:
+            everybody["online"] = stream.get().json
+        assert apps[1].test_client().get("/online").get_json() == [*users]
+
+    with open_stream(apps[1], "presence") as stream:
+        with open_stream(clients["alice"]), open_stream(clients["bob"]):
+            see(stream, "alice", "bob")
+            with open_stream(clients["alice"]):
+                pass
+            assert apps[0].test_client().get("/online").get_json() == ["alice", "bob"]
+            [(member, until), _] = client_of_redis.zrange(presence.KEY, 0, -1, withscores=True)
+            wait_until(
+                lambda: client_of_redis.zscore(presence.KEY, member) > until, "it is renewed"
+            )
+        see(stream)
+    client_of_redis.close()
+
+
+def _check_stream_log() -> None:
+    import stream_log
+
+    app = Flask("logged")
+    app.config["SSE_MAX_CLIENTS"] = 1
+    app.register_blueprint(sse, url_prefix="/stream")
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        """Collects what is logged."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    stream_log.log.addHandler(Lines())
+    stream_log.log.setLevel(logging.INFO)
+    with harness(app) as tested:
+        tested.open("news")
+        tested.open("news")
+    refused, gone = lines
+    assert refused == "somebody got no stream of news (full)"
+    assert gone.startswith("somebody has left news (client) after 0.")
+    assert gone.endswith(" s, with 0 messages in 2 bytes")
+
+
+def _figures(port: int) -> dict[str, float]:
+    """Return what Prometheus gets."""
+    with urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return defaultdict(float, {name: float(value) for name, _, value in pairs})
 
 
 def _check_access_control() -> None:

@@ -26,6 +26,7 @@ PAGES: Final = {
     "guarantees": "Guarantees",
     "performance": "Performance",
     "typing": "Typing",
+    "signals": "Signals",
     "testing": "Testing your app",
     "migrating": "Coming from 1.0",
     "api": "API",
