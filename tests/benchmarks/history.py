@@ -35,7 +35,7 @@ _MISSED: Final = 100
 _DATA: Final = {"user": "alice", "text": "x" * 100}
 _OPENING: Final = b"\n:\n"
 """The comment with which each stream begins."""
-_WORKERS: Final = {
+WORKERS: Final = {
     "sync": ("--workers", "1"),
     "gthread": ("--threads", "4"),
     "gevent": ("--worker-class", "gevent"),
@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, default=1000, help="clients that are connected")
     parser.add_argument("--storm", type=int, default=2000, help="clients that come back at once")
-    parser.add_argument("--workers", nargs="*", choices=_WORKERS, default=[*_WORKERS])
+    parser.add_argument("--workers", nargs="*", choices=WORKERS, default=[*WORKERS])
     options = parser.parse_args()
     raise_limits()
     cores = Cores.choose()
@@ -112,8 +112,8 @@ def _report_delivery(worker: str, rounds: int, number: int, cores: Cores, folder
     figures: dict[int | None, list[float]] = {None: [], _KEPT: []}
     for _ in range(rounds):
         for kept, costs in figures.items():
-            with _site(worker, kept, cores, folder) as (server, app, port, tree):
-                costs.append(_delivery(server, app, port, tree, number))
+            with serve_site(worker, kept, cores, folder) as (server, app, port, tree):
+                costs.append(measure_delivery(server, app, port, tree, number))
     without, with_ = (statistics.median(costs) for costs in figures.values())
     print(
         f"{worker}, a delivery: {without:.2f} us without history, {with_:.2f} us with, "
@@ -122,9 +122,10 @@ def _report_delivery(worker: str, rounds: int, number: int, cores: Cores, folder
     )
 
 
-def _delivery(
+def measure_delivery(
     server: RedisServer, app: Flask, port: int, tree: ProcessTree, number: int, events: int = 100
 ) -> float:
+    """Return the processor time of the site for one event and client, in microseconds."""
     with ExitStack() as stack, app.app_context():
         clients = _connect(stack, port, [""] * number)
         _gather(clients, _OPENING)
@@ -140,7 +141,7 @@ def _report_storm(worker: str, rounds: int, number: int, cores: Cores, folder: P
     delays: dict[int | None, list[float]] = {None: [], _KEPT: []}
     for _ in range(rounds):
         for kept, times in seconds.items():
-            with _site(worker, kept, cores, folder) as (_, app, port, _):
+            with serve_site(worker, kept, cores, folder) as (_, app, port, _):
                 cursors = [""] * number if kept is None else _positions(app, number)
                 with _Probe(app, port) as probe:
                     times.append(_storm(port, cursors))
@@ -256,15 +257,15 @@ def _gather(clients: Sequence[_Client], wanted: bytes, seconds: float = 30) -> N
 
 
 @contextmanager
-def _site(
-    worker: str, kept: int | None, cores: Cores, folder: Path
+def serve_site(
+    worker: str, kept: int | None, cores: Cores, folder: Path, site: str = "tests.apps.site:app"
 ) -> Iterator[tuple[RedisServer, Flask, int, ProcessTree]]:
     """Run a site, as its only user on a core of its own."""
     port = free_port()
     settings = {} if kept is None else {"FLASK_SSE_HISTORY": str(kept)}
     command = [
-        *(sys.executable, "-m", "gunicorn", *_WORKERS[worker], "--backlog", "4096"),
-        *("--worker-connections", "4096", "--bind", f"{LOOPBACK}:{port}", "tests.apps.site:app"),
+        *(sys.executable, "-m", "gunicorn", *WORKERS[worker], "--backlog", "4096"),
+        *("--worker-connections", "4096", "--bind", f"{LOOPBACK}:{port}", site),
     ]
     with redis_server(cores.redis, folder) as server, pinned([cores.load]):
         env = {"FLASK_REDIS_URL": server.url, **settings}
