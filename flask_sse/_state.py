@@ -75,17 +75,13 @@ class State:
     @contextmanager
     def in_memory(cls, app: Flask) -> Generator[None, None, None]:
         """Give *app* another state until the block ends, with the embedded Redis."""
-        key = URL_KEYS[0]
-        before: dict[str, Any] = {key: app.config[key]} if key in app.config else {}
         states = app.extensions.pop(_KEY, None)
-        app.config[key] = IN_MEMORY
         try:
-            yield
+            with _changed(app.config, URL_KEYS[0], IN_MEMORY):
+                yield
         finally:
             cls.of(app).rest(_REST_WITHIN)
-            del app.config[key], app.extensions[_KEY]
-            for name, value in before.items():
-                app.config[name] = value
+            app.extensions.pop(_KEY, None)
             if states is not None:
                 app.extensions[_KEY] = states
 
@@ -223,6 +219,19 @@ class State:
 
     def _is_of_thread(self, client: Client) -> bool:
         return isinstance(client, redis.Redis) and client in self._clients_of_threads
+
+
+@contextmanager
+def _changed(config: dict[str, Any], key: str, value: str) -> Generator[None, None, None]:
+    """Give a setting another value until the block ends."""
+    before = {key: config[key]} if key in config else {}
+    config[key] = value
+    try:
+        yield
+    finally:
+        # The block may have taken it away itself.
+        config.pop(key, None)
+        config.update(before)
 
 
 def _pool_of(client: redis.Redis) -> redis.ConnectionPool:

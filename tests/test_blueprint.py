@@ -14,7 +14,8 @@ from flask import Blueprint, Flask, Response, abort, request
 from flask.json.provider import DefaultJSONProvider
 
 import flask_sse
-from flask_sse import Message, ServerSentEventsBlueprint, sse
+from flask_sse import Message, ServerSentEventsBlueprint, sse, testing
+from flask_sse.testing import harness
 from tests.support.parser import Event
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -68,11 +69,12 @@ def test_publish_reaches_the_channels_stream_alone(app: Flask, channel: str) -> 
 
 def test_the_default_channel_is_sse(make_app: MakeApp) -> None:
     """Publishing and streaming without a channel, or with an empty one, mean `sse`."""
-    app = make_app(REDIS_URL="memory://")
-    with open_stream(app) as stream, open_stream(app, "") as empty:
-        with app.app_context():
+    with harness(make_app()) as tested:
+        stream, empty = tested.open(), tested.open("")
+        with tested.app.app_context():
             sse.publish("hello")
-        assert stream.events(1) == empty.events(1) == [Event("message", "hello", "")]
+        assert stream.get() == empty.get() == Message("hello")
+        assert tested.published == [("sse", Message("hello"))]
 
 
 @pytest.mark.parametrize("name", ["users.social", "a b&c=d/?#", "ünïcode \U0001f980", "x" * 5000])
@@ -475,14 +477,14 @@ def _refuse_to_start(thread: threading.Thread) -> None:
 
 def test_two_applications_do_not_meet(make_app: MakeApp) -> None:
     """Applications with Redis servers of their own hear nothing of each other."""
-    first, second = make_app(REDIS_URL="memory://"), make_app(REDIS_URL="memory://")
-    with open_stream(first) as stream, open_stream(second) as other:
-        with first.app_context():
+    with harness(make_app()) as first, harness(make_app()) as second:
+        stream, other = first.open(), second.open()
+        with first.app.app_context():
             assert sse.publish("first") == 1
-        with second.app_context():
+        with second.app.app_context():
             assert sse.publish("second") == 1
-        assert stream.events(1) == [Event("message", "first", "")]
-        assert other.events(1) == [Event("message", "second", "")]
+        assert stream.get() == Message("first")
+        assert other.get() == Message("second")
 
 
 def test_two_blueprints_share_the_applications_connection(shared_redis: RedisServer) -> None:
@@ -494,14 +496,14 @@ def test_two_blueprints_share_the_applications_connection(shared_redis: RedisSer
     app.register_blueprint(sse, url_prefix="/stream")
     app.register_blueprint(other, url_prefix="/other")
     before = shared_redis.pubsub_connections()
-    with open_stream(app, "one") as stream, app.test_client().get("/other?channel=one") as answer:
-        pieces = pieces_of(answer)
-        assert next(pieces) == b":\n"
+    with (
+        testing.open_stream(app, "one") as stream,
+        testing.open_stream(app, "one", url="/other") as same,
+    ):
         assert shared_redis.pubsub_connections() == before + 1
         with app.app_context():
             other.publish("x", channel="one")
-        assert stream.events(1) == [Event("message", "x", "")]
-        assert next(pieces) == b"data:x\n\n"
+        assert stream.get() == same.get() == Message("x")
 
 
 def test_teardown_runs_when_the_view_returns(app: Flask, channel: str) -> None:

@@ -1,7 +1,7 @@
 """Clients that lead to different places, or log in differently, share no connection."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from flask import Flask, request
 from redis.connection import Connection
 from redis.sentinel import Sentinel
 
-from flask_sse import ServerSentEventsBlueprint
+from flask_sse import Message, ServerSentEventsBlueprint
+from flask_sse.testing import Stream, open_stream
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
-from tests.support.wsgi import LocalStream, pieces_of
 
 Clients = dict[str, Callable[[], redis.StrictRedis]]
 
@@ -42,12 +42,9 @@ class Site:
         self.app = Flask("tests")
         self.app.register_blueprint(self.tenants, url_prefix="/stream")
 
-    @contextmanager
-    def open(self, tenant: str, channel: str = "sse") -> Iterator[LocalStream]:
+    def open(self, tenant: str, channel: str = "sse") -> AbstractContextManager[Stream]:
         """Open a stream of a tenant's."""
-        query = {"tenant": tenant, "channel": channel}
-        with self.app.test_client().get("/stream", query_string=query) as response:
-            yield LocalStream(pieces_of(response))
+        return open_stream(self.app, channel, url=f"/stream?tenant={tenant}")
 
     def publish(self, tenant: str, data: str, channel: str = "sse") -> int:
         """Publish as a tenant."""
@@ -64,7 +61,7 @@ class Site:
             for tenant in streams:
                 assert self.publish(tenant, f"for {tenant}", channel) == 1
             for tenant, stream in streams.items():
-                assert [event.data for event in stream.events(1)] == [f"for {tenant}"]
+                assert stream.get() == Message(f"for {tenant}")
 
 
 def test_sentinels_with_the_same_service_name(tmp_path: Path) -> None:
@@ -116,7 +113,7 @@ def test_databases_share_a_connection(shared_redis: RedisServer, channel: str) -
         assert shared_redis.pubsub_connections() == before + 1
         assert site.publish("a", "for both", channel) == 1
         for stream in (first, second):
-            assert [event.data for event in stream.events(1)] == ["for both"]
+            assert stream.get() == Message("for both")
 
 
 @pytest.mark.parametrize("kind", ["arguments", "connect function"])
@@ -144,9 +141,9 @@ def test_users(redis_server: RedisServer, kind: str) -> None:
         clients[user] = partial(redis.StrictRedis, port=redis_server.port, **known)
     site = Site(clients)
     with site.open("a", "a.x") as own, site.open("b", "a.x") as foreign:
-        assert foreign.first.startswith(b"retry:")
+        assert foreign.retry is not None
         assert site.publish("a", "for a", "a.x") == 1
-        assert [event.data for event in own.events(1)] == ["for a"]
+        assert own.get() == Message("for a")
 
 
 def test_certificates(tmp_path: Path) -> None:
@@ -181,8 +178,8 @@ def test_certificates(tmp_path: Path) -> None:
     try:
         site = Site(clients)
         with site.open("right") as stream, site.open("wrong") as distrustful:
-            assert distrustful.first.startswith(b"retry:")
+            assert distrustful.retry is not None
             assert site.publish("right", "x") == 1
-            assert [event.data for event in stream.events(1)] == ["x"]
+            assert stream.get() == Message("x")
     finally:
         server.stop()

@@ -36,6 +36,7 @@ _USER_CODE: Final = (
     "listening.py",
     "mistakes.py",
     "publishing.py",
+    "signals.py",
     "testing.py",
 )
 
@@ -201,8 +202,9 @@ def test_the_fixture_can_be_left_out(project: User) -> None:
 def test_the_package_does_not_need_pytest(project: User) -> None:
     """Neither the package nor what tests import of it imports pytest."""
     code = (
-        "import sys; sys.modules['pytest'] = None; import flask_sse, flask_sse.testing; "
-        "print(flask_sse.__file__)"
+        "import sys; sys.modules['pytest'] = None; import flask_sse; "
+        "assert not {'flask_sse.signals', 'flask_sse.testing'} & sys.modules.keys(); "
+        "import flask_sse.testing; print(flask_sse.__file__)"
     )
     path = str(project.folder / "packages")
     assert _run([sys.executable, "-c", code], project.folder, {"PYTHONPATH": path}).startswith(path)
