@@ -29,7 +29,6 @@ from flask_sse._subscriber import Subscriber
 from flask_sse._watch import Watch
 
 _STOP_WITHIN: Final = 1.5
-_TELL_WITHIN: Final = 1.0
 
 
 class Hub:
@@ -140,7 +139,7 @@ class Hub:
         if os.getpid() == pid:
             self.stop()
             if self._options.notices is not None:
-                self._options.notices.finish(_TELL_WITHIN)
+                self._options.notices.finish_at_exit()
 
     def _leave_request(self, request: Request) -> None:
         with self._lock:

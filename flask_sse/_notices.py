@@ -5,8 +5,10 @@ after the other in a thread of their own, which starts with the first notice and
 has been none for a while.
 """
 
+import atexit
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -14,6 +16,7 @@ from collections.abc import Sized
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Final, NamedTuple
+from weakref import ref
 
 from blinker import NamedSignal
 from flask import Flask
@@ -25,6 +28,7 @@ _log: Final = logging.getLogger("flask_sse")
 _MOST_WAITING: Final = 1 << 16
 _LINGER: Final = 30.0
 _LOOK_AGAIN: Final = 0.1
+_EXIT_WITHIN: Final = 1.0
 
 
 class _Notice(NamedTuple):
@@ -46,6 +50,8 @@ class Notices:
         # close a stream within it.
         self._lock = threading.RLock()
         self._worker: _Worker | None = None
+        self._pid = os.getpid()
+        self._is_awaited = False
 
     def send(self, signal: NamedSignal, **values: Any) -> None:
         """Call the receivers here and now; an error is logged."""
@@ -72,6 +78,12 @@ class Notices:
         if worker is None or not worker.wake():
             self._start()
 
+    def await_at_exit(self) -> None:
+        """Have the process wait for the receivers, a second at most, before it ends."""
+        if not self._is_awaited:
+            self._is_awaited = True
+            atexit.register(_finish_at_exit, ref(self))
+
     def finish(self, seconds: float) -> None:
         """Wait until the receivers of all that has been sent have run, and end the thread.
 
@@ -90,6 +102,11 @@ class Notices:
         # An interpreter that shuts down starts no thread any more.
         while self._worker is None and time.monotonic() < deadline and self._tell_next():
             pass
+
+    def finish_at_exit(self) -> None:
+        """Finish, a second at most, where this is the process that has sent."""
+        if self._pid == os.getpid():
+            self.finish(_EXIT_WITHIN)
 
     def _start(self) -> None:
         with self._lock:
@@ -139,6 +156,12 @@ class Notices:
         if self._dropped & (self._dropped - 1) == 0:
             text = "receivers of signals are too slow: signal number %d is dropped"
             _log.warning(text, self._dropped)
+
+
+def _finish_at_exit(found: "ref[Notices]") -> None:
+    notices = found()
+    if notices is not None:
+        notices.finish_at_exit()
 
 
 class _Worker:

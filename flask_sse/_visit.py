@@ -75,4 +75,5 @@ def new_visit(notices: Notices, channel: bytes, client: object) -> Visit | None:
     signals = (client_connected, client_gone, client_refused)
     if not any(signal.receivers for signal in signals):
         return None
+    notices.await_at_exit()
     return Visit(notices, channel, client)

@@ -165,6 +165,28 @@ def test_a_stop(
         assert [values["bytes_sent"] for values in gone] == [len(body) for body in bodies]
 
 
+def test_streams_that_the_server_reads(
+    shared_redis: RedisServer, tmp_path: Path, channel: str, connect: Connect
+) -> None:
+    """They are told of in the same way when they are not taken over, up to the end."""
+    with serve("gthread", tmp_path, shared_redis, SSE_DIRECT=False) as site:
+        first, second = (connect(site, f"channel={channel}", version="1.0") for _ in range(2))
+        for client in (first, second):
+            client.read_until(bool)
+        shared_redis.admin.publish(channel, '{"data": "x"}')
+        for client in (first, second):
+            client.read_until(is_whole("x", "1.0"))
+        body = first.leave()
+        wait_sent(site, "client_gone")
+        site.process.send(signal.SIGTERM)
+        second_body = second.read_until(lambda _: False)
+        site.process.wait(10)
+        gone = sent(site, "client_gone")
+        assert [values["reason"] for values in gone] == ["client", "stop"]
+        assert [values["events_sent"] for values in gone] == [1, 1]
+        assert [values["bytes_sent"] for values in gone] == [len(body), len(second_body)]
+
+
 @pytest.mark.parametrize("history", [0, 1000])
 def test_clients_that_lag(
     history: int, shared_redis: RedisServer, tmp_path: Path, channel: str, connect: Connect
