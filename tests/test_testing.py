@@ -67,7 +67,17 @@ def test_a_message_with_all_its_fields(tested: Harness) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    ["text", "", " two\nlines\n", "42", 42, None, [1, (2,)], {1: datetime.now(UTC)}, "\r\n"],
+    [
+        "text",
+        "",
+        " two\nlines\n",
+        "42",
+        42,
+        None,
+        [1, (2,)],
+        {1: datetime(2026, 11, 25, tzinfo=UTC)},
+        "\r\n",
+    ],
     ids=repr,
 )
 def test_any_data(tested: Harness, data: object) -> None:
