@@ -215,6 +215,30 @@ def test_overridden_messages(
     assert gone["bytes_sent"] == len(":\n") + len("data:x\n\n")
 
 
+def test_overridden_messages_that_get_no_stream(
+    make_app: MakeApp, log_of: Callable[[Flask], Log]
+) -> None:
+    """Without a place, or without Redis, there is no stream; one that was there has gone."""
+    ending = Ending("ending", __name__, url_prefix="/ending")
+    ending.add_url_rule("", view_func=ending.stream)
+    app = make_app(SSE_MAX_CLIENTS=1, REDIS_URL="redis://127.0.0.1:1")
+    app.register_blueprint(ending)
+    log = log_of(app)
+    with harness(app) as tested:
+        stream = tested.open("away", url="/ending")
+        assert list(tested.open("away", url="/ending")) == []
+        assert log.wait("client_refused")[0]["reason"] == "full"
+        with pytest.raises(TimeoutError):
+            stream.get(0)
+    assert log.wait("client_gone")[0]["reason"] == "client"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flask_sse._messages.CONFIRM_WITHIN", 0.1)
+        with open_stream(app, "away", url="/ending") as refused:
+            assert list(refused) == []
+    assert log.wait("client_refused", 2)[1]["reason"] == "redis"
+    assert len(log.of("client_gone")) == 1
+
+
 def test_an_outage(
     make_app: MakeApp, redis_server: RedisServer, log_of: Callable[[Flask], Log]
 ) -> None:
