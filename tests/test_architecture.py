@@ -9,9 +9,10 @@ import flask_sse
 PACKAGE: Final = Path(flask_sse.__file__).parent
 
 ROOMS: Final[dict[str, set[str]]] = {
+    "signals": {"_signals"},
     "_fixture": {"testing"},
     "testing": {"_message", "_parser", "_server", "_signals", "_state"},
-    "signals": {"_signals"},
+    "_parser": set(),
     "history": {"_history", "_message", "_messages", "_request", "_state"},
     "__init__": {"_blueprint", "_message"},
     "_blueprint": {
@@ -131,15 +132,14 @@ ROOMS: Final[dict[str, set[str]]] = {
     "_channel": {"_connection", "_subscriber", "_syscalls"},
     "_connection": {"_history", "_subscriber", "_syscalls", "_visit"},
     "_visit": {"_notices", "_signals"},
+    "_signals": set(),
+    "_notices": {"_gevent"},
     "_syscalls": set(),
     "_subscriber": {"_gevent", "_history"},
-    "_notices": {"_gevent"},
     "_gevent": set(),
     "_history": set(),
     "_message": set(),
     "_callbacks": set(),
-    "_parser": set(),
-    "_signals": set(),
 }
 
 
