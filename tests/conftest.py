@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from playwright.sync_api import Browser
 
 from flask_sse import sse
+from tests.support.chromium import chromium
 from tests.support.redis_server import RedisServer
 
 _names = itertools.count()
@@ -38,6 +40,13 @@ def redis_url(request: pytest.FixtureRequest) -> str:
         return "memory://"
     server: RedisServer = request.getfixturevalue("shared_redis")
     return server.url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return a real, headless Chromium."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

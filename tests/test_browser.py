@@ -10,7 +10,6 @@ import redis
 from playwright.sync_api import Browser, Dialog, Page
 
 from tests.support import servers
-from tests.support.chromium import chromium
 from tests.support.client import StreamClient
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
@@ -28,13 +27,6 @@ window.EventSource = function (url) {
   return source;
 };
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Return a real, headless Chromium."""
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

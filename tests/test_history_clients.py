@@ -9,7 +9,6 @@ from playwright.sync_api import Browser
 
 from flask_sse import history, sse
 from tests.support import servers
-from tests.support.chromium import chromium
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.following import Publisher, check
 from tests.support.other_clients import Follow, OtherClient, PageClient, node, page, python
@@ -56,13 +55,6 @@ def site(own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("site")
     with servers.gunicorn(folder, app="tests.apps.clients:app", settings=settings) as site:
         yield site
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Return a real, headless Chromium."""
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
