@@ -18,6 +18,7 @@ from tests.support.waiting import wait_until
 
 ROOT: Final = Path(__file__).parents[2]
 QUICKSTART: Final = ROOT / "docs" / "examples" / "quickstart"
+DEMO: Final = ROOT / "docs" / "examples" / "demo"
 SITE: Final = "tests.apps.site:app"
 ASGI_SITE: Final = "tests.apps.asgi:app"
 
