@@ -283,7 +283,7 @@ def test_names(open_window: Callable[[], Window]) -> None:
         ("log", "Without history live"),
         ("combobox", "Channel"),
     }
-    live = window.page.locator("[aria-live=polite], [role=status]")
+    live = window.page.locator("[aria-live=polite], [role=status], output")
     assert live.evaluate_all("all => all.map(one => one.id)") == ["light", "said", "story"]
 
 
@@ -343,6 +343,7 @@ def test_what_is_refused(site: Site, path: str, fields: dict[str, object]) -> No
 def test_other_refusals(site: Site) -> None:
     """JSON is needed, since no other site can send that without permission; and a short one."""
     assert _post(site, "notes", ["not", "an", "object"]) == 400
+    assert _post(site, "drop", VISITOR) == 409
     assert _post(site, "notes", {**VISITOR, "channel": "sse", "text": "x" * 5000}) == 413
     assert _post(site, "notes", {**VISITOR, "channel": "sse", "text": "x"}, "text/plain") == 415
     assert _post(site, "notes", {**VISITOR, "channel": "sse", "text": "x"}) == 204

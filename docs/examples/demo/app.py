@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, TypedDict, cast
 
 from flask import Flask, Response, abort, render_template, request
+from werkzeug.exceptions import HTTPException
 
 from flask_sse import sse
 
@@ -121,15 +122,23 @@ def leave() -> tuple[str, int]:
 
 
 @app.post("/drop")
-def drop_connections() -> dict[str, int]:
+def drop_connections() -> tuple[str, int]:
     """Break the connections of a tab's streams off, as a failing network would."""
     if _client_socket() is None:
         abort(501, "This server does not show its connections to the application.")
-    dropped = list(connections.get(_visitor(_body())["tab"], ()))
-    for connection in dropped:
+    open_ones = list(connections.get(_visitor(_body())["tab"], ()))
+    if not open_ones:
+        abort(409, "Another process of the server has the connections of this page.")
+    for connection in open_ones:
         with suppress(OSError):  # the browser may have closed it already
             connection.shutdown(socket.SHUT_RDWR)
-    return {"dropped": len(dropped)}
+    return "", 204
+
+
+@app.errorhandler(HTTPException)
+def explain(error: HTTPException) -> tuple[dict[str, str | None], int]:
+    """Tell the page why a request has failed, in words that it can show."""
+    return {"error": error.description}, error.code or 500
 
 
 def _client_socket() -> socket.socket | None:

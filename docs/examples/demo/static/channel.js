@@ -29,7 +29,7 @@ export class Channel extends EventTarget {
     this.name = name;
     const section = document.getElementById(`channel-${name}`);
     this.#list = section.querySelector("ol");
-    this.#position = section.querySelector("output");
+    this.#position = section.querySelector(".position code");
   }
 
   /** Open the stream where it was left, or at the newest event. */

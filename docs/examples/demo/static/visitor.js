@@ -47,7 +47,9 @@ export async function post(path, fields = {}, timeout = TIMEOUT) {
     keepalive: true,
     signal: AbortSignal.timeout(timeout),
   });
-  if (!response.ok) throw new Error(`The server has answered with ${response.status}.`);
+  if (response.ok) return;
+  const { error } = await response.json().catch(() => ({}));
+  throw new Error(error ?? `The server has answered with ${response.status}.`);
 }
 
 /** Send something while the page is being closed. */
