@@ -1,13 +1,15 @@
 """The page of the demo in a browser's windows."""
 
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
 from playwright.sync_api import BrowserContext, Locator, Page
 
 from tests.support import servers
-from tests.support.processes import LOOPBACK
+from tests.support.processes import LOOPBACK, free_port, running
 from tests.support.servers import DEMO, Site
 
 # A name and a colour are chosen at random, and a picture of the page is always the same.
@@ -17,12 +19,21 @@ Math.random = () => (random = (random * 16807) %% 2147483647) / 2147483647;
 """
 
 
-def serve(
-    folder: Path, redis_url: str = "memory://", port: int | None = None
-) -> AbstractContextManager[Site]:
+def serve(folder: Path) -> AbstractContextManager[Site]:
     """Serve the demo as `make demo` does."""
-    environment = {"REDIS_URL": redis_url}
-    return servers.gunicorn(folder, app="app:app", cwd=DEMO, port=port, environment=environment)
+    return servers.gunicorn(folder, app="app:app", cwd=DEMO, environment={"REDIS_URL": ""})
+
+
+@contextmanager
+def serve_with_flask(
+    folder: Path, *, redis_url: str = "", port: int | None = None
+) -> Iterator[Site]:
+    """Serve it with Flask's own server, which takes no time to end."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", str(port)]
+    log = folder / f"flask-{port}.log"
+    with running(command, port, log, env={"REDIS_URL": redis_url}, cwd=DEMO) as process:
+        yield Site(process)
 
 
 class Window:
