@@ -17,6 +17,7 @@ from tests.support.demo import Window
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
+from tests.support.waiting import wait_until
 
 VISITOR: Final = {"tab": "test", "name": "Test", "hue": 0}
 SIZES: Final = {"desktop": (1280, 800), "phone": (390, 844)}
@@ -185,12 +186,14 @@ def test_a_restart(context: BrowserContext, tmp_path: Path) -> None:
         expect(window.row("Events may be missing")).to_be_visible()
 
 
-def test_a_hidden_window(open_window: Callable[[], Window]) -> None:
+def test_a_hidden_window(open_window: Callable[[], Window], site: Site) -> None:
     """A hidden window has no streams; when it is shown again, it gets what it has missed."""
     here, there = open_window(), open_window()
+    visitor = {**VISITOR, "tab": here.tab()}
     _hide(here.page, hidden=True)
     here.wait_light("Paused while hidden")
     expect(there.page.get_by_text("1 window")).to_be_visible(timeout=SOONER)
+    wait_until(lambda: _post(site, "drop", visitor) == 409, "no connection is left to drop")
     there.publish("while hidden")
     expect(there.row("while hidden")).to_be_visible()
     expect(here.row("while hidden")).to_have_count(0)

@@ -8,7 +8,6 @@ import math
 import os
 import socket
 import time
-from collections import defaultdict
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypedDict, cast
@@ -31,8 +30,8 @@ app.config["SSE_HISTORY"] = {**CHANNELS, "*": 0}
 app.config["SSE_RETRY"] = 2000
 app.config["MAX_CONTENT_LENGTH"] = 4096
 
-connections: defaultdict[str, set[socket.socket]] = defaultdict(set)
-"""The connections of the open streams, by the tab that has opened them."""
+connections: Final[dict[socket.socket, str]] = {}
+"""The connections of the open streams, and the tabs that have opened them."""
 
 
 class Visitor(TypedDict):
@@ -50,17 +49,15 @@ def remember_connection(response: Response) -> Response:
     client = _client_socket()
     if tab and client is not None:
         connection = client.dup()
-        connections[tab].add(connection)
-        response.call_on_close(partial(forget_connection, tab, connection))
+        connections[connection] = tab
+        response.call_on_close(partial(forget_connection, connection))
     return response
 
 
-def forget_connection(tab: str, connection: socket.socket) -> None:
+def forget_connection(connection: socket.socket) -> None:
     """Let go of the connection of a stream that has ended."""
+    del connections[connection]
     connection.close()
-    connections[tab].discard(connection)
-    if not connections[tab]:
-        del connections[tab]
 
 
 app.register_blueprint(sse, url_prefix="/stream")
@@ -126,10 +123,11 @@ def drop_connections() -> tuple[str, int]:
     """Break the connections of a tab's streams off, as a failing network would."""
     if _client_socket() is None:
         abort(501, "This server does not show its connections to the application.")
-    open_ones = list(connections.get(_visitor(_body())["tab"], ()))
-    if not open_ones:
+    visitor = _visitor(_body())
+    dropped = [one for one, tab in list(connections.items()) if tab == visitor["tab"]]
+    if not dropped:
         abort(409, "Another process of the server has the connections of this page.")
-    for connection in open_ones:
+    for connection in dropped:
         with suppress(OSError):  # the browser may have closed it already
             connection.shutdown(socket.SHUT_RDWR)
     return "", 204

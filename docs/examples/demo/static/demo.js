@@ -103,8 +103,9 @@ async function drop(story) {
     return () => channel.removeEventListener("received", count);
   });
   story.textContent = "Dropping the connection.";
+  const gone = Promise.all(channels.map((channel) => channel.until("away")));
   await post("drop");
-  await Promise.all(channels.map((channel) => channel.until("away")));
+  await gone;
   const [began, position] = [performance.now(), logged.lastId];
   for (const words of missed) {
     for (const { name } of channels) await post("notes", { channel: name, text: words });
