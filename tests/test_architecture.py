@@ -27,6 +27,7 @@ ROOMS: Final[dict[str, set[str]]] = {
         "_signals",
         "_visit",
     },
+    "_event_source": set(),
     "_request": {"_history", "_state"},
     "_state": {
         "_broker",

@@ -1,0 +1,204 @@
+"""The client of `flask sse listen --url`: what it parses, and when it reconnects."""
+
+import gzip
+import http.client
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from threading import Thread
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_sse import Message
+from flask_sse._event_source import Event, Parser, follow, open_stream, with_channel
+from tests.support.parser import parse
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def _stream(*pieces: bytes, **headers: str) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "text/event-stream")
+        for name, value in headers.items():
+            request.send_header(name.replace("_", "-"), value)
+        request.end_headers()
+        for piece in pieces:
+            request.wfile.write(piece)
+
+    return answer
+
+
+def _status(status: int, location: str | None = None) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Content-Type", "text/html")
+        if location is not None:
+            request.send_header("Location", location)
+        request.end_headers()
+
+    return answer
+
+
+@contextmanager
+def _serving(*answers: Answer) -> Iterator[tuple[str, list[BaseHTTPRequestHandler]]]:
+    """Answer one request after the other; yield the address, and what was asked."""
+    left, asked = list(answers), list[BaseHTTPRequestHandler]()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self)
+            left.pop(0)(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/stream", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _parse(*pieces: bytes) -> list[Event]:
+    parser = Parser()
+    return [event for piece in pieces for event in parser.feed(piece)]
+
+
+@pytest.mark.parametrize(
+    ("text", "events"),
+    [
+        (b"data: YHOO\ndata: +2\ndata: 10\n\n", [("message", "YHOO\n+2\n10", "")]),
+        (
+            b": test stream\n\ndata: first event\nid: 1\n\n"
+            b"data:second event\nid\n\ndata:  third\n\n",
+            [
+                ("message", "first event", "1"),
+                ("message", "second event", ""),
+                ("message", " third", ""),
+            ],
+        ),
+        (b"data\n\ndata\ndata\n\ndata:", [("message", "", ""), ("message", "\n", "")]),
+        (b"data:test\n\ndata: test\n\n", [("message", "test", "")] * 2),
+        (b"event: add\r\ndata: 73857293\r\n\r\n", [("add", "73857293", "")]),
+        (b"event: nothing\n\ndata: x\n\n", [("message", "x", "")]),
+        (b"\xef\xbb\xbfdata: x\rid: 2\0\r\runknown: 1\ndata: y\n\n", None),
+    ],
+)
+def test_examples_of_the_specification(
+    text: bytes, events: list[tuple[str, str, str]] | None
+) -> None:
+    """The specification's own examples give its own results, at once and byte by byte."""
+    expected = [("message", "x", ""), ("message", "y", "")] if events is None else events
+    assert _parse(text) == [Event(*event) for event in expected]
+    assert _parse(*(bytes([byte]) for byte in text)) == [Event(*event) for event in expected]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(1, 7))
+def test_reads_what_is_written(data: str, size: int) -> None:
+    """Whatever is published comes out, as the tests' own strict parser has it."""
+    text = str(Message(data, type="kind", id=1)).encode()
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    assert [tuple(event) for event in _parse(*pieces)] == [tuple(event) for event in parse(text)]
+
+
+def test_retry_and_comments() -> None:
+    """`retry` counts if it has nothing but digits, and comments are counted."""
+    parser = Parser()
+    assert parser.feed(b":\n:x\nretry:10\nretry:1e3\nretry:\n") == []
+    assert (parser.retry, parser.comments) == (10, 2)
+
+
+def test_reconnects_like_a_browser() -> None:
+    """It waits as the stream says, sends the last id, and ends where a browser gives up."""
+    waited: list[float] = []
+    opened: list[None] = []
+    first = _stream(b"retry:20\nid:7\ndata:one\n\ndata:torn")
+    with _serving(first, _stream(b"data:two\n\n"), _status(204)) as (url, asked):
+        events = follow(
+            url, {"X-Test": "1"}, opened=lambda: opened.append(None), wait=waited.append
+        )
+        assert list(islice(events, 2)) == [("message", "one", "7"), ("message", "two", "7")]
+        with pytest.raises(http.client.HTTPException, match="answers 204"):
+            next(events)
+    assert waited == [0.02, 0.02]
+    assert len(opened) == 2
+    assert [request.headers["Last-Event-ID"] for request in asked] == [None, "7", "7"]
+    assert {request.headers["X-Test"] for request in asked} == {"1"}
+
+
+def test_reconnects_after_an_outage() -> None:
+    """A server that is away for a while is asked again; one that was never there is an error."""
+    with _serving(_stream(b"data:one\n\n")) as (url, _):
+        events = follow(url, wait=lambda _: None)
+        assert next(events).data == "one"
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            raise KeyboardInterrupt
+
+    with _serving(_stream(b"data:one\n\n")) as (url, _):
+        events = follow(url, wait=wait)
+        assert next(events).data == "one"
+    with pytest.raises(KeyboardInterrupt):
+        next(events)
+    assert waited == [3, 3]
+    with pytest.raises(OSError, match="refused"):
+        next(follow(url))
+
+
+def test_redirects() -> None:
+    """Redirects are followed, and one that leads to a page is no stream."""
+    with _serving(_status(302, "/other?x=1"), _stream(b"data:x\n\n")) as (url, asked):
+        assert next(follow(url)).data == "x"
+        assert [request.path for request in asked] == ["/stream", "/other?x=1"]
+    with (
+        _serving(_status(303, "/login"), _status(200)) as (url, _),
+        pytest.raises(http.client.HTTPException, match="/login answers with text/html instead"),
+    ):
+        next(follow(url))
+    with (
+        _serving(*[_status(301, "/stream")] * 21) as (url, _),
+        pytest.raises(http.client.HTTPException, match="more than 20 times"),
+    ):
+        next(follow(url))
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_compressed(compression: str) -> None:
+    """What is compressed with the oldest compressions is read."""
+    text = b"data:x\n\n"
+    body = gzip.compress(text) if compression == "gzip" else zlib.compress(text)
+    with _serving(_stream(body[:5], body[5:], Content_Encoding=compression)) as (url, _):
+        assert next(follow(url)).data == "x"
+
+
+def test_compressed_otherwise() -> None:
+    """A compression that is not known is an error, and no garbage."""
+    with (
+        _serving(_stream(b"\x0b", Content_Encoding="br")) as (url, _),
+        pytest.raises(http.client.HTTPException, match="compressed with br"),
+    ):
+        next(follow(url))
+
+
+def test_addresses() -> None:
+    """A login in the address is sent; characters are encoded; what is no address is refused."""
+    with _serving(_stream(b"data:x\n\n")) as (url, asked):
+        address = url.replace("http://", "http://m%40x:%C3%A9@") + "?channel=ä b&c=%20"
+        assert next(follow(address)).data == "x"
+        assert asked[0].headers["Authorization"] == "Basic bUB4OsOp"
+        assert asked[0].path == "/stream?channel=%C3%A4%20b&c=%20"
+    with pytest.raises(ValueError, match="is no URL"):
+        open_stream("localhost:8000/stream", {})
+    assert with_channel("http://h/s?channel=a&x=1#y", "b") == "http://h/s?x=1&channel=b"
