@@ -1,0 +1,160 @@
+"""Checks of the head of a stream's response: what the server says, and who has changed it.
+
+For the thread of the command. Only the question for HTTP/2 waits for the server.
+"""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from flask_sse._event_source import MEDIA_TYPE, Stream
+from flask_sse._finding import Finding, fail, in_words, ok, soon, warn
+
+CONNECTIONS_OF_A_BROWSER: Final = 6
+"""How many it opens to one host with HTTP/1.1."""
+SEE_LOG: Final = "look into the server's log for the reason; an EventSource gives up for good"
+_REMEDIES: Final[Mapping[int, str]] = {
+    204: "this tells an EventSource to stop; let the view return sse.stream()",
+    401: "log in with --header 'Cookie: ...'",
+    403: "log in with --header 'Cookie: ...', or give a channel that is allowed with --channel",
+    404: "give the URL of the stream, which `flask routes` shows",
+    405: "give the URL of the stream, which `flask routes` shows",
+    429: "raise the proxy's limit of requests or connections for one client",
+    500: f"set REDIS_URL; with memory:// start one worker; {SEE_LOG}",
+    502: f"start the server, or correct the proxy's address of it; {SEE_LOG}",
+    503: f"raise the proxy's limit of connections, such as limit_conn of nginx; {SEE_LOG}",
+    504: "see that the server answers at once, and let the proxy wait longer",
+}
+
+
+def check_status(stream: Stream) -> Finding | None:
+    """Return what keeps a response from being an event stream, if anything does."""
+    if stream.status != http.client.OK:
+        remedy = _REMEDIES.get(stream.status, SEE_LOG)
+        return fail("status", f"{stream.status} {stream.reason}", remedy)
+    if stream.media_type != MEDIA_TYPE:
+        by_redirect = ", after a redirect" if stream.redirects else ""
+        return fail(
+            "content type",
+            f"{stream.media_type} instead of {MEDIA_TYPE}{by_redirect}, at {stream.url}",
+            "log in with --header 'Cookie: ...' if this is a login page, or give the stream's URL; "
+            "an EventSource gives up for good",
+        )
+    return None
+
+
+def check_head(stream: Stream, after: float, origin: str | None) -> Iterator[Finding]:
+    """Yield the findings about the head of an event stream.
+
+    :param after: Seconds that it took.
+    :param origin: The origin that has been sent.
+    """
+    yield soon("headers", f"{stream.status} {stream.reason} after {in_words(after)}", after)
+    if stream.redirects:
+        yield warn(
+            "redirect",
+            f"the stream is at {stream.url}, and every reconnect is redirected too",
+            "have pages connect to that address",
+        )
+    yield ok("content type", stream.headers.get("Content-Type", ""))
+    yield _check_caching(stream)
+    yield _check_compression(stream)
+    yield _check_http_version(stream)
+    yield _check_server(stream)
+    if origin is not None:
+        yield _check_cors(stream, origin)
+
+
+def _check_caching(stream: Stream) -> Finding:
+    control = stream.headers.get("Cache-Control", "")
+    if "Age" in stream.headers or "no-store" not in control:
+        return warn(
+            "caching",
+            f"Cache-Control is {control!r} and not the stream's own: something may cache it",
+            "leave the stream out of the rules that cache or set headers",
+        )
+    return ok("caching", control)
+
+
+def _check_compression(stream: Stream) -> Finding:
+    if stream.compression:
+        return fail(
+            "compression",
+            f"something compresses the stream with {stream.compression}, in spite of no-transform, "
+            f"and may keep events back until there is enough of them",
+            f"leave {MEDIA_TYPE} out: of gzip_types in nginx, of the rules of a CDN",
+        )
+    return ok("compression", "none")
+
+
+def _check_http_version(stream: Stream) -> Finding:
+    if stream.is_http_1_0:
+        return warn(
+            "HTTP version",
+            "HTTP/1.0, in which the end of a stream and a lost connection look the same",
+            "let the server or the proxy speak HTTP/1.1 or HTTP/2",
+        )
+    if not stream.url.startswith("https:"):
+        return ok(
+            "HTTP version",
+            f"HTTP/1.1: a browser opens {CONNECTIONS_OF_A_BROWSER} connections to a host",
+        )
+    if _offers_http2(stream.url):
+        return ok("HTTP version", "HTTP/2 is offered to browsers")
+    return warn(
+        "HTTP version",
+        f"HTTP/1.1 only: a browser opens {CONNECTIONS_OF_A_BROWSER} connections to a host",
+        "switch HTTP/2 on in the proxy, such as with `http2 on` in nginx",
+    )
+
+
+def _offers_http2(url: str) -> bool:
+    parts = urlsplit(url)
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        with (
+            socket.create_connection((parts.hostname, parts.port or 443), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname) as wrapped,
+        ):
+            return wrapped.selected_alpn_protocol() == "h2"
+    except OSError:
+        return False
+
+
+def _check_server(stream: Stream) -> Finding:
+    """Say what can be seen of the server; behind a proxy that is the proxy."""
+    server = stream.headers.get("Server", "")
+    if server.startswith("Werkzeug"):
+        return warn(
+            "server",
+            f"{server}: Flask's own server, which is made for development",
+            "use gunicorn in production",
+        )
+    if not server.startswith("gunicorn"):
+        return ok("server", f"{server or 'it does not say which'}; what is behind it can't be seen")
+    if "close" in stream.headers.get("Connection", ""):
+        return ok("server", f"{server}; the stream's connection is its own, as after a hand-over")
+    return warn(
+        "server",
+        f"{server} keeps the connection: the stream is not handed over, and occupies a thread or a "
+        f"greenlet",
+        "set SSE_DIRECT to True, leave --no-sendfile out, and put no middleware around the body",
+    )
+
+
+def _check_cors(stream: Stream, origin: str) -> Finding:
+    allowed = stream.headers.get("Access-Control-Allow-Origin")
+    if allowed not in {"*", origin}:
+        found = "none" if allowed is None else allowed
+        return fail(
+            "CORS",
+            f"pages of {origin} may not connect: Access-Control-Allow-Origin is {found}",
+            f"set it to {origin} in a function that is registered with sse.after_request",
+        )
+    has_cookies = stream.headers.get("Access-Control-Allow-Credentials") == "true"
+    cookies = "with" if has_cookies and allowed != "*" else "without"
+    return ok("CORS", f"pages of {origin} may connect, {cookies} cookies")

@@ -1,0 +1,119 @@
+"""Checks of what an application has configured, and of what its processes may do.
+
+Nothing blocks.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from flask_sse._finding import Finding, fail, ok, warn
+from flask_sse._places import nine_tenths_of_descriptors
+from flask_sse._settings import URL_KEYS, Settings
+
+_KEYS: Final = " or ".join(URL_KEYS)
+_FEW_STREAMS: Final = 500
+_TIMEOUTS: Final[Mapping[str, int]] = {
+    "Heroku": 55,
+    "nginx": 60,
+    "Apache": 60,
+    "AWS load balancers": 60,
+    "Cloudflare": 100,
+}
+"""Seconds after which well-known proxies close a silent connection, unless told otherwise."""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield the findings about the settings that are there."""
+    yield _check_keepalive(settings.keepalive)
+    yield _check_places(settings.max_clients)
+
+
+def check_url(settings: Settings) -> Finding:
+    """Return the finding about an address of Redis that can be used."""
+    if settings.redis_url is None:
+        return ok("url", "an overridden redis brings its own")
+    if not settings.in_memory:
+        return ok("url", _without_secrets(settings.redis_url))
+    workers = _workers(os.environ)
+    if workers > 1:
+        return fail(
+            "url",
+            f"memory:// keeps the events inside of one process, and gunicorn is told by its "
+            f"environment to start {workers} workers",
+            f"set {_KEYS} to a Redis, or start one worker",
+        )
+    return warn(
+        "url",
+        "memory:// keeps the events inside of one process, which other processes, this one "
+        "included, can't reach",
+        f"for more than development and tests, set {_KEYS} to a Redis",
+    )
+
+
+def refused(error: Exception) -> Finding:
+    """Return the finding about settings that make no sense."""
+    return fail("settings", str(error), "correct this value in the app's configuration")
+
+
+def unusable_url(error: Exception) -> Finding:
+    """Return the finding about an address that is missing or can't be used."""
+    if isinstance(error, KeyError):
+        return fail("url", f"neither {' nor '.join(URL_KEYS)} is set", f"set {_KEYS}")
+    return fail("url", str(error), f"correct {_KEYS}, or install what it needs")
+
+
+def _check_keepalive(seconds: float | None) -> Finding:
+    if seconds is None:
+        return warn(
+            "keep-alive setting",
+            "silent streams get no comment, so proxies close them, and who has left is not noticed",
+            "set SSE_KEEPALIVE to 15",
+        )
+    shorter = [f"{name} after {limit} s" for name, limit in _TIMEOUTS.items() if limit <= seconds]
+    if shorter:
+        return warn(
+            "keep-alive setting",
+            f"a comment every {seconds:g} s; by default, silent connections are closed by "
+            f"{', '.join(shorter)}",
+            "lower SSE_KEEPALIVE, or raise the timeout of the proxy that you have",
+        )
+    shortest = min(_TIMEOUTS.values())
+    return ok(
+        "keep-alive setting",
+        f"a comment every {seconds:g} s; the well-known proxies wait for {shortest} s or longer",
+    )
+
+
+def _check_places(max_clients: int | None) -> Finding:
+    places = nine_tenths_of_descriptors()
+    if places is None:
+        return ok("streams", "this process may open any number of files")
+    if max_clients is not None and max_clients > places:
+        return warn(
+            "streams",
+            f"SSE_MAX_CLIENTS is {max_clients}, and a process with the limits of this shell can "
+            f"serve {places} streams",
+            f"raise the limit of open files where the server is started, such as with "
+            f"`ulimit -n {max_clients * 10 // 9 + 200}`, or lower SSE_MAX_CLIENTS",
+        )
+    number = max_clients or places
+    found = f"a process with the limits of this shell serves up to {number} streams"
+    if max_clients is None and number < _FEW_STREAMS:
+        return warn("streams", found, "raise `ulimit -n` where the server is started")
+    return ok("streams", found)
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _workers(environ: Mapping[str, str]) -> int:
+    """Return how many workers gunicorn is told to start, by its environment."""
+    arguments = environ.get("GUNICORN_CMD_ARGS", "")
+    given = re.search(r"(?:^|\s)(?:-w|--workers)[\s=]*(\d+)", arguments)
+    number = given[1] if given else environ.get("WEB_CONCURRENCY", "")
+    return int(number) if number.isdecimal() else 1

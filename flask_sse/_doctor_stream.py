@@ -1,0 +1,283 @@
+"""Checks of a stream from outside, as a browser would connect to it.
+
+For the thread of the command. It waits for the server, each time for a bounded time.
+"""
+
+import http.client
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from flask_sse._doctor_head import CONNECTIONS_OF_A_BROWSER, SEE_LOG, check_head, check_status
+from flask_sse._event_source import MEDIA_TYPE, with_channel
+from flask_sse._finding import Finding, Level, fail, in_words, ok, soon, warn
+from flask_sse._probe import Probe
+
+_EVENTS: Final = 3
+_LATE: Final = 3.0
+"""Seconds by which a keep-alive may be later than it is meant to be."""
+_END_WITHIN: Final = 1.0
+_AS_BROWSERS: Final = {
+    "Accept": MEDIA_TYPE,
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "User-Agent": "flask-sse-doctor",
+}
+_NO_BUFFER: Final = (
+    "have it pass on what comes at once: in nginx `proxy_buffering off` for this location, without "
+    "`proxy_ignore_headers X-Accel-Buffering`"
+)
+
+
+class Place(NamedTuple):
+    """A stream, and what the application knows of it."""
+
+    url: str
+    headers: Mapping[str, str]
+    origin: str | None
+    """The origin of a page that connects to it from another host."""
+    channel: str
+    has_history: bool
+    """Whether the channel has."""
+    keepalive: float | None
+    """Seconds of silence after which the server should send a comment."""
+    patience: float
+    """Seconds to wait for what should come at once."""
+    publish: Callable[[str], object] | None
+    """Publishes data to the channel; `None` if that would not reach the server."""
+    listeners: Callable[[], int]
+    """Tells how many processes are subscribed to the channel, as Redis says."""
+
+    def connect(self, **headers: str) -> Probe:
+        """Connect to the stream."""
+        cross_origin = {} if self.origin is None else {"Origin": self.origin}
+        given = {**_AS_BROWSERS, **cross_origin, **headers, **self.headers}
+        return Probe(with_channel(self.url, self.channel), given)
+
+
+def examine(place: Place) -> Iterator[Finding]:
+    """Yield the findings about a stream; nothing more where there is none."""
+    with place.connect() as probe:
+        if not probe.wait_head(place.patience) or probe.stream is None:
+            yield _explain_silence(place, probe)
+            return
+        bad = check_status(probe.stream)
+        if bad is not None:
+            yield bad
+            return
+        yield from check_head(probe.stream, probe.headers_after or 0.0, place.origin)
+        if not probe.stream.is_readable:
+            # The rest is seen by a client that can't read this compression either.
+            probe.close()
+            with place.connect(**{"Accept-Encoding": "gzip"}) as plain:
+                yield from _examine_body(place, plain)
+        else:
+            yield from _examine_body(place, probe)
+    if place.has_history and place.publish is not None:
+        yield _check_resumption(place, place.publish)
+
+
+def _examine_body(place: Place, probe: Probe) -> Iterator[Finding]:
+    opening = _check_opening(place, probe)
+    yield opening
+    if opening.level is Level.FAIL:
+        return
+    if place.publish is None:
+        yield warn(
+            "buffering",
+            "no event can be published into the server's memory:// from here",
+            "set REDIS_URL to a Redis to have it checked",
+        )
+    elif place.listeners() == 0:
+        yield fail(
+            "events",
+            f"the stream is open, and no process is subscribed to {place.channel} on the Redis of "
+            f"this configuration",
+            "give the server and this command the same REDIS_URL; or, where the view chooses the "
+            "channel, name that one with --channel",
+        )
+    else:
+        yield _check_buffering(place, probe, place.publish)
+    yield _check_several(place)
+    yield _check_keepalive(place, probe)
+
+
+def _explain_silence(place: Place, probe: Probe) -> Finding:
+    if probe.error is not None:
+        return _explain_error(place.url, probe.error)
+    if place.listeners():
+        return fail(
+            "buffering",
+            f"the server has opened the stream, and nothing has come within {place.patience:g} s: "
+            f"something in between keeps it back",
+            _NO_BUFFER,
+        )
+    return fail(
+        "answer",
+        f"there was no answer within {place.patience:g} s, and the server has not subscribed: its "
+        f"workers may all be blocked, by open streams or by slow views",
+        "use gunicorn with a worker from which streams are taken over, or more threads; see "
+        "Application Server in the documentation",
+    )
+
+
+def _explain_error(url: str, error: Exception) -> Finding:
+    reason = str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return fail("connection", reason, "renew the certificate, with all that are between")
+    if isinstance(error, ValueError):
+        return fail(
+            "connection", reason, "give the whole URL, such as http://localhost:8000/stream"
+        )
+    if isinstance(error, http.client.HTTPException):
+        return fail(
+            "connection", f"the answer is no HTTP: {type(error).__name__} {error}", "see the port"
+        )
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    return fail("connection", f"{host}: {reason}", "start the server, or correct host and port")
+
+
+def _check_opening(place: Place, probe: Probe) -> Finding:
+    if probe.wait_first(place.patience):
+        if _ends_at_once(probe):
+            return _explain_end_at_once(probe)
+        after = probe.first_after or 0.0
+        return soon("first byte", f"after {in_words(after)}", after)
+    if probe.has_ended:
+        return fail("first byte", "the stream has ended before it", SEE_LOG)
+    if place.listeners():
+        return fail(
+            "buffering",
+            f"the stream has begun, and its first bytes have not come within {place.patience:g} s: "
+            f"something in between keeps them back",
+            _NO_BUFFER,
+        )
+    return fail(
+        "first byte",
+        f"none came within {place.patience:g} s, and the server has not subscribed",
+        "see that the server reaches its Redis; its log says why not",
+    )
+
+
+def _ends_at_once(probe: Probe) -> bool:
+    """Whether the stream ends after its first bytes, as one does that has got no place."""
+    # Such a one tells when to come back.
+    seconds = _END_WITHIN if probe.parser.retry is not None else _END_WITHIN / 20
+    return probe.wait(lambda: probe.has_ended, seconds)
+
+
+def _explain_end_at_once(probe: Probe) -> Finding:
+    if probe.parser.retry is None:
+        return fail("first byte", "the stream ends right after it", SEE_LOG)
+    return fail(
+        "first byte",
+        f"the stream ends right after it, and asks to come back in {probe.parser.retry} ms: all "
+        f"places are taken, or the server does not reach Redis",
+        "raise SSE_MAX_CLIENTS and `ulimit -n`, or see the server's log for Redis",
+    )
+
+
+def _check_buffering(place: Place, probe: Probe, publish: Callable[[str], object]) -> Finding:
+    delays: list[float] = []
+    for _ in range(_EVENTS):
+        token = secrets.token_hex(8)
+        published = time.monotonic()
+        publish(token)
+        if not probe.wait_event(token, place.patience):
+            if probe.has_ended:
+                return fail("buffering", "the stream has ended when an event came", SEE_LOG)
+            return fail(
+                "buffering",
+                f"an event has not come within {place.patience:g} s: something in between keeps it "
+                f"back",
+                _NO_BUFFER,
+            )
+        delays.append(probe.heard - published)
+    return soon("buffering", f"an event arrives after {in_words(min(delays))}", min(delays))
+
+
+def _check_several(place: Place) -> Finding:
+    """Open as many streams as a browser may, beside the one that is open."""
+    with ExitStack() as open_probes:
+        for number in range(2, CONNECTIONS_OF_A_BROWSER + 1):
+            probe = open_probes.enter_context(place.connect())
+            is_open = probe.wait_first(place.patience)
+            problem = _explain_other(place, probe, number, is_open=is_open)
+            if problem is not None:
+                return problem
+    return ok("several streams", f"{CONNECTIONS_OF_A_BROWSER} at the same time are served")
+
+
+def _explain_other(place: Place, probe: Probe, number: int, *, is_open: bool) -> Finding | None:
+    which = f"of {CONNECTIONS_OF_A_BROWSER} streams at the same time, number {number}"
+    if probe.error is not None:
+        return fail(
+            "several streams",
+            f"{which} gets no connection: {probe.error}",
+            "raise the limits of connections of the server and the proxy",
+        )
+    if probe.stream is not None and probe.stream.status != http.client.OK:
+        return fail(
+            "several streams",
+            f"{which} is answered with {probe.stream.status} {probe.stream.reason}",
+            "raise the limit of connections for one client, such as limit_conn of nginx, to more "
+            "streams than a household or an office has open",
+        )
+    if is_open and _ends_at_once(probe):
+        found = f"{which} ends at once"
+        return fail("several streams", found, "raise SSE_MAX_CLIENTS and `ulimit -n`")
+    if is_open:
+        return None
+    return fail(
+        "several streams",
+        f"{which} was not answered within {place.patience:g} s: the open ones block the server",
+        "use gunicorn with a worker from which streams are taken over, or more threads; see "
+        "Application Server in the documentation",
+    )
+
+
+def _check_keepalive(place: Place, probe: Probe) -> Finding:
+    seen = probe.parser.comments
+    since = probe.heard
+    limit = (place.keepalive or 0.0) + _LATE
+    if probe.wait(lambda: probe.parser.comments > seen, limit):
+        return ok("keep-alive", f"a comment after {in_words(probe.heard - since)} of silence")
+    silence = time.monotonic() - since
+    if probe.has_ended:
+        configured = "none" if place.keepalive is None else f"{place.keepalive:g} s"
+        return fail(
+            "keep-alive",
+            f"the connection was closed after {in_words(silence)} of silence; SSE_KEEPALIVE is "
+            f"{configured}",
+            f"raise the timeout of the proxy that closes it, such as proxy_read_timeout of nginx, "
+            f"or set SSE_KEEPALIVE to less than {in_words(silence)}",
+        )
+    if place.keepalive is None:
+        return warn("keep-alive", "there are no comments", "set SSE_KEEPALIVE to 15")
+    return fail(
+        "keep-alive",
+        f"no comment has come within {limit:g} s, and SSE_KEEPALIVE is {place.keepalive:g} s",
+        f"give the server the same setting; otherwise {_NO_BUFFER}",
+    )
+
+
+def _check_resumption(place: Place, publish: Callable[[str], object]) -> Finding:
+    before, missed = secrets.token_hex(8), secrets.token_hex(8)
+    with place.connect() as probe:
+        probe.wait_first(place.patience)
+        publish(before)
+        if not probe.wait_event(before, place.patience):
+            return fail("Last-Event-ID", "an event with an id has not come", SEE_LOG)
+        cursor = probe.parser.last_id
+    publish(missed)
+    with place.connect(**{"Last-Event-ID": cursor}) as probe:
+        if probe.wait_event(missed, place.patience):
+            return ok("Last-Event-ID", "a client that comes back gets what it has missed")
+    return fail(
+        "Last-Event-ID",
+        "a client that comes back does not get what it has missed",
+        "let the proxy pass the header on, and give all processes the same SSE_HISTORY",
+    )

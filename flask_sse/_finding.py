@@ -1,0 +1,60 @@
+"""What a check of ``flask sse doctor`` has found."""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+_SOON: Final = 1.0
+_A_FEW_MILLISECONDS: Final = 0.01
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Finding(NamedTuple):
+    """The answer of one check."""
+
+    level: Level
+    check: str
+    """What was looked at, in a word or two that stay the same."""
+    found: str
+    """What there is, in a sentence."""
+    remedy: str = ""
+    """What to do about it; empty if nothing need be done."""
+
+
+def ok(check: str, found: str) -> Finding:
+    """Return a finding that is as it should be."""
+    return Finding(Level.OK, check, found)
+
+
+def warn(check: str, found: str, remedy: str) -> Finding:
+    """Return a finding that may become a problem, or that could not be checked."""
+    return Finding(Level.WARN, check, found, remedy)
+
+
+def fail(check: str, found: str, remedy: str) -> Finding:
+    """Return a finding because of which clients miss events, or get none."""
+    return Finding(Level.FAIL, check, found, remedy)
+
+
+def soon(check: str, found: str, seconds: float) -> Finding:
+    """Return a finding about something that should take no time."""
+    if seconds > _SOON:
+        return warn(check, found, "find out what delays it: a busy server, or something in between")
+    return ok(check, found)
+
+
+def in_words(seconds: float) -> str:
+    """Return a time for people.
+
+    >>> in_words(0.0021), in_words(0.25), in_words(5.04)
+    ('2.1 ms', '250 ms', '5.0 s')
+    """
+    if seconds < _A_FEW_MILLISECONDS:
+        return f"{seconds * 1000:.1f} ms"
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

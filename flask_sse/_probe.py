@@ -1,0 +1,113 @@
+"""A stream from outside, with the times at which things came.
+
+It is read in a daemon thread of its own; everything else is for the thread that made it.
+"""
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final, Self
+
+from flask_sse._event_source import Event, Parser, Stream, hang_up, open_stream
+
+_END_WITHIN: Final = 1.0
+
+
+class Probe:
+    """Connects at once, and reads until it is closed."""
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self.started = time.monotonic()
+        self.stream: Stream | None = None
+        """The response, once its head is there."""
+        self.error: Exception | None = None
+        """Why there is none."""
+        self.headers_after: float | None = None
+        """Seconds until the head was there."""
+        self.first_after: float | None = None
+        """Seconds until the first byte of the body was there."""
+        self.heard = self.started
+        """When something came last."""
+        self.has_ended = False
+        self.parser = Parser()
+        self.events: list[Event] = []
+        self._socket: socket.socket | None = None
+        self._is_closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, args=(url, headers), daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until the condition is true or the stream has ended; return whether it is true."""
+        with self._changed:
+            self._changed.wait_for(lambda: condition() or self.has_ended, seconds)
+            return condition()
+
+    def wait_head(self, seconds: float) -> bool:
+        """Wait for the head of the response; return whether it is there."""
+        return self.wait(lambda: self.stream is not None, seconds)
+
+    def wait_first(self, seconds: float) -> bool:
+        """Wait for the first byte of the body; return whether it is there."""
+        return self.wait(lambda: self.first_after is not None, seconds)
+
+    def wait_event(self, data: str, seconds: float) -> bool:
+        """Wait for an event with such data; return whether it is there."""
+        return self.wait(lambda: any(event.data == data for event in self.events), seconds)
+
+    def close(self) -> None:
+        """Hang up."""
+        with self._changed:
+            self._is_closed = True
+            if self._socket is not None:
+                hang_up(self._socket)
+        # It may still look for the host.
+        self._thread.join(_END_WITHIN)
+
+    def _run(self, url: str, headers: Mapping[str, str]) -> None:
+        try:
+            stream = open_stream(url, headers, connected=self._note_connection)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            with self._changed:
+                self.error = error
+                self.has_ended = True
+                self._changed.notify_all()
+            return
+        with self._changed:
+            self.stream = stream
+            self.headers_after = time.monotonic() - self.started
+            self._changed.notify_all()
+        while piece := stream.read():
+            self._note_piece(piece)
+        with self._changed:
+            self.has_ended = True
+            self._changed.notify_all()
+        stream.close()
+
+    def _note_connection(self, connection: socket.socket) -> None:
+        with self._changed:
+            self._socket = connection
+            if self._is_closed:
+                hang_up(connection)
+
+    def _note_piece(self, piece: bytes) -> None:
+        with self._changed:
+            self.heard = time.monotonic()
+            if self.first_after is None:
+                self.first_after = self.heard - self.started
+            self.events += self.parser.feed(piece)
+            self._changed.notify_all()
