@@ -8,6 +8,7 @@ from flask import Blueprint, Response, current_app, g, request
 from redis import StrictRedis
 
 from flask_sse import _server, _signals
+from flask_sse._cli import add_commands
 from flask_sse._generated import GeneratedStream
 from flask_sse._history import Event
 from flask_sse._hub import Hub
@@ -192,6 +193,12 @@ class ServerSentEventsBlueprint(Blueprint):
         # The response's own would run when the view has returned, or never.
         response.call_on_close = body.call_on_close  # type: ignore[method-assign]
         return response
+
+    # Flask 2.3 and 3 have different types for an application here.
+    def register(self, app: Any, options: dict[str, Any]) -> None:
+        """Register with an application, as Flask does, and add the commands of ``flask sse``."""
+        add_commands(self)
+        super().register(app, options)
 
     def _hub(self) -> Hub:
         return current_state().hub(self.redis)

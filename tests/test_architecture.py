@@ -16,6 +16,7 @@ ROOMS: Final[dict[str, set[str]]] = {
     "history": {"_history", "_message", "_messages", "_request", "_state"},
     "__init__": {"_blueprint", "_message"},
     "_blueprint": {
+        "_cli",
         "_generated",
         "_history",
         "_hub",
@@ -26,6 +27,18 @@ ROOMS: Final[dict[str, set[str]]] = {
         "_server",
         "_signals",
         "_visit",
+    },
+    "_cli": {
+        "_doctor",
+        "_event_source",
+        "_finding",
+        "_merge",
+        "_message",
+        "_messages",
+        "_request",
+        "_settings",
+        "_subscriber",
+        "_terminal",
     },
     "_doctor": {
         "_doctor_redis",
@@ -43,6 +56,8 @@ ROOMS: Final[dict[str, set[str]]] = {
     "_probe": {"_event_source"},
     "_event_source": set(),
     "_finding": set(),
+    "_merge": set(),
+    "_terminal": set(),
     "_request": {"_history", "_state"},
     "_state": {
         "_broker",

@@ -47,7 +47,8 @@ SUBMODULES: Final = {
 }
 MEMBERS: Final = {
     Message: {"to_dict"},
-    ServerSentEventsBlueprint: {"messages", "publish", "redis", "stream"},
+    # Flask calls `register`, which every blueprint has.
+    ServerSentEventsBlueprint: {"messages", "publish", "redis", "register", "stream"},
 }
 SELF: Final = Documented("self", Parameter.empty)
 EVENT: Final = (

@@ -1,0 +1,352 @@
+"""The commands of a blueprint: ``flask sse publish``, ``listen``, ``channels`` and ``doctor``.
+
+They run in an application's context, each in its main thread. What only one of them needs
+is imported when it runs, since every application imports this module.
+"""
+
+import contextlib
+import copy
+import http.client
+import json
+import sys
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final, Protocol, cast
+
+import click
+import redis
+from flask.cli import with_appcontext
+
+from flask_sse._event_source import follow, with_channel
+from flask_sse._finding import Finding, Level
+from flask_sse._merge import merge
+from flask_sse._message import Message
+from flask_sse._messages import observer
+from flask_sse._request import current_state
+from flask_sse._settings import URL_KEYS
+from flask_sse._subscriber import Subscriber
+from flask_sse._terminal import ending_quietly, is_output_closed, one_line, write_json
+
+_TICK: Final = 0.5
+_STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+class _Client(Protocol):
+    """What is used of a client of Redis, with the types that it lacks."""
+
+    def pubsub_channels(self, pattern: str) -> list[str | bytes]: ...
+    def pubsub_numsub(self, *channels: str | bytes) -> list[tuple[str | bytes, int]]: ...
+
+
+class Publisher(Protocol):
+    """What the commands need of a blueprint."""
+
+    cli: Any
+    """The group of its commands, of a type that Flask's versions call differently."""
+
+    @property
+    def redis(self) -> redis.StrictRedis:
+        """The client for the current application's Redis."""
+        ...
+
+    def publish(
+        self,
+        data: Any,
+        type: str | None = None,
+        id: str | int | None = None,
+        retry: int | None = None,
+        channel: str = "sse",
+    ) -> int:
+        """Publish an event; return how many processes are subscribed to the channel."""
+        ...
+
+    def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
+        """Generate the messages of a channel."""
+        ...
+
+
+def add_commands(blueprint: Publisher) -> None:
+    """Add the commands to a blueprint's, unless it has others of the same names."""
+    if blueprint.cli.help is None:
+        blueprint.cli.help = "Publish events, listen to them, and find out what goes wrong."
+    for command in (publish, listen, channels, doctor):
+        own = copy.copy(command)
+        assert command.callback is not None
+        own.callback = with_appcontext(partial(command.callback, blueprint))
+        blueprint.cli.commands.setdefault(command.name, own)
+
+
+@click.command()
+@click.argument("data")
+@click.option("--channel", default="sse", show_default=True, help="Where to publish.")
+@click.option("--type", "type_", metavar="NAME", help="The event type; message by default.")
+@click.option("--id", "id_", metavar="ID", help="The event id.")
+@click.option("--retry", type=click.IntRange(min=0), help="Milliseconds until clients reconnect.")
+@click.option("--json/--text", "is_json", help="What DATA is; text by default.")
+@click.option("--lines", is_flag=True, help="Publish each line as an event, as it comes.")
+def publish(  # noqa: PLR0917 - click gives them by name
+    blueprint: Publisher,
+    data: str,
+    channel: str,
+    type_: str | None,
+    id_: str | None,
+    retry: int | None,
+    is_json: bool,
+    lines: bool,
+) -> None:
+    """Publish DATA as an event.
+
+    With - it is read from the standard input, without the line end at its end.
+    """
+    if lines and data != "-":
+        raise click.UsageError("--lines reads from the standard input: give - as DATA")
+    number = listeners = 0
+    with _explained():
+        _require_shared_redis()
+        for text in _read(data, lines=lines):
+            event: object = _parse_json(text) if is_json else text
+            listeners = blueprint.publish(event, type_, id_, retry, channel)
+            number += 1
+    events = "1 event" if number == 1 else f"{number} events"
+    click.echo(f"{events} published to {channel}; {_processes(listeners)}", err=True)
+
+
+@click.command()
+@click.argument("channels", metavar="[CHANNEL]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Write each event as an object of JSON.")
+@click.option("--count", type=click.IntRange(min=1), help="End after this many events.")
+@click.option("--url", metavar="URL", help="Listen to this stream over HTTP, as a browser does.")
+@click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", help="With --url.")
+def listen(  # noqa: PLR0917 - click gives them by name
+    blueprint: Publisher,
+    channels: tuple[str, ...],
+    as_json: bool,
+    count: int | None,
+    url: str | None,
+    headers: tuple[str, ...],
+) -> None:
+    """Write the events of each CHANNEL, one a line, until Ctrl-C.
+
+    Without a CHANNEL it listens to sse, and with --url to what the URL says.
+    """
+    if headers and url is None:
+        raise click.UsageError("--header belongs to --url")
+    write = _write_as_json if as_json else _write_for_people
+    left = count
+    with _explained(), ending_quietly():
+        if url is None:
+            _require_shared_redis()
+            sources = {name: _subscribed(blueprint, name) for name in channels or ("sse",)}
+        else:
+            sources = _streamed(url, channels, _parse_headers(headers))
+        for arrival in merge(sources, _TICK):
+            if arrival is None:
+                if is_output_closed():
+                    break
+                continue
+            write(*arrival)
+            left = None if left is None else left - 1
+            if left == 0:
+                break
+
+
+@click.command()
+@click.argument("pattern", default="*")
+@click.option("--json", "as_json", is_flag=True, help="Write each channel as an object of JSON.")
+def channels(blueprint: Publisher, pattern: str, as_json: bool) -> None:
+    """Write which channels have listeners, in how many processes.
+
+    PATTERN chooses channels as Redis has it, such as 'users.*'. One process may serve any number of
+    clients. Channels of other applications on the same Redis are shown as well.
+    """
+    with _explained():
+        _require_shared_redis()
+        found = _subscriptions(blueprint.redis, pattern)
+    for name, number in found:
+        if as_json:
+            write_json({"channel": name, "processes": number})
+        else:
+            click.echo(f"{number:>5}  {one_line(name)}")
+    if not found:
+        click.echo("no channel has a listener", err=True)
+
+
+@click.command()
+@click.option("--url", metavar="URL", help="Also connect to this stream, as a browser would.")
+@click.option("--channel", help="Where to publish events for the test; by default a new channel.")
+@click.option("--origin", metavar="ORIGIN", help="Check that pages of this origin may connect.")
+@click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", help="With --url.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="Seconds to wait for what should come at once.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write each finding as an object of JSON.")
+def doctor(  # noqa: PLR0917 - click gives them by name
+    blueprint: Publisher,
+    url: str | None,
+    channel: str | None,
+    origin: str | None,
+    headers: tuple[str, ...],
+    patience: float,
+    as_json: bool,
+) -> None:
+    """Check the configuration, Redis and, with --url, a stream.
+
+    Each line is one check: ok, warn or fail, and what to do. If one has failed, the exit status
+    is 1. Events that are published for it have the type flask-sse.doctor, to which no page listens.
+    """
+    from flask_sse._doctor import Visit, examine  # noqa: PLC0415 - a command of its own
+
+    if url is None and (origin is not None or headers):
+        raise click.UsageError("--origin and --header belong to --url")
+    visit = None if url is None else Visit(url, _parse_headers(headers), origin)
+    has_failed = False
+    for finding in examine(blueprint, visit, channel, patience):
+        has_failed = has_failed or finding.level is Level.FAIL
+        if as_json:
+            write_json(finding._asdict())
+        else:
+            _write_finding(finding)
+    if has_failed:
+        click.get_current_context().exit(1)
+
+
+class _Announcement:
+    """Says once that Redis has confirmed a subscription."""
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+
+    def began(self, subscriber: Subscriber) -> None:
+        """Note a subscription, which may still fail."""
+
+    def confirmed(self) -> None:
+        """Say that it is there."""
+        _announce(self._channel)
+
+
+def _announce(name: str) -> None:
+    click.echo(f"listening to {one_line(name)}", err=True)
+
+
+def _subscribed(blueprint: Publisher, channel: str) -> Iterator[Message]:
+    messages = blueprint.messages(channel)
+
+    def announced() -> Iterator[Message]:
+        # Of the thread in which this runs.
+        observer.set(_Announcement(channel))
+        yield from messages
+
+    return announced()
+
+
+def _streamed(
+    url: str, channels: Iterable[str], headers: Mapping[str, str]
+) -> dict[str, Iterator[Message]]:
+    if not channels:
+        return {url: _followed(url, headers)}
+    return {name: _followed(with_channel(url, name), headers) for name in channels}
+
+
+def _followed(url: str, headers: Mapping[str, str]) -> Iterator[Message]:
+    for event in follow(url, headers, opened=partial(_announce, url)):
+        kind = None if event.type == "message" else event.type
+        yield Message(event.data, kind, event.id or None)
+
+
+def _read(data: str, *, lines: bool) -> Iterator[str]:
+    if data != "-":
+        yield data
+        return
+    source = sys.stdin.buffer
+    for piece in source if lines else [source.read()]:
+        yield piece.decode().removesuffix("\n").removesuffix("\r")
+
+
+def _parse_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.ClickException(f"{text!r} is no JSON: {error}") from error
+
+
+def _parse_headers(headers: Iterable[str]) -> dict[str, str]:
+    pairs = [header.partition(":") for header in headers]
+    for name, colon, _ in pairs:
+        if not colon or not name.strip():
+            raise click.UsageError(f"--header must be NAME:VALUE, not {name!r}")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _subscriptions(client: redis.StrictRedis, pattern: str) -> list[tuple[str, int]]:
+    """Return the channels that have subscribers, and how many; the busiest come first."""
+    asked = cast("_Client", client)
+    names = asked.pubsub_channels(pattern)
+    numbers = asked.pubsub_numsub(*names) if names else []
+    found = [(_text(name), int(number)) for name, number in numbers if int(number)]
+    return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+
+
+def _text(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode(errors="backslashreplace")
+
+
+def _processes(number: int) -> str:
+    if number == 0:
+        return "nobody listens"
+    return "1 process listens" if number == 1 else f"{number} processes listen"
+
+
+def _write_as_json(channel: str, message: Message) -> None:
+    write_json({"channel": channel, **message.to_dict()})
+
+
+def _write_for_people(channel: str, message: Message) -> None:
+    data = message.data if isinstance(message.data, str) else json.dumps(message.data)
+    line = " ".join(
+        [
+            click.style(time.strftime("%H:%M:%S"), dim=True),
+            click.style(one_line(channel), fg="cyan"),
+            click.style(one_line(str(message.type or "message")), fg="green", bold=True),
+            one_line(data),
+        ]
+    )
+    if message.id is not None:
+        line += click.style(f"  id={one_line(str(message.id))}", dim=True)
+    click.echo(line)
+
+
+def _write_finding(finding: Finding) -> None:
+    level = click.style(f"{finding.level:<4}", fg=_STYLES[finding.level], bold=True)
+    line = f"{level}  {finding.check}: {one_line(finding.found)}"
+    if finding.remedy:
+        line += click.style(f" - {one_line(finding.remedy)}", bold=True)
+    click.echo(line)
+
+
+def _require_shared_redis() -> None:
+    if current_state().settings.in_memory:
+        raise click.ClickException(
+            "memory:// keeps the events inside of one process, and this command is another one "
+            "than your server; set REDIS_URL to a Redis that both reach"
+        )
+
+
+@contextlib.contextmanager
+def _explained() -> Generator[None]:
+    """Show the errors that name a remedy without the traceback that leads to them."""
+    try:
+        yield
+    except KeyError as error:
+        keys = " or ".join(URL_KEYS)
+        raise click.ClickException(f"{error.args[0]} ({keys})") from error
+    except redis.RedisError as error:
+        raise click.ClickException(f"Redis: {error}") from error
+    except (TypeError, ValueError, BufferError, ModuleNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise click.ClickException(str(error) or type(error).__name__) from error

@@ -1,0 +1,83 @@
+"""Commands of `flask`, as somebody runs them in a shell."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.support.servers import ROOT, SITE
+from tests.support.waiting import wait_until
+
+FLASK: Final = (sys.executable, "-m", "flask", "--app", SITE)
+
+
+class Command:
+    """A command that runs until it ends or is told to."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path, errors: Path) -> None:
+        self._process = process
+        self._output = output
+        self._errors = errors
+
+    @property
+    def output(self) -> list[str]:
+        """The lines that it has written."""
+        return self._output.read_text(encoding="utf-8").splitlines()
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines that it has written for people alone."""
+        return self._errors.read_text(encoding="utf-8").splitlines()
+
+    def wait_errors(self, number: int) -> list[str]:
+        """Wait until it has written as many lines for people alone."""
+        wait_until(lambda: len(self.errors) >= number, f"{number} lines, not {self.errors}", 20)
+        return self.errors
+
+    def wait_output(self, number: int) -> list[str]:
+        """Wait until it has written as many lines."""
+        wait_until(lambda: len(self.output) >= number, f"{number} lines, not {self.output}", 20)
+        return self.output
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def wait_end(self) -> int:
+        """Wait for its end; return its exit status."""
+        return self._process.wait(20)
+
+
+@contextmanager
+def flask_command(
+    folder: Path, *arguments: str, settings: Mapping[str, object], stdout: int | None = None
+) -> Iterator[Command]:
+    """Run `flask` with arguments until the block ends.
+
+    :param stdout: Where its output goes instead of a file.
+    """
+    output, errors = folder / "output", folder / "errors"
+    with output.open("wb") as out, errors.open("wb") as err:
+        process = subprocess.Popen(
+            [*FLASK, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out if stdout is None else stdout,
+            stderr=err,
+            cwd=ROOT,
+            env={**os.environ, **settings_in_environment(settings)},
+        )
+    try:
+        yield Command(process, output, errors)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def settings_in_environment(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return the environment from which the site reads its settings."""
+    return {f"FLASK_{key}": json.dumps(value) for key, value in settings.items()}

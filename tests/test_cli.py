@@ -1,0 +1,327 @@
+"""`flask sse publish`, `listen` and `channels`, on a real Redis."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskCliRunner
+
+from flask_sse import ServerSentEventsBlueprint, sse
+from tests.support import servers
+from tests.support.commands import FLASK, flask_command, settings_in_environment
+from tests.support.listening import listening
+from tests.support.processes import free_port
+from tests.support.redis_server import RedisServer
+from tests.support.servers import ROOT, WORKERS
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask], shared_redis: RedisServer) -> Flask:
+    """Return an application with history on some channels."""
+    return make_app(REDIS_URL=shared_redis.url, SSE_HISTORY={"logged.*": 10})
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    """Return a function that runs a command of the blueprint's."""
+
+    def invoke(*arguments: str, stdin: str | bytes | None = None) -> Result:
+        runner: FlaskCliRunner = app.test_cli_runner()
+        return runner.invoke(args=["sse", *arguments], input=stdin)
+
+    return invoke
+
+
+def test_commands(run: Run) -> None:
+    """The commands are those of the blueprint, and each has help that describes its options."""
+    done = run("--help")
+    assert done.exit_code == 0
+    for name in ("channels", "doctor", "listen", "publish"):
+        assert f"  {name} " in done.output
+        described = run(name, "--help")
+        assert described.exit_code == 0
+        for line in described.output.partition("Options:\n")[2].splitlines():
+            # An option without a description would end with its name.
+            assert line.startswith(" " * 10) or "  " in line.strip()
+
+
+def test_publish(run: Run, shared_redis: RedisServer, channel: str) -> None:
+    """Text is published as it is, with all that an event may have."""
+    with listening(shared_redis.admin, channel) as listener:
+        done = run(
+            *("publish", '{"a": 1}', "--channel", channel),
+            *("--type", "greeting", "--id", "7", "--retry", "0"),
+        )
+        assert listener.payloads(1) == [
+            {"data": '{"a": 1}', "type": "greeting", "id": "7", "retry": 0}
+        ]
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == f"1 event published to {channel}; 1 process listens\n"
+
+
+def test_publish_json(run: Run, shared_redis: RedisServer, channel: str) -> None:
+    """JSON is published as what it means."""
+    with listening(shared_redis.admin, channel) as listener:
+        run("publish", '{"a": [1, null]}', "--json", "--channel", channel)
+        assert listener.payloads(1) == [{"data": {"a": [1, None]}}]
+
+
+@pytest.mark.parametrize(
+    ("options", "stdin", "published"),
+    [
+        ((), "one\ntwo\n", ["one\ntwo"]),
+        ((), "", [""]),
+        (("--lines",), "one\n\ntwo\r\nthree é", ["one", "", "two", "three é"]),
+        (("--lines", "--json"), '1\n"x"\n', [1, "x"]),
+    ],
+)
+def test_publish_the_standard_input(
+    run: Run,
+    shared_redis: RedisServer,
+    channel: str,
+    options: tuple[str, ...],
+    stdin: str,
+    published: list[object],
+) -> None:
+    """With - the input is one event, and with --lines each line of it is one."""
+    with listening(shared_redis.admin, channel) as listener:
+        done = run("publish", "-", "--channel", channel, *options, stdin=stdin.encode())
+        payloads = listener.payloads(len(published))
+    assert [payload["data"] for payload in payloads] == published
+    number = "1 event" if len(published) == 1 else f"{len(published)} events"
+    assert done.stderr.startswith(f"{number} published to {channel}; ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "status", "error"),
+    [
+        (("x", "--lines"), None, 2, "--lines reads from the standard input: give - as DATA"),
+        (("x", "--retry", "-1"), None, 2, "-1 is not in the range x>=0"),
+        (("x", "--json"), None, 1, "'x' is no JSON: Expecting value"),
+        (("x", "--type", "a\nb"), None, 1, "type must not contain a line end"),
+        (("x", "--id", "1", "--channel", "logged.x"), None, 1, "id must not be given"),
+        (("-",), b"\xff", 1, "can't decode byte 0xff"),
+    ],
+)
+def test_publish_refuses(
+    run: Run, arguments: tuple[str, ...], stdin: bytes | None, status: int, error: str
+) -> None:
+    """What can't be published is explained without a traceback."""
+    done = run("publish", *arguments, stdin=stdin)
+    assert done.exit_code == status
+    assert error in done.stderr
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        (None, "Must set a redis connection URL in app config. (SSE_REDIS_URL or REDIS_URL)"),
+        ("redis://localhost:1", "Redis: "),
+        ("http://localhost", "REDIS_URL must begin with one of redis://"),
+        ("memory://", "memory:// keeps the events inside of one process"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [["publish", "x"], ["channels"]])
+def test_without_a_redis(
+    make_app: Callable[..., Flask], arguments: list[str], url: str | None, error: str
+) -> None:
+    """What is missing is named, and the exit status is 1."""
+    app = make_app(REDIS_URL=url)
+    done = app.test_cli_runner().invoke(args=["sse", *arguments])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {error}")
+
+
+@pytest.mark.parametrize("url", [None, "memory://"])
+def test_listen_without_a_redis(make_app: Callable[..., Flask], url: str | None) -> None:
+    """There is nothing to wait for, so it ends at once with an error."""
+    done = make_app(REDIS_URL=url).test_cli_runner().invoke(args=["sse", "listen"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: ")
+
+
+@pytest.mark.long
+def test_listen_to_a_redis_that_is_away(make_app: Callable[..., Flask]) -> None:
+    """Where Redis does not confirm the subscription, it ends with an error after some seconds."""
+    app = make_app(REDIS_URL="redis://localhost:1")
+    done = app.test_cli_runner().invoke(args=["sse", "listen"])
+    assert done.exit_code == 1
+    assert "Error: Redis: Redis has not confirmed the subscription" in done.stderr
+
+
+def test_channels(run: Run, shared_redis: RedisServer, channel: str) -> None:
+    """Channels with listeners are shown with the number of processes, the busiest first."""
+    names = [f"{channel}.a", f"{channel}.b", f"{channel}.\x1b"]
+    with ExitStack() as stack:
+        for name in [*names, names[1]]:
+            stack.enter_context(listening(shared_redis.admin, name))
+        assert run("channels", f"{channel}.*").stdout.splitlines() == [
+            f"    2  {channel}.b",
+            f"    1  {channel}.\\x1b",
+            f"    1  {channel}.a",
+        ]
+        shown = run("channels", "--json", f"{channel}.b").stdout
+        assert json.loads(shown) == {"channel": f"{channel}.b", "processes": 2}
+        assert f"    2  {channel}.b\n" in run("channels").stdout
+    done = run("channels", f"{channel}.*")
+    assert (done.stdout, done.stderr) == ("", "no channel has a listener\n")
+
+
+def test_other_name(make_app: Callable[..., Flask], shared_redis: RedisServer) -> None:
+    """A blueprint of another name has the commands under that name, and beside its own."""
+    app = make_app(REDIS_URL=shared_redis.url)
+
+    class Audit(ServerSentEventsBlueprint):
+        def publish(self, *args: object, **kwargs: object) -> int:
+            del args, kwargs
+            return 7
+
+    audit = Audit("audit", __name__)
+
+    @audit.cli.command("channels")
+    def own() -> None:
+        """Replace a command."""
+        print("its own")
+
+    app.register_blueprint(audit)
+    app.register_blueprint(sse, name="second", url_prefix="/second")
+    runner = app.test_cli_runner()
+    assert "7 processes listen" in runner.invoke(args=["audit", "publish", "x"]).stderr
+    assert runner.invoke(args=["audit", "channels"]).stdout == "its own\n"
+    assert "nobody listens" in runner.invoke(args=["second", "publish", "x"]).stderr
+    assert "nobody listens" in runner.invoke(args=["sse", "publish", "x"]).stderr
+
+
+def test_listen(tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str) -> None:
+    """Each event of each channel is one line; Ctrl-C ends it, and is no error."""
+    settings = {"REDIS_URL": shared_redis.url}
+    other = f"{channel}.other"
+    with flask_command(tmp_path, "sse", "listen", channel, other, settings=settings) as command:
+        assert set(command.wait_errors(2)) == {f"listening to {channel}", f"listening to {other}"}
+        run("publish", "two\nlines, \x1b[31mred", "--channel", channel)
+        command.wait_output(1)
+        run("publish", '{"a": 1}', "--json", "--type", "x", "--id", "7", "--channel", other)
+        lines = [line.partition(" ")[2] for line in command.wait_output(2)]
+        assert lines == [
+            rf"{channel} message two\nlines, \x1b[31mred",
+            f'{other} x {{"a": 1}}  id=7',
+        ]
+        command.interrupt()
+        assert command.wait_end() == 0
+        assert len(command.errors) == 2
+    shared_redis.wait_listeners(0, channel)
+
+
+def test_listen_for_machines(
+    tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str
+) -> None:
+    """With --json each line is an object, and with --count it ends by itself."""
+    arguments = ("sse", "listen", channel, "--json", "--count", "2")
+    with flask_command(tmp_path, *arguments, settings={"REDIS_URL": shared_redis.url}) as command:
+        command.wait_errors(1)
+        run("publish", '{"é": "\\n"}', "--json", "--channel", channel)
+        run("publish", "x", "--type", "t", "--retry", "1", "--channel", channel)
+        assert command.wait_end() == 0
+        assert [json.loads(line) for line in command.output] == [
+            {"channel": channel, "data": {"é": "\n"}},
+            {"channel": channel, "data": "x", "type": "t", "retry": 1},
+        ]
+
+
+@pytest.mark.parametrize("first", ["silence", "an event"])
+def test_listen_to_a_closed_pipe(
+    tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str, first: str
+) -> None:
+    """When nobody reads the output, it ends soon, with or without an event, and says nothing."""
+    reading, writing = os.pipe()
+    settings = {"REDIS_URL": shared_redis.url}
+    arguments = ("sse", "listen", channel)
+    with flask_command(tmp_path, *arguments, settings=settings, stdout=writing) as command:
+        os.close(writing)
+        command.wait_errors(1)
+        os.close(reading)
+        if first == "an event":
+            run("publish", "x", "--channel", channel)
+        assert command.wait_end() == 0
+        assert command.errors == [f"listening to {channel}"]
+
+
+def test_listen_as_a_client(
+    tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str
+) -> None:
+    """With --url events come through the server, also from the next one after it was stopped."""
+    settings: dict[str, object] = {
+        "REDIS_URL": shared_redis.url,
+        "SSE_RETRY": 10,
+        "SSE_HISTORY": {"logged.*": 10},
+    }
+    name = f"logged.{channel}"
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/stream"
+    arguments = ("sse", "listen", name, "--url", url, "--json", "--count", "4")
+    with ExitStack() as stack:
+        with servers.gunicorn(tmp_path, *WORKERS["sync"], port=port, settings=settings):
+            command = stack.enter_context(flask_command(tmp_path, *arguments, settings={}))
+            command.wait_output(1)
+            run("publish", "first", "--channel", name)
+            command.wait_output(2)
+        run("publish", "missed", "--channel", name)
+        with servers.gunicorn(tmp_path, *WORKERS["sync"], port=port, settings=settings):
+            assert command.wait_end() == 0
+        events = [json.loads(line) for line in command.output]
+    assert [event.get("type") for event in events] == ["sse.open", None, "sse.open", None]
+    assert [event["data"] for event in events[1::2]] == ["first", "missed"]
+    assert {event["channel"] for event in events} == {name}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "error"),
+    [
+        (("--header", "X: 1"), 2, "--header belongs to --url"),
+        (("--url", "http://127.0.0.1:1/", "-H", "X"), 2, "--header must be NAME:VALUE"),
+        (("--url", "http://127.0.0.1:1/"), 1, "Connection refused"),
+        (("--url", "stream"), 1, "'stream' is no URL that begins with http://"),
+    ],
+)
+def test_listen_refuses(run: Run, arguments: tuple[str, ...], status: int, error: str) -> None:
+    """What can't be listened to is explained without a traceback."""
+    done = run("listen", *arguments)
+    assert done.exit_code == status
+    assert error in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("flask sse ", {"channels", "doctor", "listen", "publish"}),
+        ("flask sse publish --", {"--channel", "--id", "--json", "--lines", "--retry", "--type"}),
+    ],
+)
+def test_completion(words: str, completed: set[str]) -> None:
+    """A shell completes the commands and their options as it does those of Flask."""
+    asked = {
+        "_FLASK_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+        "FLASK_APP": FLASK[-1],
+    }
+    done = subprocess.run(
+        [Path(FLASK[0]).parent / "flask"],
+        cwd=ROOT,
+        env={**os.environ, **asked, **settings_in_environment({"REDIS_URL": "memory://"})},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    offered = {line.partition(",")[2] for line in done.stdout.splitlines()}
+    assert completed <= offered

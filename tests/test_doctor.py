@@ -1,0 +1,539 @@
+"""`flask sse doctor`: it finds each fault that is planted, and none where there is none."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event as ThreadEvent
+from threading import Thread
+from typing import Final
+
+import pytest
+import redis
+import trustme
+from flask import Flask
+
+from flask_sse import ServerSentEventsBlueprint, sse
+from tests.support import servers
+from tests.support.client import StreamClient
+from tests.support.processes import LOOPBACK, NGINX, find_program, free_port, running
+from tests.support.redis_server import RedisServer
+from tests.support.servers import WORKERS, Site
+
+_NGINX_CONF: Final = servers.ROOT / "docs" / "examples" / "deployment" / "nginx.conf"
+_KEEPALIVE: Final = 0.1
+_HISTORY: Final = {"logged.*": 10}
+_SERVER: Final = """
+server {{
+    listen 127.0.0.1:{port}{tls};
+    {certificate}
+    location / {{
+        proxy_pass http://127.0.0.1:{app_port};
+        {options}
+    }}
+}}
+"""
+_FAULTS: Final = {
+    "buffering": "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;",
+    "gzip": "gzip on; gzip_types text/event-stream;",
+    "timeout": "proxy_read_timeout 5s;",
+    "limit_conn": "limit_conn few 1;",
+    "cursor": 'proxy_set_header Last-Event-ID "";',
+    "headers": (
+        "proxy_hide_header Cache-Control; add_header Cache-Control max-age=60;"
+        "add_header Access-Control-Allow-Origin https://app.example;"
+    ),
+    "moved": "rewrite ^/old$ /stream redirect;",
+    "login": "rewrite ^ / redirect;",
+    "error": "return 503;",
+}
+
+Findings = dict[str, tuple[str, str, str]]
+Examine = Callable[..., Findings]
+
+
+class Proxies(dict[str, str]):
+    """The address of the stream behind each proxy."""
+
+    certificate = ""
+
+
+@pytest.fixture(scope="module")
+def site(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Return a site as it should be, with frequent comments."""
+    settings = _settings(shared_redis, SSE_HISTORY=_HISTORY)
+    with servers.gunicorn(
+        tmp_path_factory.mktemp("app"), *WORKERS["gthread"], settings=settings
+    ) as running_site:
+        yield running_site
+
+
+@pytest.fixture(scope="module")
+def silent_site(
+    shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Return a site whose streams are silent for longer than a proxy waits."""
+    settings = _settings(shared_redis, SSE_KEEPALIVE=15)
+    with servers.gunicorn(tmp_path_factory.mktemp("silent"), settings=settings) as running_site:
+        yield running_site
+
+
+@pytest.fixture(scope="module")
+def proxies(
+    site: Site, silent_site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Proxies]:
+    """Run one nginx, with a server for each fault, and with that of the documentation."""
+    folder = tmp_path_factory.mktemp("nginx")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    authority.issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(folder / "cert.pem")
+    certificate = f"ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/cert.pem;"
+    found = Proxies()
+    found.certificate = str(folder / "authority.pem")
+    parts = ["limit_conn_zone $binary_remote_addr zone=few:1m;"]
+    for name, options in _FAULTS.items():
+        app_port = silent_site.port if name == "timeout" else site.port
+        port = free_port()
+        found[name] = f"http://{LOOPBACK}:{port}/stream"
+        server = {"port": port, "app_port": app_port, "options": options}
+        parts.append(_SERVER.format(**server, tls="", certificate=""))
+    for name, tls in (("http2", " ssl http2"), ("tls", " ssl")):
+        port = free_port()
+        found[name] = f"https://{LOOPBACK}:{port}/stream"
+        server = {"port": port, "app_port": site.port, "options": ""}
+        parts.append(_SERVER.format(**server, tls=tls, certificate=certificate))
+    port = free_port()
+    found["documented"] = f"http://{LOOPBACK}:{port}/stream"
+    documented = _NGINX_CONF.read_text().replace("listen 80;", f"listen {LOOPBACK}:{port};")
+    parts.append(documented.replace("127.0.0.1:8000", f"{LOOPBACK}:{site.port}"))
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(site="\n".join(parts)))
+    command = [find_program("nginx"), "-p", str(folder), "-c", str(config), "-e", "stderr"]
+    with running(command, port, folder / "nginx.log"):
+        yield found
+
+
+@pytest.fixture
+def examine(make_app: Callable[..., Flask], shared_redis: RedisServer) -> Examine:
+    """Return a function that runs the doctor and returns what each check has found."""
+
+    def run(*arguments: str, status: int | None = None, **settings: object) -> Findings:
+        app = make_app(**_settings(shared_redis, **settings))
+        return _run(app, *arguments, status=status)
+
+    return run
+
+
+def _settings(server: RedisServer, **settings: object) -> dict[str, object]:
+    return {"REDIS_URL": server.url, "SSE_KEEPALIVE": _KEEPALIVE, **settings}
+
+
+def _at(site: Site) -> str:
+    """Return the address of a site's stream, once the site answers."""
+    assert site.get("/") == "hello"
+    return f"http://{LOOPBACK}:{site.port}/stream"
+
+
+def _run(app: Flask, *arguments: str, status: int | None = None) -> Findings:
+    """Run the doctor, whose exit status says whether something has failed."""
+    done = app.test_cli_runner().invoke(args=["sse", "doctor", "--json", *arguments])
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(finding.keys() == {"level", "check", "found", "remedy"} for finding in findings)
+    has_failed = any(finding["level"] == "fail" for finding in findings)
+    assert done.exit_code == (int(has_failed) if status is None else status), done.output
+    assert all(bool(finding["remedy"]) == (finding["level"] != "ok") for finding in findings)
+    return {
+        finding["check"]: (finding["level"], finding["found"], finding["remedy"])
+        for finding in findings
+    }
+
+
+def _bad(findings: Findings) -> dict[str, str]:
+    return {check: level for check, (level, _, _) in findings.items() if level != "ok"}
+
+
+def test_good_site(examine: Examine, proxies: Proxies, shared_redis: RedisServer) -> None:
+    """Behind the documentation's nginx there is no fault, and everything is looked at."""
+    before = shared_redis.admin.dbsize()
+    url = f"{proxies['documented']}?channel=logged.doctor"
+    findings = examine("--url", url, SSE_HISTORY=_HISTORY)
+    assert _bad(findings) == {}
+    assert list(findings) == [
+        *("url", "keep-alive setting", "streams"),
+        *("redis", "redis version", "redis connections", "subscribe", "publish"),
+        *("history", "redis memory", "publishers"),
+        *("headers", "content type", "caching", "compression", "HTTP version", "server"),
+        *("first byte", "buffering", "several streams", "keep-alive", "Last-Event-ID"),
+    ]
+    assert shared_redis.admin.dbsize() == before + 2
+    shared_redis.wait_listeners(0, "logged.doctor")
+
+
+def test_leaves_nothing_behind(examine: Examine, site: Site, shared_redis: RedisServer) -> None:
+    """Without a channel it uses one of its own, of which nothing is left, with history too."""
+    before = shared_redis.admin.dbsize()
+    findings = examine("--url", _at(site), "--patience", "0.5", SSE_HISTORY=10)
+    # The server keeps other channels.
+    assert _bad(findings) == {"Last-Event-ID": "fail"}
+    assert shared_redis.admin.dbsize() == before
+
+
+def test_good_site_without_a_proxy(examine: Examine, site: Site) -> None:
+    """The server says what it is, and that the connection is the stream's own."""
+    findings = examine("--url", _at(site))
+    assert _bad(findings) == {}
+    level, found, _ = findings["server"]
+    assert (level, found) == (
+        "ok",
+        "gunicorn; the stream's connection is its own, as after a hand-over",
+    )
+
+
+def test_lines_for_people(
+    make_app: Callable[..., Flask], site: Site, shared_redis: RedisServer
+) -> None:
+    """Each check is one line: how bad it is, what was checked, what was found, what to do."""
+    app = make_app(**_settings(shared_redis))
+    arguments = ["sse", "doctor", "--url", _at(site).replace("/stream", "/nowhere")]
+    done = app.test_cli_runner().invoke(args=arguments)
+    assert done.exit_code == 1
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"ok    url: {shared_redis.url}"
+    assert lines[-1] == (
+        "fail  status: 404 NOT FOUND - give the URL of the stream, which `flask routes` shows"
+    )
+
+
+def test_buffering(examine: Examine, proxies: Proxies) -> None:
+    """A proxy that buffers is found, though the server has opened the stream."""
+    findings = examine("--url", proxies["buffering"], "--patience", "1")
+    assert _bad(findings) == {"buffering": "fail"}
+    _, found, remedy = findings["buffering"]
+    assert found.startswith("the server has opened the stream, and nothing has come within 1 s")
+    assert "proxy_buffering off" in remedy
+
+
+def test_compression(examine: Examine, proxies: Proxies) -> None:
+    """A proxy that compresses is found."""
+    findings = examine("--url", proxies["gzip"], "--patience", "1")
+    assert findings["compression"][0] == "fail"
+    assert "with gzip" in findings["compression"][1]
+    assert "gzip_types" in findings["compression"][2]
+
+
+def test_timeout(examine: Examine, proxies: Proxies) -> None:
+    """A proxy that closes connections before there is a comment is found."""
+    findings = examine("--url", proxies["timeout"], SSE_KEEPALIVE=15)
+    assert _bad(findings) == {"keep-alive": "fail"}
+    _, found, remedy = findings["keep-alive"]
+    assert re.match(r"the connection was closed after (4\.9|5\.\d) s of silence", found)
+    assert "proxy_read_timeout" in remedy
+
+
+def test_limit_of_connections(examine: Examine, proxies: Proxies) -> None:
+    """A proxy that allows a client too few streams is found."""
+    findings = examine("--url", proxies["limit_conn"])
+    assert _bad(findings) == {"several streams": "fail"}
+    _, found, remedy = findings["several streams"]
+    assert "number 2 is answered with 503" in found
+    assert "limit_conn" in remedy
+
+
+@pytest.mark.parametrize("by", ["somebody's stream", "the doctor's stream"])
+def test_blocked_worker(
+    examine: Examine, tmp_path: Path, shared_redis: RedisServer, channel: str, by: str
+) -> None:
+    """A worker that a stream blocks is found, whoever has opened that stream."""
+    settings = _settings(shared_redis, SSE_DIRECT=False)
+    with servers.gunicorn(tmp_path, *WORKERS["sync"], settings=settings) as blocked:
+        url = _at(blocked)
+        if by == "the doctor's stream":
+            findings = examine("--url", url, "--patience", "1")
+            assert _bad(findings) == {"several streams": "fail"}
+            assert "the open ones block the server" in findings["several streams"][1]
+            return
+        with StreamClient(blocked.port, channel) as client:
+            client.open()
+            findings = examine("--url", url, "--patience", "1")
+        assert _bad(findings) == {"answer": "fail"}
+        _, found, remedy = findings["answer"]
+        assert "its workers may all be blocked" in found
+        assert "gunicorn" in remedy
+
+
+def test_lost_cursor(examine: Examine, proxies: Proxies) -> None:
+    """A proxy that drops Last-Event-ID is found."""
+    arguments = ("--url", proxies["cursor"], "--channel", "logged.x", "--patience", "0.5")
+    findings = examine(*arguments, SSE_HISTORY=_HISTORY)
+    assert _bad(findings) == {"Last-Event-ID": "fail"}
+
+
+def test_headers(examine: Examine, proxies: Proxies) -> None:
+    """A proxy that allows caching is found, and so is the permission that a page needs."""
+    allowed, forbidden = "https://app.example", "https://other.example"
+    findings = examine("--url", proxies["headers"], "--origin", allowed)
+    assert _bad(findings) == {"caching": "warn"}
+    assert findings["CORS"][1] == f"pages of {allowed} may connect, without cookies"
+    findings = examine("--url", proxies["headers"], "--origin", forbidden)
+    assert _bad(findings) == {"caching": "warn", "CORS": "fail"}
+    assert findings["CORS"][1].endswith(f"Access-Control-Allow-Origin is {allowed}")
+
+
+def test_redirects(examine: Examine, proxies: Proxies) -> None:
+    """A redirect to the stream costs time, and one to a page ends an EventSource."""
+    moved = proxies["moved"].replace("/stream", "/old")
+    assert _bad(examine("--url", moved)) == {"redirect": "warn"}
+    findings = examine("--url", proxies["login"])
+    assert findings["connection"][0] == "fail"
+    assert "redirects more than 20 times" in findings["connection"][1]
+
+
+@pytest.mark.parametrize(
+    ("path", "check", "found"),
+    [
+        ("/", "content type", "text/html instead of text/event-stream"),
+        ("/nowhere", "status", "404 NOT FOUND"),
+    ],
+)
+def test_no_stream(examine: Examine, site: Site, path: str, check: str, found: str) -> None:
+    """What is no stream is named."""
+    findings = examine("--url", f"http://{LOOPBACK}:{site.port}{path}")
+    assert findings[check][0] == "fail"
+    assert findings[check][1].startswith(found)
+
+
+def test_server_error(examine: Examine, proxies: Proxies) -> None:
+    """A 5xx is found, after which an EventSource gives up."""
+    findings = examine("--url", proxies["error"])
+    assert _bad(findings) == {"status": "fail"}
+    assert "an EventSource gives up for good" in findings["status"][2]
+
+
+def test_no_server(examine: Examine) -> None:
+    """A server that is not there is found, and so is an address that is none."""
+    findings = examine("--url", f"http://{LOOPBACK}:{free_port()}/stream")
+    assert "refused" in findings["connection"][1]
+    assert "is no URL" in examine("--url", "stream")["connection"][1]
+
+
+@pytest.mark.long
+def test_tls(examine: Examine, proxies: Proxies, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that browsers refuse is found, and whether HTTP/2 is offered."""
+    findings = examine("--url", proxies["tls"])
+    assert "certificate verify failed" in findings["connection"][1]
+    monkeypatch.setenv("SSL_CERT_FILE", proxies.certificate)
+    assert _bad(examine("--url", proxies["tls"])) == {"HTTP version": "warn"}
+    findings = examine("--url", proxies["http2"])
+    assert _bad(findings) == {}
+    assert findings["HTTP version"][1] == "HTTP/2 is offered to browsers"
+
+
+def test_full_server(examine: Examine, tmp_path: Path, shared_redis: RedisServer) -> None:
+    """A server that has no more places is found, from the first stream on."""
+    settings = _settings(shared_redis, SSE_MAX_CLIENTS=2)
+    with servers.gunicorn(tmp_path, *WORKERS["sync"], settings=settings) as full:
+        url = _at(full)
+        findings = examine("--url", url)
+        assert _bad(findings) == {"several streams": "fail"}
+        assert "number 3 ends at once" in findings["several streams"][1]
+        with StreamClient(full.port) as one, StreamClient(full.port) as two:
+            one.open()
+            two.open()
+            findings = examine("--url", url)
+        assert _bad(findings) == {"first byte": "fail"}
+        assert "SSE_MAX_CLIENTS" in findings["first byte"][2]
+
+
+@pytest.mark.long
+def test_server_that_reads_streams(
+    examine: Examine, tmp_path: Path, shared_redis: RedisServer
+) -> None:
+    """A stream that is not handed over is seen by its connection."""
+    settings = _settings(shared_redis, SSE_DIRECT=False)
+    with servers.gunicorn(tmp_path, "--threads", "8", settings=settings) as site:
+        assert _bad(examine("--url", _at(site))) == {"server": "warn"}
+    with servers.other("flask")(tmp_path, settings=settings) as site:
+        findings = examine("--url", _at(site))
+        assert _bad(findings) == {"server": "warn"}
+        assert "Flask's own server" in findings["server"][1]
+
+
+def test_other_redis(examine: Examine, site: Site, redis_server: RedisServer) -> None:
+    """A server that listens to another Redis is found."""
+    findings = examine("--url", _at(site), REDIS_URL=redis_server.url)
+    assert _bad(findings) == {"events": "fail"}
+    assert "the same REDIS_URL" in findings["events"][2]
+
+
+@pytest.mark.long
+def test_server_in_memory(
+    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `memory://` one worker is a warning, and several are a fault, inside and outside."""
+    settings = {"REDIS_URL": "memory://", "SSE_KEEPALIVE": _KEEPALIVE}
+    with servers.gunicorn(tmp_path, *WORKERS["sync"], settings=settings) as site:
+        findings = examine("--url", _at(site), REDIS_URL="memory://")
+        assert _bad(findings) == {"url": "warn", "buffering": "warn"}
+    with servers.gunicorn(tmp_path, "--workers", "2", settings=settings) as site:
+        findings = examine("--url", _at(site), REDIS_URL="memory://")
+        assert _bad(findings) == {"url": "warn", "status": "fail"}
+        assert "with memory:// start one worker" in findings["status"][2]
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    assert _bad(examine(REDIS_URL="memory://")) == {"url": "fail"}
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--preload --workers=1")
+    assert _bad(examine(REDIS_URL="memory://")) == {"url": "warn"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "check", "found"),
+    [
+        ({"REDIS_URL": None}, "url", "neither SSE_REDIS_URL nor REDIS_URL is set"),
+        ({"REDIS_URL": "redis://:x@host/none"}, "url", "is no URL that redis-py can read"),
+        ({"REDIS_URL": "amqp://host"}, "settings", "REDIS_URL must begin with one of"),
+        ({"SSE_RETRY": "soon"}, "settings", "SSE_RETRY must be an int"),
+    ],
+)
+def test_wrong_settings(
+    examine: Examine, settings: dict[str, object], check: str, found: str
+) -> None:
+    """A setting that is missing or makes no sense is named."""
+    findings = examine(**settings)
+    assert _bad(findings) == {check: "fail"}
+    assert found in findings[check][1]
+
+
+def test_doubtful_settings(examine: Examine) -> None:
+    """Comments that come too late, or never, are found, and so are more streams than files."""
+    assert _bad(examine(SSE_KEEPALIVE=55)) == {"keep-alive setting": "warn"}
+    findings = examine(SSE_KEEPALIVE=None, SSE_MAX_CLIENTS=10**7)
+    assert _bad(findings) == {"keep-alive setting": "warn", "streams": "warn"}
+    assert "ulimit -n" in findings["streams"][2]
+
+
+def test_secrets(examine: Examine, tmp_path: Path) -> None:
+    """A password that is wrong is found, and none is shown."""
+    server = RedisServer(tmp_path, requirepass="swordfish")
+    server.start()
+    try:
+        for login in ("", ":tuna@"):
+            findings = examine(REDIS_URL=server.url.replace("://", f"://{login}"))
+            assert _bad(findings) == {"redis": "fail"}
+            assert "redis://user:password@host" in findings["redis"][2]
+            assert "tuna" not in str(findings)
+        findings = examine(REDIS_URL=server.url.replace("://", "://:swordfish@") + "/3")
+        assert _bad(findings) == {}
+        assert findings["url"][1] == f"{server.url}/3"
+        assert "swordfish" not in str(findings)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("rules", "check", "level"),
+    [
+        (("+subscribe", "&*"), "publish", "fail"),
+        (("+publish", "&*"), "subscribe", "fail"),
+        (("+publish", "+subscribe", "&other"), "subscribe", "fail"),
+        (("+@all", "-info", "&*"), "redis version", "warn"),
+    ],
+)
+def test_permissions(
+    examine: Examine, redis_server: RedisServer, rules: tuple[str, ...], check: str, level: str
+) -> None:
+    """A user who may not publish, subscribe or ask is found."""
+    user = ("ACL", "SETUSER", "app", "on", ">secret", "+ping", "+info", "+client", "+hello")
+    redis_server.admin.execute_command(*user, *rules)
+    findings = examine(REDIS_URL=redis_server.url.replace("://", "://app:secret@"))
+    assert _bad(findings) == {check: level}
+
+
+def test_permissions_of_history(examine: Examine, redis_server: RedisServer) -> None:
+    """A user who may not run the scripts of history is found."""
+    user = ("ACL", "SETUSER", "app", "on", ">secret", "+@all", "-@scripting", "&*", "~*")
+    redis_server.admin.execute_command(*user)
+    url = redis_server.url.replace("://", "://app:secret@")
+    findings = examine(REDIS_URL=url, SSE_HISTORY=10)
+    assert _bad(findings) == {"publish": "fail", "history": "fail"}
+    assert "EVALSHA" in findings["history"][1]
+
+
+def test_limits_of_redis(examine: Examine, redis_server: RedisServer) -> None:
+    """Too few connections, and histories that may be evicted, are found."""
+    redis_server.admin.config_set("maxclients", 30)
+    redis_server.admin.config_set("maxmemory", "100mb")
+    redis_server.admin.config_set("maxmemory-policy", "allkeys-lru")
+    findings = examine(REDIS_URL=redis_server.url, SSE_HISTORY=_HISTORY)
+    assert _bad(findings) == {"redis connections": "fail", "redis memory": "warn"}
+    assert "allkeys-lru" in findings["redis memory"][1]
+
+
+def test_silent_redis(examine: Examine, redis_server: RedisServer) -> None:
+    """A Redis that is stopped, or does not answer, is found in time."""
+    redis_server.freeze()
+    try:
+        findings = examine("--patience", "0.5", REDIS_URL=redis_server.url)
+    finally:
+        redis_server.thaw()
+    assert _bad(findings) == {"redis": "fail"}
+    assert findings["redis"][1] == "it does not answer in time"
+    redis_server.stop()
+    assert "there is no connection" in examine(REDIS_URL=redis_server.url)["redis"][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("logged.news", "without history to logged.news"),
+        ("news", "with history to news, which has none here"),
+    ],
+)
+def test_publishers_of_another_opinion(
+    examine: Examine,
+    make_app: Callable[..., Flask],
+    redis_server: RedisServer,
+    name: str,
+    found: str,
+) -> None:
+    """A process that publishes without history where there is one is found, and the reverse."""
+    history = {} if name == "logged.news" else {"news": 10}
+    app = make_app(REDIS_URL=redis_server.url, SSE_HISTORY=history)
+    done = ThreadEvent()
+
+    def publish() -> None:
+        with app.app_context():
+            while not done.wait(0.05):
+                sse.publish("news", channel=name)
+
+    publisher = Thread(target=publish)
+    publisher.start()
+    try:
+        findings = examine(REDIS_URL=redis_server.url, SSE_HISTORY=_HISTORY)
+    finally:
+        done.set()
+        publisher.join()
+    assert _bad(findings) == {"publishers": "warn"}
+    assert found in findings["publishers"][1]
+
+
+def test_overridden_redis(redis_server: RedisServer) -> None:
+    """The Redis that a blueprint brings is the one that is looked at."""
+
+    class Own(ServerSentEventsBlueprint):
+        @property
+        def redis(self) -> redis.StrictRedis:
+            return redis_server.admin
+
+    app = Flask("own")
+    app.register_blueprint(Own("own", __name__))
+    done = app.test_cli_runner().invoke(args=["own", "doctor"])
+    assert done.exit_code == 0
+    assert "ok    url: an overridden redis brings its own\n" in done.stdout
+    assert "ok    publish: an event arrives" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--origin", "--header"])
+def test_options_of_a_url(make_app: Callable[..., Flask], option: str) -> None:
+    """What belongs to a URL is refused without one."""
+    done = make_app().test_cli_runner().invoke(args=["sse", "doctor", option, "x:y"])
+    assert done.exit_code == 2
+    assert "belong to --url" in done.stderr
