@@ -1,5 +1,6 @@
 """Every code block is run: by a doctest, from a file, or as a command in a shell."""
 
+import ast
 import json
 import logging
 import os
@@ -49,6 +50,29 @@ _METRICS: Final = (
 _PREFIXED: Final = "SSE_REDIS_URL=memory:// flask --app prefixed run"
 _REDIS_CLI: Final = (
     """redis-cli PUBLISH sse '{"data": {"message": "Hello!"}, "type": "greeting"}'"""
+)
+_APP: Final = "export FLASK_APP=readme"
+_COMPLETION: Final = 'eval "$(_FLASK_COMPLETE=bash_source flask)"'
+_PUBLISHED: Final = {
+    "flask sse publish 'Hello!'": ("sse", {"data": "Hello!"}),
+    """flask sse publish '{"message": "Hello!"}' --json --type greeting --channel users.social""": (
+        "users.social",
+        {"data": {"message": "Hello!"}, "type": "greeting"},
+    ),
+    "tail -f access.log | flask sse publish - --lines --channel log": ("log", {"data": "GET /"}),
+}
+"""What each command publishes, and where."""
+_DATE: Final = "date | flask sse publish -"
+_LISTEN: Final = "flask sse listen"
+_LISTEN_TO_SEVERAL: Final = "flask sse listen users.social analytics"
+_LISTEN_ONCE: Final = "flask sse listen --json --count 1"
+_EXAMPLE: Final = "https://example.org/stream"
+_LISTEN_TO_URL: Final = f"flask sse listen --url {_EXAMPLE} --header 'Cookie: session=...'"
+_CHANNELS: Final = ("flask sse channels", "flask sse channels 'users.*' --json")
+_DOCTOR: Final = "flask sse doctor"
+_DOCTOR_OUTSIDE: Final = f"flask sse doctor --url {_EXAMPLE}"
+_DOCTOR_FOR_OTHERS: Final = (
+    f"flask sse doctor --url {_EXAMPLE}?channel=users.social --origin https://app.example.org"
 )
 _MISTAKE: Final = 'from flask_sse import sse\n\nsse.publish("Hello!", retry="3000")\n'
 
@@ -186,6 +210,103 @@ def test_command_line_and_listener(folder: Path, shared_redis: RedisServer) -> N
         _wait_for(lambda: log.read_text(encoding="utf-8") == "Hello!\n")
     finally:
         process.stop()
+
+
+@runs(_APP, *_PUBLISHED, _DATE)
+def test_publishing_from_the_command_line(folder: Path, shared_redis: RedisServer) -> None:
+    """Each command publishes what the page says."""
+    (folder / "access.log").write_text("GET /\n")
+    for command, (channel, payload) in _PUBLISHED.items():
+        with _listening(shared_redis, channel) as payloads:
+            # A log that is followed has no end.
+            _shell(f"{_APP}; {command.replace('tail -f', 'cat')}", folder)
+            assert payloads() == [payload]
+    with _listening(shared_redis, "sse") as payloads:
+        _shell(f"{_APP}; {_DATE}", folder)
+        [payload] = payloads()
+        assert re.fullmatch(r"\{'data': '.*\d\d:\d\d:\d\d.*[^\\]'\}", str(payload))
+
+
+@runs(_LISTEN, _LISTEN_TO_SEVERAL, _LISTEN_ONCE, *_CHANNELS)
+def test_listening_on_the_command_line(folder: Path, shared_redis: RedisServer) -> None:
+    """What listens gets what is published, and is among the channels that are shown."""
+    log = folder / "listen.log"
+    for command, name in ((_LISTEN, "sse"), (_LISTEN_TO_SEVERAL, "users.social")):
+        process = _start(command, log, folder)
+        try:
+            shared_redis.wait_listeners(1, name)
+            shown = _shell(f"{_APP}; {_CHANNELS[0]}; {_CHANNELS[1]}", folder)
+            assert f"    1  {name}\n" in shown
+            assert ('{"channel": "users.social", "processes": 1}\n' in shown) is (name != "sse")
+            shared_redis.admin.publish(name, '{"data": "Hello!"}')
+            _wait_for(lambda name=name: f"{name} message Hello!\n" in log.read_text())
+        finally:
+            process.stop()
+    process = _start(_LISTEN_ONCE, log, folder)
+    try:
+        shared_redis.wait_listeners(1)
+        shared_redis.admin.publish("sse", '{"data": "Hello!"}')
+        assert process.wait(20) == 0
+        assert '{"channel": "sse", "data": "Hello!"}\n' in log.read_text()
+    finally:
+        process.stop()
+
+
+@runs(_LISTEN_TO_URL, _DOCTOR, _DOCTOR_OUTSIDE, _DOCTOR_FOR_OTHERS, "command-line: text")
+def test_looking_from_outside(site: BuiltSite, folder: Path, shared_redis: RedisServer) -> None:
+    """What listens to a server gets its events, and the doctor's lines are those of the page."""
+    port = free_port()
+    local = f"http://{LOOPBACK}:{port}/stream"
+    log = folder / "listen.log"
+    with (folder / "readme.py").open("a") as app:
+        app.write('\napp.config["SSE_KEEPALIVE"] = 0.5\n')
+    with _serving(f"exec gunicorn readme:app --bind {LOOPBACK}:{port}", port, folder):
+        process = _start(_LISTEN_TO_URL.replace(_EXAMPLE, local), log, folder)
+        try:
+            shared_redis.wait_listeners(1)
+            _shell(f"{_APP}; flask sse publish 'Hello!'", folder)
+            _wait_for(lambda: f"{local} message Hello!\n" in log.read_text())
+        finally:
+            process.stop()
+        said = _shell(f"{_APP}; {_DOCTOR_OUTSIDE.replace(_EXAMPLE, local)}", folder)
+        inside = _shell(f"{_APP}; {_DOCTOR}", folder)
+        for_others = _DOCTOR_FOR_OTHERS.replace(_EXAMPLE, local)
+        others = _shell(f"{_APP}; {for_others} || [ $? = 1 ]", folder)
+    assert "fail  CORS: pages of https://app.example.org may not connect" in others
+    (shown,) = (
+        block.text
+        for block in read_blocks(site.doctrees)
+        if (block.page, block.kind) == ("command-line", Kind.OTHER)
+    )
+    lines = [_without_numbers(line) for line in shown.replace("localhost", "").splitlines()]
+    own = shared_redis.url.removeprefix("redis://")
+    assert [_without_numbers(line) for line in said.replace(own, "").splitlines()] == lines
+    assert said.startswith(inside.partition("redis:")[0])
+
+
+@runs(_COMPLETION)
+def test_completion_of_the_shell(folder: Path) -> None:
+    """What Flask writes for the shell is what bash takes, and it knows our commands."""
+    asked = "COMP_WORDS=(flask sse pub) COMP_CWORD=2; _flask_completion flask"
+    shown = _shell(f'{_APP}; {_COMPLETION}; {asked}; echo "${{COMPREPLY[@]}}"', folder)
+    assert shown == "publish\n"
+
+
+def test_every_check_is_described(site: BuiltSite) -> None:
+    """The table names what the doctor checks, each once, and nothing else."""
+    page = (ROOT / "docs" / "command-line.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"^   \* - (.+)$", page, re.M)[1:]
+    described = [name for row in rows for name in row.split(", ")]
+    checks = {
+        argument.value
+        for path in (ROOT / "flask_sse").glob("_doctor*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"ok", "warn", "fail", "soon"}
+        and isinstance(argument := node.args[0], ast.Constant)
+    }
+    assert sorted(described) == sorted(map(str, checks))
 
 
 @runs("python cron_job.py 100", "cron_job.py")
@@ -532,6 +653,15 @@ def _shell(command: str, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def _start(command: str, log: Path, folder: Path) -> Process:
+    """Run a command of the application's until it is stopped."""
+    return Process(["bash", "-c", f"{_APP}; exec {command}"], 0, log, _environment(), folder)
+
+
+def _without_numbers(line: str) -> str:
+    return re.sub(r"\d+(\.\d+)*( ms)?( s)?", "0", line)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ PAGES: Final = {
     "advanced": "Advanced Usage",
     "history": "History",
     "deployment": "Deployment",
+    "command-line": "Command line",
     "guarantees": "Guarantees",
     "performance": "Performance",
     "typing": "Typing",
