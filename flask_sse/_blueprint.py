@@ -8,7 +8,6 @@ from flask import Blueprint, Response, current_app, g, request
 from redis import StrictRedis
 
 from flask_sse import _server, _signals
-from flask_sse._cli import add_commands
 from flask_sse._generated import GeneratedStream
 from flask_sse._history import Event
 from flask_sse._hub import Hub
@@ -197,6 +196,9 @@ class ServerSentEventsBlueprint(Blueprint):
     # Flask 2.3 and 3 have different types for an application here.
     def register(self, app: Any, options: dict[str, Any]) -> None:
         """Register with an application, as Flask does, and add the commands of ``flask sse``."""
+        # Importing the package alone takes no longer for it.
+        from flask_sse._cli import add_commands  # noqa: PLC0415
+
         add_commands(self)
         super().register(app, options)
 

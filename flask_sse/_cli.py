@@ -1,7 +1,7 @@
 """The commands of a blueprint: ``flask sse publish``, ``listen``, ``channels`` and ``doctor``.
 
-They run in an application's context, each in its main thread. What only one of them needs
-is imported when it runs, since every application imports this module.
+They run in an application's context, each in its main thread. Every application that registers
+a blueprint imports this module; what only the doctor needs is imported when it runs.
 """
 
 import contextlib
@@ -9,8 +9,7 @@ import copy
 import http.client
 import json
 import sys
-import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from typing import Any, Final, Protocol, cast
 
@@ -18,18 +17,22 @@ import click
 import redis
 from flask.cli import with_appcontext
 
-from flask_sse._event_source import follow, with_channel
-from flask_sse._finding import Finding, Level
+from flask_sse._feeds import streamed, subscribed
+from flask_sse._finding import Level
 from flask_sse._merge import merge
 from flask_sse._message import Message
-from flask_sse._messages import observer
 from flask_sse._request import current_state
 from flask_sse._settings import URL_KEYS
-from flask_sse._subscriber import Subscriber
-from flask_sse._terminal import ending_quietly, is_output_closed, one_line, write_json
+from flask_sse._terminal import (
+    ending_quietly,
+    is_output_closed,
+    one_line,
+    write_event,
+    write_finding,
+    write_json,
+)
 
 _TICK: Final = 0.5
-_STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 class _Client(Protocol):
@@ -42,8 +45,10 @@ class _Client(Protocol):
 class Publisher(Protocol):
     """What the commands need of a blueprint."""
 
-    cli: Any
-    """The group of its commands, of a type that Flask's versions call differently."""
+    @property
+    def cli(self) -> click.Group:
+        """Its commands."""
+        ...
 
     @property
     def redis(self) -> redis.StrictRedis:
@@ -70,11 +75,12 @@ def add_commands(blueprint: Publisher) -> None:
     """Add the commands to a blueprint's, unless it has others of the same names."""
     if blueprint.cli.help is None:
         blueprint.cli.help = "Publish events, listen to them, and find out what goes wrong."
-    for command in (publish, listen, channels, doctor):
+    commands = {"publish": publish, "listen": listen, "channels": channels, "doctor": doctor}
+    for name, command in commands.items():
         own = copy.copy(command)
         assert command.callback is not None
         own.callback = with_appcontext(partial(command.callback, blueprint))
-        blueprint.cli.commands.setdefault(command.name, own)
+        blueprint.cli.commands.setdefault(name, own)
 
 
 @click.command()
@@ -132,20 +138,23 @@ def listen(  # noqa: PLR0917 - click gives them by name
     """
     if headers and url is None:
         raise click.UsageError("--header belongs to --url")
-    write = _write_as_json if as_json else _write_for_people
     left = count
     with _explained(), ending_quietly():
         if url is None:
             _require_shared_redis()
-            sources = {name: _subscribed(blueprint, name) for name in channels or ("sse",)}
+            sources = {name: subscribed(blueprint, name) for name in channels or ("sse",)}
         else:
-            sources = _streamed(url, channels, _parse_headers(headers))
+            sources = streamed(url, channels, _parse_headers(headers))
         for arrival in merge(sources, _TICK):
             if arrival is None:
                 if is_output_closed():
                     break
                 continue
-            write(*arrival)
+            channel, message = arrival
+            if as_json:
+                write_json({"channel": channel, **message.to_dict()})
+            else:
+                write_event(channel, message)
             left = None if left is None else left - 1
             if left == 0:
                 break
@@ -210,52 +219,9 @@ def doctor(  # noqa: PLR0917 - click gives them by name
         if as_json:
             write_json(finding._asdict())
         else:
-            _write_finding(finding)
+            write_finding(finding)
     if has_failed:
         click.get_current_context().exit(1)
-
-
-class _Announcement:
-    """Says once that Redis has confirmed a subscription."""
-
-    def __init__(self, channel: str) -> None:
-        self._channel = channel
-
-    def began(self, subscriber: Subscriber) -> None:
-        """Note a subscription, which may still fail."""
-
-    def confirmed(self) -> None:
-        """Say that it is there."""
-        _announce(self._channel)
-
-
-def _announce(name: str) -> None:
-    click.echo(f"listening to {one_line(name)}", err=True)
-
-
-def _subscribed(blueprint: Publisher, channel: str) -> Iterator[Message]:
-    messages = blueprint.messages(channel)
-
-    def announced() -> Iterator[Message]:
-        # Of the thread in which this runs.
-        observer.set(_Announcement(channel))
-        yield from messages
-
-    return announced()
-
-
-def _streamed(
-    url: str, channels: Iterable[str], headers: Mapping[str, str]
-) -> dict[str, Iterator[Message]]:
-    if not channels:
-        return {url: _followed(url, headers)}
-    return {name: _followed(with_channel(url, name), headers) for name in channels}
-
-
-def _followed(url: str, headers: Mapping[str, str]) -> Iterator[Message]:
-    for event in follow(url, headers, opened=partial(_announce, url)):
-        kind = None if event.type == "message" else event.type
-        yield Message(event.data, kind, event.id or None)
 
 
 def _read(data: str, *, lines: bool) -> Iterator[str]:
@@ -299,33 +265,6 @@ def _processes(number: int) -> str:
     if number == 0:
         return "nobody listens"
     return "1 process listens" if number == 1 else f"{number} processes listen"
-
-
-def _write_as_json(channel: str, message: Message) -> None:
-    write_json({"channel": channel, **message.to_dict()})
-
-
-def _write_for_people(channel: str, message: Message) -> None:
-    data = message.data if isinstance(message.data, str) else json.dumps(message.data)
-    line = " ".join(
-        [
-            click.style(time.strftime("%H:%M:%S"), dim=True),
-            click.style(one_line(channel), fg="cyan"),
-            click.style(one_line(str(message.type or "message")), fg="green", bold=True),
-            one_line(data),
-        ]
-    )
-    if message.id is not None:
-        line += click.style(f"  id={one_line(str(message.id))}", dim=True)
-    click.echo(line)
-
-
-def _write_finding(finding: Finding) -> None:
-    level = click.style(f"{finding.level:<4}", fg=_STYLES[finding.level], bold=True)
-    line = f"{level}  {finding.check}: {one_line(finding.found)}"
-    if finding.remedy:
-        line += click.style(f" - {one_line(finding.remedy)}", bold=True)
-    click.echo(line)
 
 
 def _require_shared_redis() -> None:

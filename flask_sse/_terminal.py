@@ -9,11 +9,16 @@ import json
 import os
 import select
 import sys
+import time
 from collections.abc import Generator, Mapping
 from typing import Any, Final
 
 import click
 
+from flask_sse._finding import Finding, Level
+from flask_sse._message import Message
+
+_COLOURS: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 _CONTROL: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -32,6 +37,31 @@ def one_line(text: str) -> str:
 def write_json(fields: Mapping[str, Any]) -> None:
     """Write an object as one line of JSON."""
     click.echo(json.dumps(fields, ensure_ascii=False))
+
+
+def write_event(channel: str, message: Message) -> None:
+    """Write an event for people, as one line."""
+    data = message.data if isinstance(message.data, str) else json.dumps(message.data)
+    line = " ".join(
+        [
+            click.style(time.strftime("%H:%M:%S"), dim=True),
+            click.style(one_line(channel), fg="cyan"),
+            click.style(one_line(str(message.type or "message")), fg="green", bold=True),
+            one_line(data),
+        ]
+    )
+    if message.id is not None:
+        line += click.style(f"  id={one_line(str(message.id))}", dim=True)
+    click.echo(line)
+
+
+def write_finding(finding: Finding) -> None:
+    """Write a finding for people, as one line."""
+    level = click.style(f"{finding.level:<4}", fg=_COLOURS[finding.level], bold=True)
+    line = f"{level}  {finding.check}: {one_line(finding.found)}"
+    if finding.remedy:
+        line += click.style(f" - {one_line(finding.remedy)}", bold=True)
+    click.echo(line)
 
 
 def is_output_closed() -> bool:

@@ -237,6 +237,23 @@ def test_listen_for_machines(
         ]
 
 
+def test_listen_on_a_terminal(
+    tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str
+) -> None:
+    """People see colours, which no file and no pipe gets."""
+    terminal, writing = os.openpty()
+    settings = {"REDIS_URL": shared_redis.url}
+    arguments = ("sse", "listen", channel, "--count", "1")
+    with flask_command(tmp_path, *arguments, settings=settings, stdout=writing) as command:
+        os.close(writing)
+        command.wait_errors(1)
+        run("publish", "x", "--type", "greeting", "--channel", channel)
+        assert command.wait_end() == 0
+        shown = os.read(terminal, 1000).decode()
+        os.close(terminal)
+    assert "\x1b[32m\x1b[1mgreeting\x1b[0m x" in shown
+
+
 @pytest.mark.parametrize("first", ["silence", "an event"])
 def test_listen_to_a_closed_pipe(
     tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str, first: str
