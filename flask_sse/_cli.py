@@ -108,8 +108,8 @@ def publish(  # noqa: PLR0917 - click gives them by name
     if lines and data != "-":
         raise click.UsageError("--lines reads from the standard input: give - as DATA")
     number = listeners = 0
-    with _explained():
-        _require_shared_redis()
+    with _explained(), ending_quietly():
+        _require_shared_redis(blueprint)
         for text in _read(data, lines=lines):
             event: object = _parse_json(text) if is_json else text
             listeners = blueprint.publish(event, type_, id_, retry, channel)
@@ -141,7 +141,7 @@ def listen(  # noqa: PLR0917 - click gives them by name
     left = count
     with _explained(), ending_quietly():
         if url is None:
-            _require_shared_redis()
+            _require_shared_redis(blueprint)
             sources = {name: subscribed(blueprint, name) for name in channels or ("sse",)}
         else:
             sources = streamed(url, channels, _parse_headers(headers))
@@ -170,7 +170,7 @@ def channels(blueprint: Publisher, pattern: str, as_json: bool) -> None:
     clients. Channels of other applications on the same Redis are shown as well.
     """
     with _explained():
-        _require_shared_redis()
+        _require_shared_redis(blueprint)
         found = _subscriptions(blueprint.redis, pattern)
     for name, number in found:
         if as_json:
@@ -267,8 +267,9 @@ def _processes(number: int) -> str:
     return "1 process listens" if number == 1 else f"{number} processes listen"
 
 
-def _require_shared_redis() -> None:
-    if current_state().settings.in_memory:
+def _require_shared_redis(blueprint: Publisher) -> None:
+    state = current_state()
+    if state.settings.in_memory and blueprint.redis is state.client():
         raise click.ClickException(
             "memory:// keeps the events inside of one process, and this command is another one "
             "than your server; set REDIS_URL to a Redis that both reach"

@@ -16,7 +16,7 @@ from flask import current_app
 from flask_sse import _doctor_redis, _doctor_settings, _doctor_stream, _history
 from flask_sse._doctor_redis import Client
 from flask_sse._doctor_stream import Place
-from flask_sse._finding import Finding
+from flask_sse._finding import Finding, ok, warn
 from flask_sse._request import current_state, encode_channel
 from flask_sse._settings import Settings
 
@@ -54,18 +54,20 @@ def examine(
     :param patience: Seconds to wait for what should come at once.
     """
     try:
-        settings = current_state().settings
+        state = current_state()
+        settings = state.settings
     except (TypeError, ValueError) as error:
         yield _doctor_settings.refused(error)
         return
     client = None
     try:
         given = blueprint.redis
+        is_own = settings.redis_url is not None and given is state.client()
     except (KeyError, ValueError, ModuleNotFoundError) as error:
         yield _doctor_settings.unusable_url(error)
     else:
-        yield _doctor_settings.check_url(settings)
-        if not settings.in_memory:
+        yield _doctor_settings.check_url(settings) if is_own else _check_overridden(given)
+        if not (is_own and settings.in_memory) and _has_pool(given):
             client = _doctor_redis.new_client(given, patience)
     yield from _doctor_settings.examine(settings)
     named = channel or _channel_of(visit)
@@ -83,13 +85,15 @@ def examine(
             )
         if visit is not None:
             place = Place(
-                *visit,
-                name,
-                settings.retention(encode_channel(name)) is not None,
-                settings.keepalive,
-                patience,
-                None if client is None else publish,
-                partial(_count_listeners, client, encode_channel(name)),
+                url=visit.url,
+                headers=visit.headers,
+                origin=visit.origin,
+                channel=name,
+                has_history=settings.retention(encode_channel(name)) is not None,
+                keepalive=settings.keepalive,
+                patience=patience,
+                publish=None if client is None else publish,
+                listeners=partial(_count_listeners, client, encode_channel(name)),
             )
             yield from _doctor_stream.examine(place)
     finally:
@@ -107,13 +111,27 @@ def _publish(blueprint: Publisher, channel: str, data: str) -> int:
     return blueprint.publish(data, _TYPE, channel=channel)
 
 
-def _count_listeners(client: redis.StrictRedis | None, channel: bytes) -> int:
+def _check_overridden(given: object) -> Finding:
+    if _has_pool(given):
+        return ok("url", "an overridden redis brings its own")
+    return warn(
+        "url",
+        f"the overridden redis can't be looked at: it is of the type {type(given).__name__}",
+        "return a redis.StrictRedis, without which there is no stream",
+    )
+
+
+def _has_pool(given: object) -> bool:
+    return isinstance(getattr(given, "connection_pool", None), redis.ConnectionPool)
+
+
+def _count_listeners(client: redis.StrictRedis | None, channel: bytes) -> int | None:
     if client is None:
-        return 0
+        return None
     try:
         [(_, number)] = cast("Client", client).pubsub_numsub(channel)
     except redis.RedisError:
-        return 0
+        return None
     return int(number)
 
 

@@ -48,8 +48,8 @@ class Place(NamedTuple):
     """Seconds to wait for what should come at once."""
     publish: Callable[[str], object] | None
     """Publishes data to the channel; `None` if that would not reach the server."""
-    listeners: Callable[[], int]
-    """Tells how many processes are subscribed to the channel, as Redis says."""
+    listeners: Callable[[], int | None]
+    """Tells how many processes are subscribed to the channel; `None` if Redis does not say."""
 
     def connect(self, **headers: str) -> Probe:
         """Connect to the stream."""
@@ -108,7 +108,15 @@ def _examine_body(place: Place, probe: Probe) -> Iterator[Finding]:
 def _explain_silence(place: Place, probe: Probe) -> Finding:
     if probe.error is not None:
         return _explain_error(place.url, probe.error)
-    if place.listeners():
+    listeners = place.listeners()
+    if listeners is None:
+        return fail(
+            "answer",
+            f"there was no answer within {place.patience:g} s: the server's workers may all be "
+            f"blocked, or something in between keeps the answer back",
+            f"use gunicorn, or more threads; or {_NO_BUFFER}",
+        )
+    if listeners:
         return fail(
             "buffering",
             f"the server has opened the stream, and nothing has come within {place.patience:g} s: "
@@ -157,8 +165,8 @@ def _check_opening(place: Place, probe: Probe) -> Finding:
         )
     return fail(
         "first byte",
-        f"none came within {place.patience:g} s, and the server has not subscribed",
-        "see that the server reaches its Redis; its log says why not",
+        f"none came within {place.patience:g} s",
+        f"see in the server's log whether it reaches its Redis; or {_NO_BUFFER}",
     )
 
 

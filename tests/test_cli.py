@@ -100,6 +100,24 @@ def test_publish_the_standard_input(
     assert done.stderr.startswith(f"{number} published to {channel}; ")
 
 
+def test_publish_until_interrupted(tmp_path: Path, shared_redis: RedisServer, channel: str) -> None:
+    """Lines are published as they come, and Ctrl-C ends it without an error."""
+    reading, writing = os.pipe()
+    arguments = ("sse", "publish", "-", "--lines", "--channel", channel)
+    settings = {"REDIS_URL": shared_redis.url}
+    with (
+        listening(shared_redis.admin, channel) as listener,
+        flask_command(tmp_path, *arguments, settings=settings, stdin=reading) as command,
+    ):
+        os.close(reading)
+        os.write(writing, b"one\ntwo\nthr")
+        assert [payload["data"] for payload in listener.payloads(2)] == ["one", "two"]
+        command.interrupt()
+        assert command.wait_end() == 0
+        assert command.errors == [f"2 events published to {channel}; 1 process listens"]
+        os.close(writing)
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "status", "error"),
     [

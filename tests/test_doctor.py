@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event as ThreadEvent
 from threading import Thread
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import redis
@@ -117,9 +117,8 @@ def proxies(
 def examine(make_app: Callable[..., Flask], shared_redis: RedisServer) -> Examine:
     """Return a function that runs the doctor and returns what each check has found."""
 
-    def run(*arguments: str, status: int | None = None, **settings: object) -> Findings:
-        app = make_app(**_settings(shared_redis, **settings))
-        return _run(app, *arguments, status=status)
+    def run(*arguments: str, **settings: object) -> Findings:
+        return _run(make_app(**_settings(shared_redis, **settings)), *arguments)
 
     return run
 
@@ -134,13 +133,13 @@ def _at(site: Site) -> str:
     return f"http://{LOOPBACK}:{site.port}/stream"
 
 
-def _run(app: Flask, *arguments: str, status: int | None = None) -> Findings:
+def _run(app: Flask, *arguments: str, group: str = "sse") -> Findings:
     """Run the doctor, whose exit status says whether something has failed."""
-    done = app.test_cli_runner().invoke(args=["sse", "doctor", "--json", *arguments])
+    done = app.test_cli_runner().invoke(args=[group, "doctor", "--json", *arguments])
     findings = [json.loads(line) for line in done.stdout.splitlines()]
     assert all(finding.keys() == {"level", "check", "found", "remedy"} for finding in findings)
     has_failed = any(finding["level"] == "fail" for finding in findings)
-    assert done.exit_code == (int(has_failed) if status is None else status), done.output
+    assert done.exit_code == int(has_failed), done.output
     assert all(bool(finding["remedy"]) == (finding["level"] != "ok") for finding in findings)
     return {
         finding["check"]: (finding["level"], finding["found"], finding["remedy"])
@@ -328,6 +327,7 @@ def test_tls(examine: Examine, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
     assert findings["HTTP version"][1] == "HTTP/2 is offered to browsers"
 
 
+@pytest.mark.long
 def test_full_server(examine: Examine, tmp_path: Path, shared_redis: RedisServer) -> None:
     """A server that has no more places is found, from the first stream on."""
     settings = _settings(shared_redis, SSE_MAX_CLIENTS=2)
@@ -529,6 +529,34 @@ def test_overridden_redis(redis_server: RedisServer) -> None:
     assert done.exit_code == 0
     assert "ok    url: an overridden redis brings its own\n" in done.stdout
     assert "ok    publish: an event arrives" in done.stdout
+
+
+def test_overridden_redis_of_another_kind() -> None:
+    """What is no client with a pool is named, and the other settings are checked."""
+
+    class Odd(ServerSentEventsBlueprint):
+        @property
+        def redis(self) -> Any:
+            return object()
+
+    app = Flask("odd", static_folder=None)
+    app.register_blueprint(Odd("odd", __name__))
+    findings = _run(app, group="odd")
+    assert _bad(findings) == {"url": "warn"}
+    assert "of the type object" in findings["url"][1]
+
+
+def test_who_may_not_ask_for_listeners(
+    examine: Examine, proxies: Proxies, site: Site, shared_redis: RedisServer
+) -> None:
+    """Where Redis does not say who listens, a fault is found, if not whose it is."""
+    user = ("ACL", "SETUSER", "shy", "on", ">secret", "+@all", "-pubsub", "&*", "~*")
+    shared_redis.admin.execute_command(*user)
+    url = shared_redis.url.replace("://", "://shy:secret@")
+    assert _bad(examine("--url", _at(site), REDIS_URL=url)) == {}
+    findings = examine("--url", proxies["buffering"], "--patience", "0.5", REDIS_URL=url)
+    assert _bad(findings) == {"answer": "fail"}
+    assert "something in between keeps the answer back" in findings["answer"][1]
 
 
 @pytest.mark.parametrize("option", ["--origin", "--header"])

@@ -55,17 +55,22 @@ class Command:
 
 @contextmanager
 def flask_command(
-    folder: Path, *arguments: str, settings: Mapping[str, object], stdout: int | None = None
+    folder: Path,
+    *arguments: str,
+    settings: Mapping[str, object],
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | None = None,
 ) -> Iterator[Command]:
     """Run `flask` with arguments until the block ends.
 
+    :param stdin: What it reads.
     :param stdout: Where its output goes instead of a file.
     """
     output, errors = folder / "output", folder / "errors"
     with output.open("wb") as out, errors.open("wb") as err:
         process = subprocess.Popen(
             [*FLASK, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=out if stdout is None else stdout,
             stderr=err,
             cwd=ROOT,
