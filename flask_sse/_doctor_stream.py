@@ -18,8 +18,6 @@ from flask_sse._finding import Finding, Level, fail, in_words, ok, soon, warn
 from flask_sse._probe import Probe
 
 _EVENTS: Final = 3
-_LATE: Final = 3.0
-"""Seconds by which a keep-alive may be later than it is meant to be."""
 _END_WITHIN: Final = 1.0
 _AS_BROWSERS: Final = {
     "Accept": MEDIA_TYPE,
@@ -250,11 +248,11 @@ def _explain_other(place: Place, probe: Probe, number: int, *, is_open: bool) ->
 def _check_keepalive(place: Place, probe: Probe) -> Finding:
     seen = probe.parser.comments
     since = probe.heard
-    limit = (place.keepalive or 0.0) + _LATE
+    limit = (place.keepalive or 0.0) + place.patience
     if probe.wait(lambda: probe.parser.comments > seen, limit):
         return ok("keep-alive", f"a comment after {in_words(probe.heard - since)} of silence")
-    silence = time.monotonic() - since
-    if probe.has_ended:
+    if probe.ended is not None:
+        silence = probe.ended - probe.heard
         configured = "none" if place.keepalive is None else f"{place.keepalive:g} s"
         return fail(
             "keep-alive",

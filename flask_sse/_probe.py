@@ -31,7 +31,8 @@ class Probe:
         """Seconds until the first byte of the body was there."""
         self.heard = self.started
         """When something came last."""
-        self.has_ended = False
+        self.ended: float | None = None
+        """When the stream has ended, or could not be opened."""
         self.parser = Parser()
         self.events: list[Event] = []
         self._socket: socket.socket | None = None
@@ -50,6 +51,11 @@ class Probe:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self.ended is not None
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until the condition is true or the stream has ended; return whether it is true."""
@@ -84,7 +90,7 @@ class Probe:
         except (OSError, ValueError, http.client.HTTPException) as error:
             with self._changed:
                 self.error = error
-                self.has_ended = True
+                self.ended = time.monotonic()
                 self._changed.notify_all()
             return
         with self._changed:
@@ -94,7 +100,7 @@ class Probe:
         while piece := stream.read():
             self._note_piece(piece)
         with self._changed:
-            self.has_ended = True
+            self.ended = time.monotonic()
             self._changed.notify_all()
         stream.close()
 

@@ -315,7 +315,6 @@ def test_no_server(examine: Examine) -> None:
     assert "is no URL" in examine("--url", "stream")["connection"][1]
 
 
-@pytest.mark.long
 def test_tls(examine: Examine, proxies: Proxies, monkeypatch: pytest.MonkeyPatch) -> None:
     """A certificate that browsers refuse is found, and whether HTTP/2 is offered."""
     findings = examine("--url", proxies["tls"])
@@ -366,10 +365,8 @@ def test_other_redis(examine: Examine, site: Site, redis_server: RedisServer) ->
 
 
 @pytest.mark.long
-def test_server_in_memory(
-    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With `memory://` one worker is a warning, and several are a fault, inside and outside."""
+def test_server_in_memory(examine: Examine, tmp_path: Path) -> None:
+    """With `memory://` one worker is a warning, and several are a fault."""
     settings = {"REDIS_URL": "memory://", "SSE_KEEPALIVE": _KEEPALIVE}
     with servers.gunicorn(tmp_path, *WORKERS["sync"], settings=settings) as site:
         findings = examine("--url", _at(site), REDIS_URL="memory://")
@@ -378,6 +375,10 @@ def test_server_in_memory(
         findings = examine("--url", _at(site), REDIS_URL="memory://")
         assert _bad(findings) == {"url": "warn", "status": "fail"}
         assert "with memory:// start one worker" in findings["status"][2]
+
+
+def test_workers_in_memory(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `memory://`, several workers that the environment asks for are a fault."""
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     assert _bad(examine(REDIS_URL="memory://")) == {"url": "fail"}
     monkeypatch.setenv("GUNICORN_CMD_ARGS", "--preload --workers=1")
@@ -455,6 +456,39 @@ def test_permissions_of_history(examine: Examine, redis_server: RedisServer) -> 
     findings = examine(REDIS_URL=url, SSE_HISTORY=10)
     assert _bad(findings) == {"publish": "fail", "history": "fail"}
     assert "EVALSHA" in findings["history"][1]
+
+
+def test_silent_about_itself(examine: Examine, redis_server: RedisServer) -> None:
+    """What Redis does not tell the user is a warning, and nothing else fails for it."""
+    user = ("ACL", "SETUSER", "app", "on", ">secret", "+@all", "-info", "-psubscribe", "&*", "~*")
+    redis_server.admin.execute_command(*user)
+    url = redis_server.url.replace("://", "://app:secret@")
+    findings = examine(REDIS_URL=url, SSE_HISTORY=_HISTORY)
+    assert _bad(findings) == dict.fromkeys(["redis version", "redis memory", "publishers"], "warn")
+
+
+def test_event_that_is_lost(shared_redis: RedisServer) -> None:
+    """An event that is published and does not arrive is found."""
+
+    class Lost(ServerSentEventsBlueprint):
+        def publish(self, *args: object, **kwargs: object) -> int:
+            del args, kwargs
+            return 1
+
+    app = Flask("lost", static_folder=None)
+    app.config.update(_settings(shared_redis))
+    app.register_blueprint(Lost("lost", __name__))
+    findings = _run(app, "--patience", "0.2", group="lost")
+    assert _bad(findings) == {"publish": "fail"}
+    assert "has not arrived" in findings["publish"][1]
+
+
+def test_memory_without_eviction(examine: Examine, redis_server: RedisServer) -> None:
+    """A Redis that refuses when it is full loses no history, and is no fault."""
+    redis_server.admin.config_set("maxmemory", "100mb")
+    findings = examine(REDIS_URL=redis_server.url, SSE_HISTORY=_HISTORY)
+    assert _bad(findings) == {}
+    assert "publishing raises an error" in findings["redis memory"][1]
 
 
 def test_limits_of_redis(examine: Examine, redis_server: RedisServer) -> None:

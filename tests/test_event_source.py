@@ -3,11 +3,7 @@
 import gzip
 import http.client
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
-from threading import Thread
 
 import pytest
 from hypothesis import given
@@ -15,57 +11,8 @@ from hypothesis import strategies as st
 
 from flask_sse import Message
 from flask_sse._event_source import Event, Parser, follow, open_stream, with_channel
+from tests.support.answering import answering, serving, streaming
 from tests.support.parser import parse
-
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-def _stream(*pieces: bytes, **headers: str) -> Answer:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Type", "text/event-stream")
-        for name, value in headers.items():
-            request.send_header(name.replace("_", "-"), value)
-        request.end_headers()
-        for piece in pieces:
-            request.wfile.write(piece)
-
-    return answer
-
-
-def _status(status: int, location: str | None = None) -> Answer:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(status)
-        request.send_header("Content-Type", "text/html")
-        if location is not None:
-            request.send_header("Location", location)
-        request.end_headers()
-
-    return answer
-
-
-@contextmanager
-def _serving(*answers: Answer) -> Iterator[tuple[str, list[BaseHTTPRequestHandler]]]:
-    """Answer one request after the other; yield the address, and what was asked."""
-    left, asked = list(answers), list[BaseHTTPRequestHandler]()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self)
-            left.pop(0)(self)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/stream", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def _parse(*pieces: bytes) -> list[Event]:
@@ -121,8 +68,8 @@ def test_reconnects_like_a_browser() -> None:
     """It waits as the stream says, sends the last id, and ends where a browser gives up."""
     waited: list[float] = []
     opened: list[None] = []
-    first = _stream(b"retry:20\nid:7\ndata:one\n\ndata:torn")
-    with _serving(first, _stream(b"data:two\n\n"), _status(204)) as (url, asked):
+    first = streaming(b"retry:20\nid:7\ndata:one\n\ndata:torn")
+    with serving(first, streaming(b"data:two\n\n"), answering(204)) as (url, asked):
         events = follow(
             url, {"X-Test": "1"}, opened=lambda: opened.append(None), wait=waited.append
         )
@@ -137,7 +84,7 @@ def test_reconnects_like_a_browser() -> None:
 
 def test_reconnects_after_an_outage() -> None:
     """A server that is away for a while is asked again; one that was never there is an error."""
-    with _serving(_stream(b"data:one\n\n")) as (url, _):
+    with serving(streaming(b"data:one\n\n")) as (url, _):
         events = follow(url, wait=lambda _: None)
         assert next(events).data == "one"
     waited: list[float] = []
@@ -147,7 +94,7 @@ def test_reconnects_after_an_outage() -> None:
         if len(waited) == 2:
             raise KeyboardInterrupt
 
-    with _serving(_stream(b"data:one\n\n")) as (url, _):
+    with serving(streaming(b"data:one\n\n")) as (url, _):
         events = follow(url, wait=wait)
         assert next(events).data == "one"
     with pytest.raises(KeyboardInterrupt):
@@ -159,16 +106,16 @@ def test_reconnects_after_an_outage() -> None:
 
 def test_redirects() -> None:
     """Redirects are followed, and one that leads to a page is no stream."""
-    with _serving(_status(302, "/other?x=1"), _stream(b"data:x\n\n")) as (url, asked):
+    with serving(answering(302, "/other?x=1"), streaming(b"data:x\n\n")) as (url, asked):
         assert next(follow(url)).data == "x"
         assert [request.path for request in asked] == ["/stream", "/other?x=1"]
     with (
-        _serving(_status(303, "/login"), _status(200)) as (url, _),
+        serving(answering(303, "/login"), answering(200)) as (url, _),
         pytest.raises(http.client.HTTPException, match="/login answers with text/html instead"),
     ):
         next(follow(url))
     with (
-        _serving(*[_status(301, "/stream")] * 21) as (url, _),
+        serving(*[answering(301, "/stream")] * 21) as (url, _),
         pytest.raises(http.client.HTTPException, match="more than 20 times"),
     ):
         next(follow(url))
@@ -179,14 +126,17 @@ def test_compressed(compression: str) -> None:
     """What is compressed with the oldest compressions is read."""
     text = b"data:x\n\n"
     body = gzip.compress(text) if compression == "gzip" else zlib.compress(text)
-    with _serving(_stream(body[:5], body[5:], Content_Encoding=compression)) as (url, _):
+    with serving(streaming(body[:5], body[5:], headers={"Content-Encoding": compression})) as (
+        url,
+        _,
+    ):
         assert next(follow(url)).data == "x"
 
 
 def test_compressed_otherwise() -> None:
     """A compression that is not known is an error, and no garbage."""
     with (
-        _serving(_stream(b"\x0b", Content_Encoding="br")) as (url, _),
+        serving(streaming(b"\x0b", headers={"Content-Encoding": "br"})) as (url, _),
         pytest.raises(http.client.HTTPException, match="compressed with br"),
     ):
         next(follow(url))
@@ -194,7 +144,7 @@ def test_compressed_otherwise() -> None:
 
 def test_addresses() -> None:
     """A login in the address is sent; characters are encoded; what is no address is refused."""
-    with _serving(_stream(b"data:x\n\n")) as (url, asked):
+    with serving(streaming(b"data:x\n\n")) as (url, asked):
         address = url.replace("http://", "http://m%40x:%C3%A9@") + "?channel=ä b&c=%20"
         assert next(follow(address)).data == "x"
         assert asked[0].headers["Authorization"] == "Basic bUB4OsOp"

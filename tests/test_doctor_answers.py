@@ -1,0 +1,141 @@
+"""What `flask sse doctor --url` makes of answers that real servers seldom give.
+
+The events are in memory, so everything is looked at but how events arrive.
+"""
+
+import json
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from typing import Final
+
+import pytest
+from flask import Flask
+
+from tests.support.answering import Answer, answering, serving, streaming
+
+_ORIGIN: Final = "https://app.example"
+_CACHING: Final = {"Cache-Control": "no-store, no-transform"}
+_END: Final = {"first byte": "fail"}
+_OLD: Final = {"url": "warn", "HTTP version": "warn"}
+"""What is found of every server of these tests, which speak HTTP/1.0."""
+
+Examine = Callable[..., tuple[dict[str, str], str]]
+
+
+@pytest.fixture
+def examine(make_app: Callable[..., Flask]) -> Examine:
+    """Return a function that returns what is not as it should be, and all that was said."""
+    app = make_app(REDIS_URL="memory://", SSE_KEEPALIVE=0.1)
+
+    def run(*answers: Answer) -> tuple[dict[str, str], str]:
+        with serving(*answers) as (url, _):
+            arguments = ["--json", "--patience", "0.3", "--origin", _ORIGIN, "--url", url]
+            done = app.test_cli_runner().invoke(args=["sse", "doctor", *arguments])
+        findings = [json.loads(line) for line in done.stdout.splitlines()]
+        bad = {one["check"]: one["level"] for one in findings if one["level"] != "ok"}
+        bad.pop("CORS", None)
+        return bad, done.stdout
+
+    return run
+
+
+def _garbage(request: BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"SSH-2.0-test\r\n")
+
+
+def test_good_answer(examine: Examine) -> None:
+    """A stream that stays open and has comments is good, as far as can be seen."""
+    commented = streaming(b":\n", b":\n" * 9, stays_open=True, headers=_CACHING)
+    bad, said = examine(commented)
+    assert bad == {**_OLD, "buffering": "warn", "keep-alive": "fail"}
+    assert "6 at the same time are served" in said
+    assert "no comment has come within 0.4 s" in said
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (streaming(b":\n", headers=_CACHING), "the stream ends right after it"),
+        (streaming(b"retry:50\n", headers=_CACHING), "asks to come back in 50 ms"),
+        (streaming(headers=_CACHING), "the stream has ended before it"),
+        (streaming(stays_open=True, headers=_CACHING), "none came within 0.3 s"),
+    ],
+)
+def test_stream_that_does_not_begin(examine: Examine, answer: Answer, found: str) -> None:
+    """A stream that ends at once, or never begins, is found."""
+    bad, said = examine(answer)
+    assert bad == {**_OLD, **_END}
+    assert found in said
+
+
+@pytest.mark.parametrize(
+    ("server", "found"),
+    [
+        ("Werkzeug/3.1", "Flask's own server"),
+        ("gunicorn", "gunicorn Python"),
+    ],
+)
+def test_servers(examine: Examine, server: str, found: str) -> None:
+    """A development server is found, and a gunicorn that keeps the connection."""
+    bad, said = examine(streaming(server=server, headers=_CACHING))
+    assert bad == {**_OLD, **_END, "server": "warn"}
+    assert found in said
+
+
+def test_unknown_compression(examine: Examine) -> None:
+    """A compression that can't be read is found, and the rest is seen without it."""
+    compressed = streaming(b"\x0b", headers={**_CACHING, "Content-Encoding": "br"})
+    bad, said = examine(compressed, streaming(headers=_CACHING))
+    assert bad == {**_OLD, **_END, "compression": "fail"}
+    assert "compresses the stream with br" in said
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({}, "Access-Control-Allow-Origin is none"),
+        ({"Access-Control-Allow-Origin": "*"}, "may connect, without cookies"),
+        (
+            {
+                "Access-Control-Allow-Origin": _ORIGIN,
+                "Access-Control-Allow-Credentials": "true",
+            },
+            "may connect, with cookies",
+        ),
+    ],
+)
+def test_origins(examine: Examine, headers: dict[str, str], found: str) -> None:
+    """What a page of another origin may do is told."""
+    _, said = examine(streaming(headers=headers))
+    assert found in said
+
+
+def test_caching(examine: Examine) -> None:
+    """A response that comes from a cache is found."""
+    bad, _ = examine(streaming(headers={**_CACHING, "Age": "3"}))
+    assert bad == {**_OLD, **_END, "caching": "warn"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "check", "found"),
+    [
+        ([answering(204)], "status", "this tells an EventSource to stop"),
+        ([answering(401)], "status", "log in with --header"),
+        ([answering(418)], "status", "an EventSource gives up for good"),
+        ([answering(303, "/login"), answering(200)], "content type", "after a redirect"),
+        ([_garbage], "connection", "the answer is no HTTP"),
+    ],
+)
+def test_no_stream(examine: Examine, answers: list[Answer], check: str, found: str) -> None:
+    """What ends an EventSource for good is found, with what to do."""
+    bad, said = examine(*answers)
+    assert bad == {"url": "warn", check: "fail"}
+    assert found in said
+
+
+def test_other_streams_end(examine: Examine) -> None:
+    """Streams that are closed while another one stays are found."""
+    stays = streaming(b":\n", stays_open=True, headers=_CACHING)
+    bad, said = examine(stays, streaming(b"retry:50\n", headers=_CACHING))
+    assert bad == {**_OLD, "buffering": "warn", "several streams": "fail", "keep-alive": "fail"}
+    assert "number 2 ends at once" in said
