@@ -214,12 +214,13 @@ def doctor(  # noqa: PLR0917 - click gives them by name
         raise click.UsageError("--origin and --header belong to --url")
     visit = None if url is None else Visit(url, _parse_headers(headers), origin)
     has_failed = False
-    for finding in examine(blueprint, visit, channel, patience):
-        has_failed = has_failed or finding.level is Level.FAIL
-        if as_json:
-            write_json(finding._asdict())
-        else:
-            write_finding(finding)
+    with _explained():
+        for finding in examine(blueprint, visit, channel, patience):
+            has_failed = has_failed or finding.level is Level.FAIL
+            if as_json:
+                write_json(finding._asdict())
+            else:
+                write_finding(finding)
     if has_failed:
         click.get_current_context().exit(1)
 
@@ -288,5 +289,8 @@ def _explained() -> Generator[None]:
         raise click.ClickException(f"Redis: {error}") from error
     except (TypeError, ValueError, BufferError, ModuleNotFoundError) as error:
         raise click.ClickException(str(error)) from error
+    except BrokenPipeError:
+        # That of the output, which click knows how to end with.
+        raise
     except (OSError, http.client.HTTPException) as error:
         raise click.ClickException(str(error) or type(error).__name__) from error

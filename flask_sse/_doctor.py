@@ -16,9 +16,10 @@ from flask import current_app
 from flask_sse import _doctor_redis, _doctor_settings, _doctor_stream, _history
 from flask_sse._doctor_redis import Client
 from flask_sse._doctor_stream import Place
-from flask_sse._finding import Finding, ok, warn
+from flask_sse._finding import Finding, Level, ok, warn
 from flask_sse._request import current_state, encode_channel
 from flask_sse._settings import Settings
+from flask_sse._state import State
 
 _TYPE: Final = "flask-sse.doctor"
 
@@ -59,46 +60,63 @@ def examine(
     except (TypeError, ValueError) as error:
         yield _doctor_settings.refused(error)
         return
-    client = None
-    try:
-        given = blueprint.redis
-        is_own = settings.redis_url is not None and given is state.client()
-    except (KeyError, ValueError, ModuleNotFoundError) as error:
-        yield _doctor_settings.unusable_url(error)
-    else:
-        yield _doctor_settings.check_url(settings) if is_own else _check_overridden(given)
-        if not (is_own and settings.in_memory) and _has_pool(given):
-            client = _doctor_redis.new_client(given, patience)
+    finding, given = _look_for_redis(blueprint, state)
+    yield finding
     yield from _doctor_settings.examine(settings)
+    client = None if given is None else _doctor_redis.new_client(given, patience)
     named = channel or _channel_of(visit)
     name = named or f"{_TYPE}.{secrets.token_hex(8)}"
+    encoded = encode_channel(name)
     publish = partial(_publish, blueprint, name)
+    can_publish = False
     try:
         if client is not None:
-            yield from _doctor_redis.examine(
+            for finding in _doctor_redis.examine(
                 client,
                 settings,
                 current_app.json,
-                channel=encode_channel(name),
+                channel=encoded,
                 publish=publish,
                 patience=patience,
-            )
+            ):
+                can_publish = can_publish or finding[:2] == (Level.OK, "publish")
+                yield finding
         if visit is not None:
             place = Place(
                 url=visit.url,
                 headers=visit.headers,
                 origin=visit.origin,
                 channel=name,
-                has_history=settings.retention(encode_channel(name)) is not None,
+                has_history=settings.retention(encoded) is not None,
                 keepalive=settings.keepalive,
                 patience=patience,
-                publish=None if client is None else publish,
-                listeners=partial(_count_listeners, client, encode_channel(name)),
+                publish=publish if can_publish else None,
+                listeners=partial(_count_listeners, client, encoded),
             )
             yield from _doctor_stream.examine(place)
     finally:
         if named is None:
-            _forget(client, settings, encode_channel(name))
+            _forget(client, settings, encoded)
+
+
+def _look_for_redis(blueprint: Publisher, state: State) -> tuple[Finding, redis.StrictRedis | None]:
+    """Return what is to be said about the address of Redis, and the client, if it can be used."""
+    settings = state.settings
+    try:
+        given = blueprint.redis
+        is_own = settings.redis_url is not None and given is state.client()
+    except (KeyError, ValueError, ModuleNotFoundError) as error:
+        return _doctor_settings.unusable_url(error), None
+    if is_own:
+        return _doctor_settings.check_url(settings), None if settings.in_memory else given
+    if isinstance(getattr(given, "connection_pool", None), redis.ConnectionPool):
+        return ok("url", "an overridden redis brings its own"), given
+    finding = warn(
+        "url",
+        f"the overridden redis can't be looked at: it is of the type {type(given).__name__}",
+        "return a redis.StrictRedis, without which there is no stream",
+    )
+    return finding, None
 
 
 def _channel_of(visit: Visit | None) -> str | None:
@@ -109,20 +127,6 @@ def _channel_of(visit: Visit | None) -> str | None:
 
 def _publish(blueprint: Publisher, channel: str, data: str) -> int:
     return blueprint.publish(data, _TYPE, channel=channel)
-
-
-def _check_overridden(given: object) -> Finding:
-    if _has_pool(given):
-        return ok("url", "an overridden redis brings its own")
-    return warn(
-        "url",
-        f"the overridden redis can't be looked at: it is of the type {type(given).__name__}",
-        "return a redis.StrictRedis, without which there is no stream",
-    )
-
-
-def _has_pool(given: object) -> bool:
-    return isinstance(getattr(given, "connection_pool", None), redis.ConnectionPool)
 
 
 def _count_listeners(client: redis.StrictRedis | None, channel: bytes) -> int | None:

@@ -86,8 +86,8 @@ def _examine_body(place: Place, probe: Probe) -> Iterator[Finding]:
     if place.publish is None:
         yield warn(
             "buffering",
-            "no event can be published into the server's memory:// from here",
-            "set REDIS_URL to a Redis to have it checked",
+            "it can't be checked, since no event can be published from here",
+            "set REDIS_URL to a Redis that the server has too, and not to memory://",
         )
     elif place.listeners() == 0:
         yield fail(
@@ -133,15 +133,22 @@ def _explain_silence(place: Place, probe: Probe) -> Finding:
 def _explain_error(url: str, error: Exception) -> Finding:
     reason = str(error) or type(error).__name__
     if isinstance(error, ssl.SSLCertVerificationError):
-        return fail("connection", reason, "renew the certificate, with all that are between")
+        return fail(
+            "connection",
+            reason,
+            "use a certificate that browsers trust, together with its intermediate ones",
+        )
+    if isinstance(error, ssl.SSLError):
+        return fail("connection", reason, "give http:// if nothing there speaks TLS")
     if isinstance(error, ValueError):
         return fail(
             "connection", reason, "give the whole URL, such as http://localhost:8000/stream"
         )
     if isinstance(error, http.client.HTTPException):
-        return fail(
-            "connection", f"the answer is no HTTP: {type(error).__name__} {error}", "see the port"
-        )
+        # The base class is our own: the server redirects for ever.
+        is_http = type(error) is http.client.HTTPException
+        found = reason if is_http else f"the answer is no HTTP: {type(error).__name__} {reason}"
+        return fail("connection", found, "give the URL of the stream, with its port")
     host = urlsplit(url).netloc.rpartition("@")[2]
     return fail("connection", f"{host}: {reason}", "start the server, or correct host and port")
 

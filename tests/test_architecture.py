@@ -47,6 +47,7 @@ ROOMS: Final[dict[str, set[str]]] = {
         "_history",
         "_request",
         "_settings",
+        "_state",
     },
     "_doctor_stream": {"_doctor_head", "_event_source", "_finding", "_probe"},
     "_doctor_head": {"_event_source", "_finding"},

@@ -1,6 +1,7 @@
 """`flask sse doctor`: it finds each fault that is planted, and none where there is none."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from flask import Flask
 from flask_sse import ServerSentEventsBlueprint, sse
 from tests.support import servers
 from tests.support.client import StreamClient
+from tests.support.commands import flask_command
 from tests.support.processes import LOOPBACK, NGINX, find_program, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import WORKERS, Site
@@ -203,6 +205,17 @@ def test_lines_for_people(
     )
 
 
+def test_output_that_is_closed(tmp_path: Path, shared_redis: RedisServer) -> None:
+    """When nobody reads the lines any more, it ends and says nothing."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    settings = _settings(shared_redis)
+    with flask_command(tmp_path, "sse", "doctor", settings=settings, stdout=writing) as command:
+        os.close(writing)
+        command.wait_end()
+        assert command.errors == []
+
+
 def test_buffering(examine: Examine, proxies: Proxies) -> None:
     """A proxy that buffers is found, though the server has opened the stream."""
     findings = examine("--url", proxies["buffering"], "--patience", "1")
@@ -284,7 +297,7 @@ def test_redirects(examine: Examine, proxies: Proxies) -> None:
     assert _bad(examine("--url", moved)) == {"redirect": "warn"}
     findings = examine("--url", proxies["login"])
     assert findings["connection"][0] == "fail"
-    assert "redirects more than 20 times" in findings["connection"][1]
+    assert findings["connection"][1].endswith("redirects more than 20 times")
 
 
 @pytest.mark.parametrize(
@@ -319,6 +332,8 @@ def test_tls(examine: Examine, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
     """A certificate that browsers refuse is found, and whether HTTP/2 is offered."""
     findings = examine("--url", proxies["tls"])
     assert "certificate verify failed" in findings["connection"][1]
+    findings = examine("--url", proxies["login"].replace("http:", "https:"))
+    assert "give http://" in findings["connection"][2]
     monkeypatch.setenv("SSL_CERT_FILE", proxies.certificate)
     assert _bad(examine("--url", proxies["tls"])) == {"HTTP version": "warn"}
     findings = examine("--url", proxies["http2"])
@@ -446,6 +461,17 @@ def test_permissions(
     redis_server.admin.execute_command(*user, *rules)
     findings = examine(REDIS_URL=redis_server.url.replace("://", "://app:secret@"))
     assert _bad(findings) == {check: level}
+
+
+def test_stream_without_permission_to_publish(
+    examine: Examine, site: Site, shared_redis: RedisServer
+) -> None:
+    """Where nothing can be published, all the rest of a stream is looked at."""
+    user = ("ACL", "SETUSER", "mute", "on", ">secret", "+@all", "-publish", "&*", "~*")
+    shared_redis.admin.execute_command(*user)
+    url = shared_redis.url.replace("://", "://mute:secret@")
+    findings = examine("--url", _at(site), REDIS_URL=url)
+    assert _bad(findings) == {"publish": "fail", "buffering": "warn"}
 
 
 def test_permissions_of_history(examine: Examine, redis_server: RedisServer) -> None:
