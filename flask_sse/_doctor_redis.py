@@ -26,7 +26,7 @@ _CONNECTIONS_A_PROCESS: Final = 52
 """Two for what it subscribes to, and up to 50 to publish."""
 _OLDEST_WITH_HISTORY: Final = 5
 _WATCH: Final = 1.0
-"""Seconds for which to watch what others publish."""
+"""Seconds for which to watch what others publish, where so much patience is given."""
 _PROBE: Final = "flask-sse.doctor"
 
 
@@ -111,7 +111,7 @@ def examine(
     if settings.history:
         yield _check_scripts(client)
         yield from _check_memory(own)
-        yield _check_publishers(own, settings, provider)
+        yield _check_publishers(own, settings, provider, min(_WATCH, patience))
 
 
 def _check_answer(client: Client) -> Finding:
@@ -252,13 +252,15 @@ def _check_memory(client: Client) -> Iterator[Finding]:
         )
 
 
-def _check_publishers(client: Client, settings: Settings, provider: JSONProvider) -> Finding:
+def _check_publishers(
+    client: Client, settings: Settings, provider: JSONProvider, seconds: float
+) -> Finding:
     """Watch for events that are published in another way than this configuration says."""
     number, foreign, logged = 0, set[str](), set[str]()
     with contextlib.closing(client.pubsub()) as pubsub:
         try:
             pubsub.psubscribe("*")
-            deadline = time.monotonic() + _WATCH
+            deadline = time.monotonic() + seconds
             while (left := deadline - time.monotonic()) > 0:
                 message = pubsub.get_message(timeout=left)
                 if message is None or message["type"] != "pmessage":
@@ -285,7 +287,7 @@ def _check_publishers(client: Client, settings: Settings, provider: JSONProvider
             f"somebody publishes with history to {', '.join(sorted(logged))}, which has none here",
             "give all processes the same SSE_HISTORY",
         )
-    return ok("publishers", f"of {number} events in {_WATCH:g} s, all fit SSE_HISTORY")
+    return ok("publishers", f"of {number} events in {seconds:g} s, all fit SSE_HISTORY")
 
 
 def _is_logged(payload: bytes, provider: JSONProvider) -> bool | None:

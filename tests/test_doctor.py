@@ -479,7 +479,7 @@ def test_permissions_of_history(examine: Examine, redis_server: RedisServer) -> 
     user = ("ACL", "SETUSER", "app", "on", ">secret", "+@all", "-@scripting", "&*", "~*")
     redis_server.admin.execute_command(*user)
     url = redis_server.url.replace("://", "://app:secret@")
-    findings = examine(REDIS_URL=url, SSE_HISTORY=10)
+    findings = examine("--patience", "0.3", REDIS_URL=url, SSE_HISTORY=10)
     assert _bad(findings) == {"publish": "fail", "history": "fail"}
     assert "EVALSHA" in findings["history"][1]
 
@@ -489,7 +489,7 @@ def test_silent_about_itself(examine: Examine, redis_server: RedisServer) -> Non
     user = ("ACL", "SETUSER", "app", "on", ">secret", "+@all", "-info", "-psubscribe", "&*", "~*")
     redis_server.admin.execute_command(*user)
     url = redis_server.url.replace("://", "://app:secret@")
-    findings = examine(REDIS_URL=url, SSE_HISTORY=_HISTORY)
+    findings = examine("--patience", "0.3", REDIS_URL=url, SSE_HISTORY=_HISTORY)
     assert _bad(findings) == dict.fromkeys(["redis version", "redis memory", "publishers"], "warn")
 
 
@@ -512,7 +512,7 @@ def test_event_that_is_lost(shared_redis: RedisServer) -> None:
 def test_memory_without_eviction(examine: Examine, redis_server: RedisServer) -> None:
     """A Redis that refuses when it is full loses no history, and is no fault."""
     redis_server.admin.config_set("maxmemory", "100mb")
-    findings = examine(REDIS_URL=redis_server.url, SSE_HISTORY=_HISTORY)
+    findings = examine("--patience", "0.3", REDIS_URL=redis_server.url, SSE_HISTORY=_HISTORY)
     assert _bad(findings) == {}
     assert "publishing raises an error" in findings["redis memory"][1]
 
@@ -522,7 +522,7 @@ def test_limits_of_redis(examine: Examine, redis_server: RedisServer) -> None:
     redis_server.admin.config_set("maxclients", 30)
     redis_server.admin.config_set("maxmemory", "100mb")
     redis_server.admin.config_set("maxmemory-policy", "allkeys-lru")
-    findings = examine(REDIS_URL=redis_server.url, SSE_HISTORY=_HISTORY)
+    findings = examine("--patience", "0.3", REDIS_URL=redis_server.url, SSE_HISTORY=_HISTORY)
     assert _bad(findings) == {"redis connections": "fail", "redis memory": "warn"}
     assert "allkeys-lru" in findings["redis memory"][1]
 
