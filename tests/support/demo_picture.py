@@ -9,7 +9,7 @@ from typing import Final
 from playwright.sync_api import ViewportSize
 
 from tests.support import demo
-from tests.support.browser import chromium
+from tests.support.chromium import chromium
 from tests.support.demo import Window
 
 SIZE: Final[ViewportSize] = {"width": 1200, "height": 900}
