@@ -238,7 +238,10 @@ def test_timeout(examine: Examine, proxies: Proxies) -> None:
     findings = examine("--url", proxies["timeout"], SSE_KEEPALIVE=15)
     assert _bad(findings) == {"keep-alive": "fail"}
     _, found, remedy = findings["keep-alive"]
-    assert re.match(r"the connection was closed after (4\.9|5\.\d) s of silence", found)
+    silence = re.match(r"the connection was closed after (\d\.\d) s of silence", found)
+    assert silence
+    # A busy machine hears the last event late, or the end.
+    assert 4 < float(silence[1]) < 7
     assert "proxy_read_timeout" in remedy
 
 
