@@ -127,7 +127,7 @@ class Connection:
     def send(self, batch: Batch) -> None:
         """Send a batch, or as much of it as the socket takes."""
         self._send(self._framed(batch))
-        if not self.overflowed:
+        if not self.is_gone:
             self.events += len(batch.payloads)
 
     def _send(self, data: bytes) -> None:
