@@ -421,6 +421,8 @@ class LoggedChannel(Channel):
         start = self._start_after_reset(top)
         known = start if listener.cursor == UNKNOWN else listener.cursor
         self._open(listener, known, recovered=False)
+        if _is_stuck(listener):
+            return
         self._give(listener, self._reset_event(reason, start))
         listener.cursor = start
         self._advance(listener)

@@ -137,54 +137,83 @@ def test_a_silent_connection_gets_comments(hub: Hub, stack: ExitStack) -> None:
         client.expect(b":\n")
 
 
+class Resuming:
+    """A client that goes on before 200 events of a log, which it gets page by page."""
+
+    def __init__(self, stack: ExitStack, redis_server: RedisServer) -> None:
+        self.parser = Parser()
+        self.ended = threading.Event()
+        client = redis.Redis(port=redis_server.port)
+        stack.callback(client.close)
+        self.start = _history.newest_position(client, b"x")
+        for number in range(200):
+            data = f"{number} {'x' * 3000}".encode()
+            _history.append(client, b"x", Event(b'{"data": "%b", "id": "' % data, b'"}', 1000, 60))
+        log = History(
+            lambda _: Retention(1000, is_latest=False), partial(open_connection, client), 0
+        )
+        connect = partial(PubSubConnection, client)
+        self.hub = Hub(connect, Flask("tests").json, keepalive=0.02, linger=0.1, history=log)
+        stack.callback(self.hub.stop)
+        server, self.socket = socket.socketpair()
+        stack.callback(self.socket.close)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+        server.setblocking(False)
+        self.socket.setblocking(False)
+        terms = Terms(b":\n", lambda: b"", 50_000, lambda _: self.ended.set())
+        self.connection = Connection(
+            server.detach(), b"", terms, chunked=False, callbacks=[], cursor=self.start
+        )
+
+    def join(self) -> None:
+        """Have the hub serve it."""
+        self.hub.adopt(b"x", lambda: self.connection)
+
+    def has_taken_all(self) -> bool:
+        """Read what is there; whether nothing more waits."""
+        with suppress(BlockingIOError):
+            self.parser.feed(self.socket.recv(1 << 16))
+        return not self.connection.is_lagging
+
+    def has_the_log(self) -> bool:
+        """Read what is there; whether it is as much as there is in the log."""
+        self.has_taken_all()
+        return len(self.parser.events) == 201
+
+
 def test_a_page_for_a_client_for_which_a_comment_waits(
     stack: ExitStack, redis_server: RedisServer
 ) -> None:
     """It stays in the log until the comment has gone, and its client is not disconnected."""
-    client = redis.Redis(port=redis_server.port)
-    stack.callback(client.close)
-    start = _history.newest_position(client, b"x")
-    for number in range(200):
-        data = f"{number} {'x' * 3000}".encode()
-        _history.append(client, b"x", Event(b'{"data": "%b", "id": "' % data, b'"}', 1000, 60))
-    log = History(lambda _: Retention(1000, is_latest=False), partial(open_connection, client), 0)
-    connect = partial(PubSubConnection, client)
-    hub = Hub(connect, Flask("tests").json, keepalive=0.02, linger=0.1, history=log)
-    stack.callback(hub.stop)
-    server, peer = socket.socketpair()
-    stack.callback(peer.close)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
-    server.setblocking(False)
-    peer.setblocking(False)
-    terms = Terms(b":\n", lambda: b"", 50_000, lambda _: None)
-    connection = Connection(server.detach(), b"", terms, chunked=False, callbacks=[], cursor=start)
-    parser = Parser()
-
-    def read() -> bool:
-        with suppress(BlockingIOError):
-            parser.feed(peer.recv(1 << 16))
-        return not connection.is_lagging
-
-    hub.adopt(b"x", lambda: connection)
-    wait_until(lambda: connection.is_lagging, "the first page waits for the client")
+    client = Resuming(stack, redis_server)
+    client.join()
+    wait_until(lambda: client.connection.is_lagging, "the first page waits for the client")
     redis_server.freeze()
     try:
-        wait_until(read, "the client has read the first page, and Redis is asked for the next one")
-        wait_until(lambda: connection.is_lagging, "a comment waits for the client")
+        wait_until(client.has_taken_all, "Redis is asked for the next page")
+        wait_until(lambda: client.connection.is_lagging, "a comment waits for the client")
     finally:
         redis_server.thaw()
     # Its question is asked after the other one has been answered.
-    follower = Follower(1 << 20, start)
-    hub.join(b"x", follower)
+    follower = Follower(1 << 20, client.start)
+    client.hub.join(b"x", follower)
     assert follower.wait_confirmed(10)
-    hub.leave(b"x", follower)
+    client.hub.leave(b"x", follower)
+    wait_until(client.has_the_log, "the client gets all events")
+    numbers = [int(event.data.split()[0]) for event in client.parser.events[1:]]
+    assert numbers == [*range(200)]
 
-    def read_all() -> bool:
-        read()
-        return len(parser.events) == 201
 
-    wait_until(read_all, "the client gets all events")
-    assert [int(event.data.split()[0]) for event in parser.events[1:]] == [*range(200)]
+def test_a_page_for_a_client_that_is_gone(
+    stack: ExitStack, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is released, and nobody is told that it reads too slowly."""
+    client = Resuming(stack, redis_server)
+    # The hub finds that out when it writes.
+    client.socket.shutdown(socket.SHUT_RD)
+    client.join()
+    assert client.ended.wait(10)
+    assert "SSE_MAX_PENDING" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["_keep_time", "_serve_redis", "_check_shutdown", "_dispatch"])
