@@ -102,9 +102,13 @@ def test_kills_of_all_connections(site: Site, app: Flask, redis_server: RedisSer
             redis_server.admin.client_kill_filter(_type="pubsub")
             time.sleep(0.05)
         last = publisher.stop()
-        assert not publisher.failures
+        # On a busy machine both connections of one event may be killed.
+        assert len(publisher.failures) < 5
         client.wait_position(app)
-        assert client.numbers() == [*range(last + 1)]
+        check(client.events, publisher.failures)
+        numbers = client.numbers()
+        assert numbers == sorted({*numbers})
+        assert {*range(last + 1)} - {*numbers} <= {*publisher.failures}
 
 
 def test_the_subscriber_is_too_slow_for_redis(
