@@ -67,7 +67,7 @@ def _check_keepalive(seconds: float | None) -> Finding:
     if seconds is None:
         return warn(
             "keep-alive setting",
-            "silent streams get no comment, so proxies close them, and who has left is not noticed",
+            "silent streams get no comment: proxies close them, and lost clients are not noticed",
             "set SSE_KEEPALIVE to 15",
         )
     shorter = [f"{name} after {limit} s" for name, limit in _TIMEOUTS.items() if limit <= seconds]

@@ -142,7 +142,7 @@ class Stream:
                 return piece
 
     def close(self) -> None:
-        """Hang up; who reads finds the end."""
+        """Hang up; a thread that reads finds the end."""
         hang_up(self._connection)
         _close(self._response, self._connection)
 

@@ -142,7 +142,7 @@ class Notices:
 
     def _retire(self, worker: "_Worker") -> bool:
         with self._lock:
-            # In this order: whoever leaves a notice looks for this afterwards.
+            # In this order: a thread that leaves a notice looks at this afterwards.
             worker.is_retired = True
             if self._waiting:
                 worker.is_retired = False

@@ -91,7 +91,7 @@ class Owner:
         self.rest_requested = False
         """Set by others to have it end as soon as nobody listens."""
         self.has_rested = threading.Event()
-        """Set when it has ended after that, or found somebody who listens."""
+        """Set when it has ended after that, or found new listeners."""
         self.thread: threading.Thread | None = None
         self._poller = Poller()
         self._poller.register(self.waker.fileno(), READ)

@@ -16,7 +16,7 @@ from werkzeug.wsgi import FileWrapper
 from flask_sse import _gevent
 
 PATIENCE: Final = "flask_sse.patience"
-"""The key under which whoever reads a stream in this process says how long it waits."""
+"""The key under which a reader of the stream in this process says how long it waits."""
 
 _SOCKET_KEYS: Final = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 

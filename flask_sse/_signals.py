@@ -1,6 +1,6 @@
 """The signals themselves, which :mod:`flask_sse.signals` documents.
 
-Pure: a signal knows its receivers, and whoever sends it asks for them first.
+Pure: a signal knows its receivers, and is asked for them before it is sent.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """One client's stream, as the signals tell of it.
 
 Each stream has a visit of its own if anybody wants to know, and `None` if nobody does. It belongs
-to whoever serves the client: a thread of the server's, and the hub's owner after the hand-over.
+to what serves the client: a thread of the server's, and the hub's owner after the hand-over.
 Nothing blocks.
 """
 

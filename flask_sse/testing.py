@@ -1,7 +1,7 @@
 """Streams, and what is published, in an application's own tests.
 
 Nothing here needs a Redis, a server or a pause, and no thread is left behind. Install the
-extra ``memory``. Whoever uses pytest has the fixture ``sse_harness``, which is :func:`harness`
+extra ``memory``. With pytest, there is the fixture ``sse_harness``, which is :func:`harness`
 until the test ends.
 
 >>> from flask_sse.testing import harness

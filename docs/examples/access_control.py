@@ -6,7 +6,7 @@ from flask_sse import sse
 
 
 class User:
-    """Somebody who has logged in."""
+    """A user who has logged in."""
 
     def __init__(self, role: str) -> None:
         self.role = role

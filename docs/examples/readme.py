@@ -1,4 +1,4 @@
-"""An application that greets whoever has its page open."""
+"""An application that greets everyone who has its page open."""
 
 from flask import Flask
 

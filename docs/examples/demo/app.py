@@ -55,7 +55,7 @@ def remember_connection(response: Response) -> Response:
 
 
 def forget_connection(connection: socket.socket) -> None:
-    """Let go of the connection of a stream that has ended."""
+    """Release the connection of a stream that has ended."""
     del connections[connection]
     connection.close()
 
