@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,15 @@ from tests.support.chromium import chromium
 from tests.support.redis_server import RedisServer
 
 _names = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Have Ctrl-C end what the tests start, though they may be a job in the background."""
+    # A shell has such jobs ignore it, and so does what they start.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture(scope="session")
