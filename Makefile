@@ -68,10 +68,8 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 
 types: $(VENV)/dev.stamp
-	for version in $(VERSIONS); do \
-		$(BIN)/mypy --python-version $$version && \
-		$(BIN)/basedpyright --pythonversion $$version || exit 1; \
-	done
+	printf '%s\n' $(VERSIONS) | xargs -P 2 -I {} sh -c '\
+		$(BIN)/mypy --python-version {} && $(BIN)/basedpyright --pythonversion {}'
 
 check: system $(VENV)/dev.stamp
 	$(BIN)/coverage erase
