@@ -114,7 +114,11 @@ class RedisServer:
 
     def listeners(self, channel: str = "sse") -> int:
         """Return how many connections are subscribed to *channel*."""
-        [(_, number)] = self.admin.pubsub_numsub(channel)
+        try:
+            [(_, number)] = self.admin.pubsub_numsub(channel)
+        except redis.ConnectionError:
+            # A sentinel that promotes a Redis has it close its connections.
+            [(_, number)] = self.admin.pubsub_numsub(channel)
         return int(number)
 
     def wait_listeners(self, number: int, channel: str = "sse", seconds: float = 10) -> None:
