@@ -1,7 +1,7 @@
 """The commands of a blueprint: ``flask sse publish``, ``listen``, ``channels`` and ``doctor``.
 
 They run in an application's context, each in its main thread. Every application that registers
-a blueprint imports this module; what only the doctor needs is imported when it runs.
+a blueprint imports this module; modules that only the doctor needs are imported when it runs.
 """
 
 import contextlib

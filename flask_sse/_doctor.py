@@ -100,7 +100,7 @@ def examine(
 
 
 def _look_for_redis(blueprint: Publisher, state: State) -> tuple[Finding, redis.StrictRedis | None]:
-    """Return what is to be said about the address of Redis, and the client, if it can be used."""
+    """Return the finding about the URL of Redis, and the client if the URL can be used."""
     settings = state.settings
     try:
         given = blueprint.redis

@@ -291,7 +291,7 @@ def _check_publishers(
 
 
 def _is_logged(payload: bytes, provider: JSONProvider) -> bool | None:
-    """Whether an event is from a log; `None` for what is no event."""
+    """Whether an event is from a log, or `None` if the payload is not an event."""
     try:
         message = from_payload(payload, provider)
     except (ValueError, TypeError):

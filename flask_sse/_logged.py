@@ -124,7 +124,7 @@ class LoggedChannel(Channel):
     # The listeners
 
     def confirm(self) -> list[Connection]:
-        """Have those who have waited for the subscription get on."""
+        """Go on with the listeners that have waited for the subscription."""
         if not self._filling:
             self._open_waiting() if self.position is not None else self.fill()
         return []

@@ -163,7 +163,7 @@ class Logs:
         self._failed.append((time.monotonic() + _ASK_AGAIN_AFTER, question))
 
     def decode(self, payload: bytes) -> Entry | Foreign:
-        """Decode an event that has been published; what it raises may be anything."""
+        """Decode an event that has been published; any exception may be raised."""
         message = from_payload(payload, self._provider)
         found = EventId.parse(message.id) if isinstance(message.id, str) else None
         if found is None or found.position.database != str(self._history.database):

@@ -1,6 +1,6 @@
 """Several iterators, each of which blocks, as one.
 
-Each runs in a daemon thread of its own; what they yield arrives in the thread that asks.
+Each runs in a daemon thread of its own; their values arrive in the thread that asks.
 """
 
 import threading

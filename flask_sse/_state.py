@@ -94,7 +94,7 @@ class State:
     def settings(self) -> Settings:
         """The application's settings, which are kept from their first use on.
 
-        As long as the address of Redis is missing, or wrong, it is looked for again.
+        As long as the URL of Redis is missing, or wrong, it is looked for again.
 
         :raises TypeError: if a setting has the wrong type.
         :raises ValueError: if a setting is out of its range.

@@ -45,7 +45,7 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture(params=["redis", "memory"])
 def redis_url(request: pytest.FixtureRequest) -> str:
-    """Return the address of a Redis, a real one and then the embedded one."""
+    """Return the URL of a Redis, a real one and then the embedded one."""
     if request.param == "memory":
         return "memory://"
     server: RedisServer = request.getfixturevalue("shared_redis")

@@ -130,7 +130,7 @@ def _settings(server: RedisServer, **settings: object) -> dict[str, object]:
 
 
 def _at(site: Site) -> str:
-    """Return the address of a site's stream, once the site answers."""
+    """Return the URL of a site's stream, once the site answers."""
     assert site.get("/") == "hello"
     return f"http://{LOOPBACK}:{site.port}/stream"
 
@@ -258,7 +258,7 @@ def test_limit_of_connections(examine: Examine, proxies: Proxies) -> None:
 def test_blocked_worker(
     examine: Examine, tmp_path: Path, shared_redis: RedisServer, channel: str, by: str
 ) -> None:
-    """A worker that a stream blocks is found, whoever has opened that stream."""
+    """A worker that a stream blocks is found, even if another client has opened that stream."""
     settings = _settings(shared_redis, SSE_DIRECT=False)
     with servers.gunicorn(tmp_path, *WORKERS["sync"], settings=settings) as blocked:
         url = _at(blocked)
@@ -311,7 +311,7 @@ def test_redirects(examine: Examine, proxies: Proxies) -> None:
     ],
 )
 def test_no_stream(examine: Examine, site: Site, path: str, check: str, found: str) -> None:
-    """What is no stream is named."""
+    """A response that is not a stream is reported."""
     findings = examine("--url", f"http://{LOOPBACK}:{site.port}{path}")
     assert findings[check][0] == "fail"
     assert findings[check][1].startswith(found)
@@ -595,7 +595,7 @@ def test_overridden_redis(redis_server: RedisServer) -> None:
 
 
 def test_overridden_redis_of_another_kind() -> None:
-    """What is no client with a pool is named, and the other settings are checked."""
+    """A client without a pool is reported, and the other settings are checked."""
 
     class Odd(ServerSentEventsBlueprint):
         @property

@@ -143,7 +143,7 @@ def test_compressed_otherwise() -> None:
 
 
 def test_addresses() -> None:
-    """A login in the address is sent; characters are encoded; what is no address is refused."""
+    """A login in the URL is sent, characters are encoded, and an invalid URL is refused."""
     with serving(streaming(b"data:x\n\n")) as (url, asked):
         address = url.replace("http://", "http://m%40x:%C3%A9@") + "?channel=ä b&c=%20"
         assert next(follow(address)).data == "x"

@@ -384,7 +384,7 @@ def test_messages_that_are_missing(app: Flask, channel: str) -> None:
 
 
 def test_a_consumer_that_is_slow(make_app: MakeApp, redis_url: str, channel: str) -> None:
-    """More than may wait is read from the log, in order, and nobody is cut off."""
+    """More than may wait is read from the log, in order, and no consumer is disconnected."""
     app = make_app(REDIS_URL=redis_url, SSE_HISTORY=2000, SSE_MAX_PENDING=2000)
     text = "x" * 500
     with app.app_context(), closing(history.messages(channel)) as messages:

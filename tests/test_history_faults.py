@@ -247,7 +247,7 @@ def test_workers_that_are_killed_and_replaced(site: Site, app: Flask) -> None:
 def test_a_client_that_does_not_read(
     worker: str, make_app: MakeApp, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """It lags by more than may wait, is not cut off, costs no memory, and catches up."""
+    """It lags by more than may wait, stays connected, costs no memory, and catches up."""
     settings = {"REDIS_URL": shared_redis.url, **SETTINGS, "SSE_MAX_PENDING": 100_000}
     channel = f"lagging-{worker}"
     app = make_app(**settings)
@@ -278,7 +278,7 @@ def test_a_client_that_does_not_read(
 def test_a_log_that_is_trimmed_under_a_client(
     worker: str, make_app: MakeApp, shared_redis: RedisServer, tmp_path: Path, resumes: bool
 ) -> None:
-    """Whoever lags by more than is kept is told so, and goes on at the top."""
+    """A client that lags by more than is kept is told so, and goes on at the top."""
     settings = {"REDIS_URL": shared_redis.url, **SETTINGS, "SSE_HISTORY": 100}
     channel = f"trimmed-{worker}-{resumes}"
     app = make_app(**settings)

@@ -261,7 +261,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @rule(kept=st.integers(0, 10))
     def trim(self, kept: int) -> None:
-        """The log is cut off."""
+        """The log is trimmed."""
         self.may_be_reset = True
         self.admin.xtrim(_history.keys(self.channel)[1], maxlen=kept, approximate=False)
 

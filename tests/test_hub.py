@@ -1,4 +1,4 @@
-"""The hub: one subscription, whoever comes and goes and whatever happens to Redis."""
+"""The hub: one subscription, though clients come and go and Redis fails."""
 
 import json
 import os

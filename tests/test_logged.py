@@ -212,7 +212,7 @@ def test_another_log(rig: Rig, client: Client) -> None:
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_offsets_that_are_repeated(rig: Rig, log: Log, client: Client, more: int) -> None:
-    """Other events with the same offsets are a reset, for the live and for those who return."""
+    """Other events with the same offsets are a reset, for live and returning clients."""
     snapshot = log.copy()
     rig.receive(lost := log.add(2))
     assert client.take() == ids(lost)
@@ -277,7 +277,7 @@ def test_the_end_of_a_trimmed_log(rig: Rig, log: Log) -> None:
 
 
 def test_events_before_the_first_answer(rig: Rig, log: Log) -> None:
-    """Whoever is subscribed is counted by `publish`, so the stream begins before them."""
+    """`publish` counts a client that is subscribed, so its stream begins before them."""
     client = rig.add()
     before = log.top
     rig.receive(events := log.add(2))
@@ -399,7 +399,7 @@ def latest(log: Log) -> list[str]:
 
 @pytest.mark.parametrize("is_older", [False, True])
 def test_the_latest_event_after_a_reset(is_older: bool) -> None:
-    """It comes after `sse.reset`, and whoever joins then gets it as well."""
+    """It comes after `sse.reset`, and a client that joins then gets it as well."""
     log = Log(length=1)
     log.add(3)
     snapshot = log.copy()
@@ -488,7 +488,7 @@ def test_a_long_absence(rig: Rig, log: Log, client: Client) -> None:
 
 
 def test_clients_that_know_more_than_the_hub(rig: Rig, log: Log, client: Client) -> None:
-    """Whoever comes from another process, with a later position, has the log compared."""
+    """A client that comes from another process, with a later position, has the log compared."""
     missed = log.add(2)
     back = rig.join(log.top)
     assert back.take() == [f"sse.open {log.top}"]

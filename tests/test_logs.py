@@ -144,7 +144,7 @@ class LateConnection(PubSubConnection):
 
 
 def test_an_answer_is_not_taken_before_what_is_older(shared_redis: RedisServer) -> None:
-    """Whoever `publish` has counted gets the event, though the log is heard of first."""
+    """A consumer that `publish` has counted gets the event, though the log is heard of first."""
     client = redis.Redis(port=shared_redis.port)
     published = threading.Event()
 

@@ -158,7 +158,7 @@ def test_who_may_listen(make_app: MakeApp) -> None:
 
 
 def test_where_the_stream_is() -> None:
-    """Without the ready-made instance, the address has to be given."""
+    """Without the ready-made instance, the URL has to be given."""
     with pytest.raises(LookupError, match="url="), open_stream(Flask("tests")):
         pass
 

@@ -33,7 +33,7 @@ def test_a_client_that_closes_is_noticed(pair: tuple[socket.socket, socket.socke
 
 
 def test_one_that_is_discarded_is_left_alone(pair: tuple[socket.socket, socket.socket]) -> None:
-    """Whoever gets the descriptor next is not taken for the one that went."""
+    """The next socket with the same descriptor is not taken for the one that went."""
     server, client = pair
     watch, subscriber = Watch(), Subscriber(1)
     watch.add(server, subscriber)

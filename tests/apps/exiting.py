@@ -6,6 +6,7 @@ Run by ``python -m gevent.monkey``, with the port of a Redis and the descriptor 
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -27,18 +28,24 @@ def exit_again() -> None:
     sys.exit(0)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, for 20 seconds at most."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def main() -> None:
     """Have a client lag, and return."""
     client = redis.Redis(port=int(sys.argv[1]))
     hub = Hub(partial(PubSubConnection, client), Flask(__name__).json)
-    terms = Terms(b":\n\n", lambda: b"", 1 << 20, lambda _: None)
+    terms = Terms(b":\n", lambda: b"", 1 << 20, lambda _: None)
     connection = Connection(int(sys.argv[2]), b"", terms, chunked=True, callbacks=[])
     hub.adopt(b"x", lambda: connection)
-    while not connection.is_open:
-        time.sleep(0.01)
+    wait_until(lambda: connection.is_open)
     client.publish("x", '{"data": "%s"}' % ("x" * 2_000_000))
-    while not connection.is_lagging:
-        time.sleep(0.01)
+    wait_until(lambda: connection.is_lagging)
     gevent.spawn_later(0.1, exit_again)
 
 

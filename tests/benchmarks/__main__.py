@@ -188,7 +188,7 @@ def _report(plan: Plan, measured: Measured, about: list[str]) -> int:
 
 
 def _say(text: str) -> None:
-    """Print at once, whoever reads the output."""
+    """Print at once, even if the output is a pipe."""
     print(text, flush=True)
 
 

@@ -279,7 +279,7 @@ class Load:
         self.faults.note(f"channel {client.channel} was sent {run} out of turn")
 
     def _end(self, client: Client, why: str) -> None:
-        """Count a stream that ended and let go of it, its events still being owed."""
+        """Count a stream that ended and release it, with its events still expected."""
         lost = len(self.published[client.channel]) - client.expected + len(client.missing)
         self.faults.ended += 1
         self.faults.lost += lost

@@ -215,7 +215,7 @@ def test_the_type_of_the_response(same: Same) -> None:
 
 
 def test_access_by_session(same: Same) -> None:
-    """Who may not read a channel gets no stream, whoever is logged in."""
+    """A user without access to a channel gets no stream."""
 
     def scenario(run: Run) -> list[int]:
         statuses = [run.status("/stream?channel=user:alice")]

@@ -3,9 +3,10 @@
 There are a Redis that appends all it does to a file, a gunicorn with two gevent workers and one
 with two sync workers, four channels with a publisher each, and 200 clients that come back after
 each loss with the id that they have received last. Meanwhile Redis is restarted with all its data
-and with older ones, emptied, frozen and cut off; workers are killed, frozen and replaced; clients
-are cut off, go away, and stop reading. At last everything is left in peace, a last event is
-published to each channel, and every record is checked. The status is 1 if anything is wrong.
+and with older ones, emptied, frozen and disconnected; workers are killed, frozen and replaced;
+clients are disconnected, go away, and stop reading. At last everything is left in peace, a last
+event is published to each channel, and every record is checked. The status is 1 if anything is
+wrong.
 
 What must a client receive, if Redis loses events? What has been in the logs is known exactly.
 Redis appends each event to its file before it answers, and before it sends it to anybody. What it

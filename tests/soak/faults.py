@@ -43,7 +43,7 @@ class Saboteur(Worker):
         self.rng = rng
         self.counts: Counter[str] = Counter()
         self.journal: list[tuple[float, str]] = []
-        """When which fault was made, for those who look for the cause of something."""
+        """When each fault was made, to look for the cause of a failure."""
         self._pause = pause
         self._next: list[str] = []
         self._is_first = True

@@ -89,7 +89,7 @@ class Publisher(Worker):
 
 
 class ForeignPublisher(Worker):
-    """Publishes without history, as 1.0 does, and what is no event."""
+    """Publishes without history, as 1.0 does, and payloads that are not events."""
 
     def __init__(self, port: int, rng: random.Random) -> None:
         super().__init__()

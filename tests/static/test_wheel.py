@@ -93,7 +93,7 @@ def user(built: Built, tmp_path_factory: pytest.TempPathFactory) -> User:
 
 
 def test_sdist_builds_the_same_wheel(built: Built, tmp_path: Path) -> None:
-    """Whoever builds from the sdist gets what is built from the repository."""
+    """A build from the sdist is the same as one from the repository."""
     _run(
         [str(_BIN / "uv"), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(_ROOT)],
         tmp_path,

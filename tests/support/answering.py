@@ -53,7 +53,7 @@ def answering(status: int, location: str | None = None) -> Answer:
 def serving(*answers: Answer) -> Iterator[tuple[str, list[BaseHTTPRequestHandler]]]:
     """Answer one request after the other, the last answer for ever.
 
-    It yields the address of a stream, and what has been asked.
+    It yields the URL of a stream, and what has been asked.
     """
     left, asked = list(answers), list[BaseHTTPRequestHandler]()
 

@@ -19,7 +19,7 @@ time.time_ns = lambda: int(moved() * 1e9)
 
 
 class Clock:
-    """The time of day of some processes; what measures durations goes on as it is.
+    """The time of day of some processes; clocks that measure durations go on as they are.
 
     :param folder: Where the file lies from which the processes read the difference.
     """
