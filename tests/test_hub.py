@@ -446,8 +446,10 @@ def test_rubbish_does_not_fill_the_log(
         pipeline.execute()
         sse.publish("sound", channel="rubbish")
         assert stream.events(1)[0].data == "sound"
-    assert len(caplog.records) == 10
-    assert max(len(record.getMessage()) for record in caplog.records) < 400
+    # The hub of an earlier test may tell of its own Redis meanwhile.
+    lines = [line for line in caplog.messages if "malformed" in line]
+    assert len(lines) == 10
+    assert max(map(len, lines)) < 400
 
 
 def test_an_outage_is_told_once_for_all_clients(
