@@ -1,49 +1,28 @@
 """A TCP proxy that cuts the connections of streams in the middle of what the server sends."""
 
-import contextlib
 import random
-import selectors
 import socket
-import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from tests.support.processes import LOOPBACK
+from tests.support.relay import Link, Relay
 from tests.support.waiting import wait_until
 
-_TICK: Final = 0.05
 _MOST_BYTES: Final = 600
 _END_OF_HEAD: Final = b"\r\n\r\n"
-# A socket that is closed without lingering resets its connection.
-_RESET: Final = struct.pack("ii", 1, 0)
 
 
-class _Link:
-    """A client's connection and the one to the server that it leads to."""
-
+class _Link(Link):
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
-        self.client = client
-        self.server = server
+        super().__init__(client, server)
         self.is_stream = False
         """Whether the client has asked for a stream."""
         self.has_begun = False
         """Whether the head of the stream has been relayed."""
 
-    def close(self, *, reset: bool = False) -> None:
-        """Close both connections.
 
-        :param reset: Whether the client's one is reset, and not ended.
-        """
-        if reset:
-            self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.client.close()
-        self.server.close()
-
-
-class CuttingProxy:
+class CuttingProxy(Relay[_Link]):
     """Relays to a port, and cuts connections when it is told to.
 
     A cut comes after a random number of the next bytes of a stream's events, so it may be in any
@@ -56,38 +35,12 @@ class CuttingProxy:
     """
 
     def __init__(self, port: int, seed: int) -> None:
-        self.accepted = 0
-        """How many connections there have been."""
+        super().__init__(port, _Link)
         self.cuts = 0
-        """How many of them have been cut."""
-        self._port = port
+        """How many connections have been cut."""
         self._random = random.Random(seed)
         self._bytes_left: int | None = None
         self._refuses = False
-        self._listener = socket.create_server((LOOPBACK, 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._selector = selectors.DefaultSelector()
-        self._links: set[_Link] = set()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stopped = True
-        self._thread.join()
-        for link in self._links:
-            link.close()
-        self._selector.close()
-        self._listener.close()
 
     @property
     def streams(self) -> int:
@@ -120,45 +73,21 @@ class CuttingProxy:
         finally:
             self._refuses = False
 
-    def _run(self) -> None:
-        while not self._stopped:
-            for key, _ in self._selector.select(_TICK):
-                if key.data is None:
-                    self._accept()
-                elif key.data in self._links:
-                    self._relay(key.data, key.fileobj is key.data.client)
-            if self._refuses:
-                for link in [*self._links]:
-                    self._drop(link, reset=True)
-
-    def _accept(self) -> None:
-        client, _ = self._listener.accept()
-        self.accepted += 1
-        link = _Link(client, socket.create_connection((LOOPBACK, self._port)))
-        if self._refuses:
-            link.close(reset=True)
-            return
-        for side in (link.client, link.server):
-            self._selector.register(side, selectors.EVENT_READ, link)
-        self._links.add(link)
-
-    def _relay(self, link: _Link, from_client: bool) -> None:
-        source, target = (link.client, link.server) if from_client else (link.server, link.client)
-        try:
-            data = source.recv(65536)
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._drop(link)
-            return
+    def relay(self, link: _Link, data: bytes, *, from_client: bool) -> None:
+        """Send on, and cut the connection when its place has come."""
         if from_client:
             link.is_stream, link.has_begun = data.startswith(b"GET /stream"), False
         place = None if from_client else self._place_of_cut(link, data)
-        with contextlib.suppress(ConnectionError):
-            target.sendall(data[:place])
+        link.send(data[:place], from_client=from_client)
         if place is not None:
-            self._drop(link, reset=self.cuts % 2 == 0)
+            self.drop(link, reset=self.cuts % 2 == 0)
             self.cuts += 1
+
+    def tick(self) -> None:
+        """Reset what is connected while connections are refused."""
+        if self._refuses:
+            for link in [*self._links]:
+                self.drop(link, reset=True)
 
     def _place_of_cut(self, link: _Link, data: bytes) -> int | None:
         if not link.is_stream:
@@ -175,9 +104,3 @@ class CuttingProxy:
         place = len(data) + self._bytes_left
         self._bytes_left = None
         return place
-
-    def _drop(self, link: _Link, *, reset: bool = False) -> None:
-        for side in (link.client, link.server):
-            self._selector.unregister(side)
-        self._links.discard(link)
-        link.close(reset=reset)

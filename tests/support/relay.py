@@ -1,0 +1,120 @@
+"""A TCP proxy, on which the proxies that do harm are built."""
+
+import contextlib
+import selectors
+import socket
+import struct
+import threading
+from types import TracebackType
+from typing import Final, Generic, Self, TypeVar
+
+from tests.support.processes import LOOPBACK
+
+_TICK: Final = 0.05
+# A socket that is closed without lingering resets its connection.
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Link:
+    """A client's connection and the one to the server that it leads to."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client = client
+        self.server = server
+
+    def send(self, data: bytes, *, from_client: bool) -> None:
+        """Send to one side what the other side has sent."""
+        with contextlib.suppress(ConnectionError):
+            (self.server if from_client else self.client).sendall(data)
+
+    def close(self, *, reset: bool = False) -> None:
+        """Close both connections.
+
+        :param reset: Whether the client's one is reset, and not ended.
+        """
+        if reset:
+            self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.client.close()
+        self.server.close()
+
+
+AnyLink = TypeVar("AnyLink", bound=Link)
+
+
+class Relay(Generic[AnyLink]):
+    """Relays to a port, in a thread of its own, which calls the methods of subclasses too.
+
+    :param port: The port of the server.
+    :param link_class: What holds the two connections.
+    """
+
+    def __init__(self, port: int, link_class: type[AnyLink]) -> None:
+        self.accepted = 0
+        """How many connections there have been."""
+        self._port = port
+        self._link_class = link_class
+        self._links: set[AnyLink] = set()
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._selector = selectors.DefaultSelector()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped = True
+        self._thread.join()
+        for link in self._links:
+            link.close()
+        self._selector.close()
+        self._listener.close()
+
+    def relay(self, link: AnyLink, data: bytes, *, from_client: bool) -> None:
+        """Do what is to be done with data that one side has sent."""
+        link.send(data, from_client=from_client)
+
+    def tick(self) -> None:
+        """Do what is to be done at least every 50 ms."""
+
+    def drop(self, link: AnyLink, *, reset: bool = False) -> None:
+        """Close both connections of a link."""
+        for side in (link.client, link.server):
+            self._selector.unregister(side)
+        self._links.discard(link)
+        link.close(reset=reset)
+
+    def _run(self) -> None:
+        while not self._stopped:
+            for key, _ in self._selector.select(_TICK):
+                if key.data is None:
+                    self._accept()
+                elif key.data in self._links:
+                    self._receive(key.data, from_client=key.fileobj is key.data.client)
+            self.tick()
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        link = self._link_class(client, socket.create_connection((LOOPBACK, self._port)))
+        for side in (link.client, link.server):
+            self._selector.register(side, selectors.EVENT_READ, link)
+        self._links.add(link)
+        self.accepted += 1
+
+    def _receive(self, link: AnyLink, *, from_client: bool) -> None:
+        try:
+            data = (link.client if from_client else link.server).recv(65536)
+        except ConnectionError:
+            data = b""
+        if data:
+            self.relay(link, data, from_client=from_client)
+        else:
+            self.drop(link)
