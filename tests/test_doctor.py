@@ -21,6 +21,7 @@ from tests.support.commands import flask_command
 from tests.support.processes import LOOPBACK, NGINX, find_program, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import WORKERS, Site
+from tests.support.slow_proxy import SlowProxy
 
 _NGINX_CONF: Final = servers.ROOT / "docs" / "examples" / "deployment" / "nginx.conf"
 _KEEPALIVE: Final = 0.1
@@ -177,6 +178,20 @@ def test_leaves_nothing_behind(examine: Examine, site: Site, shared_redis: Redis
     # The server keeps other channels.
     assert _bad(findings) == {"Last-Event-ID": "fail"}
     assert shared_redis.admin.dbsize() == before
+
+
+def test_slow_way_from_redis(examine: Examine, shared_redis: RedisServer, tmp_path: Path) -> None:
+    """An event that comes late is not taken for one that the server has kept."""
+    arguments = ("--channel", "slow", "--patience", "1")
+    with SlowProxy(shared_redis.port, delay=0.1) as proxy:
+        settings = _settings(shared_redis, REDIS_URL=f"redis://{LOOPBACK}:{proxy.port}")
+        with (
+            servers.gunicorn(tmp_path, *WORKERS["gthread"], settings=settings) as site,
+            # Because of this client the server stays subscribed.
+            StreamClient(site.port, "slow").open(),
+        ):
+            findings = examine("--url", _at(site), *arguments, SSE_HISTORY=10)
+    assert _bad(findings) == {"Last-Event-ID": "fail"}
 
 
 def test_good_site_without_a_proxy(examine: Examine, site: Site) -> None:
