@@ -5,6 +5,8 @@ measured yet is left out.
 """
 
 import json
+import re
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from statistics import median
@@ -19,6 +21,16 @@ from sphinx.util.typing import ExtensionMetadata
 Rounds = dict[str, list[dict[str, float]]]
 """The figures of each round, by the name of what was measured."""
 
+_PLAIN_NAMES: Final = {
+    "flask-sse-2-gthread": "Flask-SSE 2 (gthread)",
+    "flask-sse-2-sync": "Flask-SSE 2 (sync)",
+    "flask-sse-2": "Flask-SSE 2 (gevent)",
+    "flask-sse-1": "Flask-SSE 1.0",
+    "floor": "floor (plain C)",
+}
+"""Systems that the benchmark calls by its own short names; the others are called what they are."""
+
+_NAME: Final = re.compile(rf"(?<![\w-])(?:{'|'.join(_PLAIN_NAMES)})(?![\w-])")
 _TABLE: Final = "performance-table.rst"
 _FIGURES: Final = "performance-table.json"
 # Narrow, so that the text can still be read where a phone shrinks the chart.
@@ -47,7 +59,9 @@ class Tables(SphinxDirective):
         content = self.parse_text_to_nodes(table.read_text(encoding="utf-8"))
         for node in content:
             for each in node.findall(nodes.table):
-                each["classes"].append("figures")
+                each["classes"] += ["figures", "colwidths-auto"]
+            for text in list(_names(node)):
+                text.parent.replace(text, nodes.Text(plain(text.astext())))
         return content
 
 
@@ -60,6 +74,7 @@ class Chart(SphinxDirective):
         "part": directives.unchanged,
         "variant": directives.unchanged_required,
         "unit": directives.unchanged_required,
+        "highest-first": directives.flag,
     }
 
     def run(self) -> list[nodes.Node]:
@@ -75,6 +90,8 @@ class Chart(SphinxDirective):
         values = medians(rounds, self.arguments[0])
         if not values:
             return []
+        if "highest-first" in self.options:
+            values = dict(reversed(values.items()))
         caption = " ".join(self.content)
         figure = (
             f'<figure class="chart">{draw(values, self.options.get("unit", ""), caption)}'
@@ -99,6 +116,21 @@ def medians(rounds: Rounds, key: str) -> dict[str, float]:
     return dict(sorted(values.items(), key=lambda item: item[1]))
 
 
+def plain(text: str) -> str:
+    """Replace the benchmark's short names of systems by what the systems are."""
+    return _NAME.sub(lambda match: _PLAIN_NAMES[match[0]], text)
+
+
+def _names(node: nodes.Node) -> Iterator[nodes.Text]:
+    """Return the texts that name a system: items of lists, and what heads tables."""
+    for item in node.findall(nodes.list_item):
+        yield from item.findall(nodes.Text)
+    for row in node.findall(nodes.row):
+        cells = row.children if isinstance(row.parent, nodes.thead) else row.children[:1]
+        for cell in cells:
+            yield from cell.findall(nodes.Text)
+
+
 def draw(values: dict[str, float], unit: str, title: str) -> str:
     """Return a chart of horizontal bars as SVG; its colours are those of the theme."""
     longest = max(values.values()) or 1.0
@@ -118,7 +150,7 @@ def _bar(top: int, name: str, value: float, share: float, unit: str) -> str:
     ours = " ours" if name.startswith("flask-sse-2") else ""
     bar = top + 22
     return (
-        f'<text x="0" y="{top + 16}">{escape(name)}</text>'
+        f'<text x="0" y="{top + 16}">{escape(plain(name))}</text>'
         f'<rect class="bar{ours}" x="0" y="{bar}" width="{width}" height="{_BAR}" rx="2"/>'
         f'<text x="{width + 8}" y="{bar + _BAR - 2}">{_figure(value)} {escape(unit)}</text>'
     )

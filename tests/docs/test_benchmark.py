@@ -20,6 +20,11 @@ Measured
 
    Less is better.
 
+.. benchmark-chart:: burst_per_s
+   :highest-first:
+
+   More is better.
+
 .. benchmark-chart:: kib
    :part: scale
    :variant: 10,000 clients
@@ -59,24 +64,36 @@ def test_chart_escapes_what_it_shows() -> None:
     assert "<b>" not in drawn
 
 
+def test_plain_names() -> None:
+    """Systems are named by what they are, also where a text names two, or one of its variants."""
+    text = "flask-sse-2, 100 channels / flask-sse-2-sync, 100 channels"
+    plain = "Flask-SSE 2 (gevent), 100 channels / Flask-SSE 2 (sync), 100 channels"
+    assert benchmark.plain(text) == plain
+    assert benchmark.plain("nchan / floor") == "nchan / floor (plain C)"
+    assert benchmark.plain("my-flask-sse-1 on all floors") == "my-flask-sse-1 on all floors"
+
+
 @pytest.mark.parametrize("measured", [True, False])
 def test_page(tmp_path: Path, measured: bool) -> None:
-    """The page has table and chart once there are figures, and says if there are none.
+    """The page has table and charts once there are figures, and says if there are none.
 
-    A part that has not been measured has no chart.
+    A part that has not been measured has no chart. The best system is on top, whether more or
+    less is better, and all are named plainly.
     """
     _write_page(tmp_path)
     if measured:
         rounds = Rounds()
-        rounds.add("flask-sse-2", {"cpu_us": 12.5})
-        rounds.add("flask-sse-1", {"cpu_us": 125.0})
+        rounds.add("flask-sse-2", {"cpu_us": 12.5, "burst_per_s": 1e6})
+        rounds.add("flask-sse-1", {"cpu_us": 125.0, "burst_per_s": 1e4})
         section = Section("Heading", "Text.", rounds.table([Figure("cpu_us", "CPU", 1)]))
         path = tmp_path / "performance-table.rst"
         write(path, [section], ["a machine"], {"side_by_side": rounds.rounded()})
     text = _build(tmp_path)
     assert ("a machine" in text) == measured
-    assert (text.count('<rect class="bar') == 2) == measured
-    assert ('class="bar ours"' in text) == measured
+    assert (text.count('<rect class="bar') == 4) == measured
+    assert (text.count('<rect class="bar ours" x="0" y="22"') == 2) == measured
+    assert ("<p>Flask-SSE 2 (gevent)</p>" in text) == measured
+    assert "flask-sse-1" not in text
     assert ('<table class="figures' in text) == measured
     assert ("has not been run yet" in text) != measured
 
