@@ -26,6 +26,7 @@ extensions = [
     "sphinx_autodoc_typehints",
     "benchmark",
     "documented_api",
+    "terms",
 ]
 exclude_patterns = ["_build", "examples", "performance-table.rst"]
 nitpicky = True
@@ -63,12 +64,15 @@ app.config["SSE_HISTORY"] = {"news": 100}
 app.register_blueprint(sse, url_prefix="/stream")
 """
 
+
 html_theme = "furo"
 html_title = f"Flask-SSE {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["scrolling.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}
-pygments_style = "friendly"
+# Both keep a contrast of 4.5:1 for everything, comments and output included.
+pygments_style = "a11y-light"
 pygments_dark_style = "github-dark"

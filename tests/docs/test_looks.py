@@ -1,0 +1,97 @@
+"""How the pages look in a real browser: on a desktop and on a phone, in light and in dark."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Literal
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize
+
+from tests.support.servers import ROOT
+
+from .conftest import BuiltSite
+from .test_site import PAGES
+
+DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 800}
+PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
+SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
+# An element whose line is broken has several boxes; the first is where it begins.
+TOP: Final = "element => element.getClientRects()[0].top"
+LINE: Final = 15
+"""Pixels, less than the height of a line."""
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(site: BuiltSite, browser: Browser) -> Iterator[Open]:
+    """Return a function that opens a page of the site; no page may load anything from outside."""
+    pages: list[Page] = []
+    elsewhere: list[str] = []
+
+    def open_page(name: str, size: ViewportSize = DESKTOP, **options: Any) -> Page:
+        page = browser.new_page(viewport=size, **options)
+        pages.append(page)
+        page.on("request", lambda request: elsewhere.append(request.url))
+        page.goto((site.html / f"{name}.html").as_uri())
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert [url for url in elsewhere if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_code_on_a_phone(open_page: Open, name: str) -> None:
+    """Code scrolls and is never wrapped, so that its indentation is true; the page fits."""
+    page = open_page(name, PHONE)
+    spaces = "blocks => blocks.map(block => getComputedStyle(block).whiteSpace)"
+    assert set(page.locator(".highlight pre").evaluate_all(spaces)) <= {"pre"}
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_code_scrolls_with_the_keyboard(open_page: Open) -> None:
+    """Code that is too wide can be given the focus; code that fits is no stop of the tab key."""
+    page = open_page("quickstart", PHONE)
+    page.wait_for_selector("pre[tabindex]")
+    wide = "blocks => blocks.map(block => [block.scrollWidth > block.clientWidth, block.tabIndex])"
+    found = {tuple(pair) for pair in page.locator(".highlight pre").evaluate_all(wide)}
+    assert found == {(True, 0), (False, -1)}
+
+
+def test_figures(open_page: Open) -> None:
+    """The tables of figures scroll within the page, with the figures aligned to the right."""
+    page = open_page("performance", PHONE)
+    tables = page.locator(".table-wrapper")
+    wide = "tables => tables.filter(each => each.scrollWidth > each.clientWidth).length"
+    assert tables.evaluate_all(wide) > 0
+    style = "cells => cells.map(cell => {{ const s = getComputedStyle(cell); return s.{}; }})"
+    cells = page.locator("table.figures td")
+    assert set(cells.evaluate_all(style.format("textAlign"))) == {"right"}
+    assert set(cells.evaluate_all(style.format("whiteSpace"))) == {"nowrap"}
+    heads = page.locator("table.figures th").all_inner_texts()
+    assert [head for head in heads if head.startswith(("flask-sse", "floor,"))] == []
+
+
+def test_terms(open_page: Open) -> None:
+    """What a definition list defines is bold, and has a link to it that a pointer reveals."""
+    page = open_page("configuration")
+    term = page.locator("#term-memory")
+    assert int(term.evaluate("element => getComputedStyle(element).fontWeight")) >= 600
+    term.hover()
+    term.locator(".headerlink").click()
+    assert page.url.endswith("#term-memory")
+
+
+def test_settings(open_page: Open) -> None:
+    """The type of a setting and its default stand on one line, where the line is long enough."""
+    page = open_page("configuration")
+    settings = page.locator("dl.confval")
+    assert settings.count() > 5
+    same = 0
+    for setting in settings.all():
+        fields = setting.locator(".field-list > dt, .field-list > dd").all()
+        assert len(fields) == 4
+        tops = [each.evaluate(TOP) for each in fields]
+        same += max(tops) - min(tops) < LINE
+    assert same >= settings.count() - 1
