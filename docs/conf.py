@@ -64,6 +64,7 @@ app.config["SSE_HISTORY"] = {"news": 100}
 app.register_blueprint(sse, url_prefix="/stream")
 """
 
+_REPOSITORY = "https://github.com/singingwolfboy/flask-sse"
 
 html_theme = "furo"
 html_title = f"Flask-SSE {version}"
@@ -72,7 +73,15 @@ html_css_files = ["site.css"]
 html_js_files = ["scrolling.js"]
 html_copy_source = False
 html_show_sourcelink = False
-html_theme_options = {"navigation_with_keys": True}
+html_theme_options = {
+    "navigation_with_keys": True,
+    "source_repository": _REPOSITORY,
+    "source_branch": "main",
+    "source_directory": "docs/",
+    "footer_icons": [
+        {"name": "Source code", "url": _REPOSITORY, "html": "Source code", "class": "repository"}
+    ],
+}
 # Both keep a contrast of 4.5:1 for everything, comments and output included.
 pygments_style = "a11y-light"
 pygments_dark_style = "github-dark"

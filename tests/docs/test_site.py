@@ -2,9 +2,13 @@
 
 import json
 import re
+import runpy
+import sys
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any, Final
+from xml.etree import ElementTree
 
 import check_links
 import inventories
@@ -35,6 +39,9 @@ PAGES: Final = {
     "contributing": "Contributing",
     "security": "Security",
 }
+BASE: Final = f"https://flask-sse.readthedocs.io{check_links.ROOT}"
+"""The site's URL where a build does not learn another one."""
+
 OLD_ADDRESSES: Final = {
     "index.html": (),
     "quickstart.html": ("quickstart",),
@@ -73,7 +80,7 @@ def test_pages(site: BuiltSite) -> None:
     titles = {
         path.stem: re.search(r"<h1>([^<]*)<", path.read_text(encoding="utf-8"))
         for path in site.html.glob("*.html")
-        if path.stem not in {"genindex", "py-modindex", "search"}
+        if path.stem not in {"404", "genindex", "py-modindex", "search"}
     }
     assert {name: match and match[1] for name, match in titles.items()} == PAGES
 
@@ -142,6 +149,36 @@ def test_every_inventory_is_there() -> None:
     assert set(re.findall(r"_inventory/(\w+)\.inv", configuration)) == found
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_repository_links(site: BuiltSite, name: str) -> None:
+    """Every page leads to the repository, and to its own source, for reading and for editing."""
+    page = (site.html / f"{name}.html").read_text(encoding="utf-8")
+    repository = _project()["urls"]["Source"]
+    assert f'href="{repository}"' in page
+    (edited,) = re.findall(rf'href="{repository}/edit/main/([^"?]+)"', page)
+    (viewed,) = re.findall(rf'href="{repository}/blob/main/([^"?]+)\?plain=true"', page)
+    assert edited == viewed
+    assert (ROOT / edited).is_file()
+
+
+def test_links_of_the_package() -> None:
+    """What PyPI shows links to the site and to the repository."""
+    urls = _project()["urls"]
+    assert urls.keys() == {"Documentation", "Changelog", "Source", "Issues"}
+    assert urls["Changelog"] == f"{BASE}changelog.html"
+    assert urls["Issues"] == f"{urls['Source']}/issues"
+
+
+def test_links_of_the_readme(site: BuiltSite) -> None:
+    """They are absolute, since PyPI shows the README too, and those into the site lead to files."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) >= 4
+    assert [link for link in links if not link.startswith("https://")] == []
+    inside = [link.removeprefix(BASE) for link in links if link.startswith(BASE)]
+    assert [link for link in inside if not (site.html / link).is_file()] == []
+
+
 def test_read_the_docs() -> None:
     """Read the Docs builds in the same way: strictly, with the same packages."""
     lines = (ROOT / ".readthedocs.yaml").read_text(encoding="utf-8").splitlines()
@@ -153,11 +190,10 @@ def test_read_the_docs() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     """The tables for contributors name what the project depends on, and nothing else."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     lists = [
-        project["project"]["dependencies"],
-        *project["project"]["optional-dependencies"].values(),
-        *project["dependency-groups"].values(),
+        _project()["dependencies"],
+        *_project()["optional-dependencies"].values(),
+        *_pyproject()["dependency-groups"].values(),
     ]
     declared = {
         re.split(r"[\[<>=]", requirement)[0]
@@ -171,6 +207,15 @@ def test_every_dependency_has_its_reason() -> None:
     rows = re.findall(r"^\| ([a-z@][^|]*) \|", text.partition("## What it depends on")[2], re.M)
     named = {name for row in rows for name in re.split(r", (?:with )?", row)}
     assert named - {"lupa"} == declared
+
+
+def _pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = _pyproject()["project"]
+    return project
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:
