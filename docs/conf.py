@@ -68,6 +68,7 @@ _REPOSITORY = "https://github.com/singingwolfboy/flask-sse"
 
 html_theme = "furo"
 html_title = f"Flask-SSE {version}"
+html_logo = html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["scrolling.js"]

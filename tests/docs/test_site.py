@@ -161,6 +161,16 @@ def test_repository_links(site: BuiltSite, name: str) -> None:
     assert (ROOT / edited).is_file()
 
 
+def test_logo(site: BuiltSite) -> None:
+    """It is the icon and stands above the contents; it is drawn, and fetches nothing."""
+    page = (site.html / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'<link rel="(?:shortcut )?icon" href="_static/logo\.svg', page)
+    assert 'class="sidebar-logo" src="_static/logo.svg' in page
+    logo = ElementTree.parse(site.html / "_static" / "logo.svg").getroot()
+    assert logo.tag == "{http://www.w3.org/2000/svg}svg"
+    assert not [name for each in logo.iter() for name in each.attrib if name.endswith("href")]
+
+
 def test_links_of_the_package() -> None:
     """What PyPI shows links to the site and to the repository."""
     urls = _project()["urls"]
