@@ -1,5 +1,6 @@
 """How Sphinx builds the site."""
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -24,6 +25,7 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
     "sphinx_autodoc_typehints",
+    "sphinxext.opengraph",
     "benchmark",
     "documented_api",
     "terms",
@@ -65,6 +67,10 @@ app.register_blueprint(sse, url_prefix="/stream")
 """
 
 _REPOSITORY = "https://github.com/singingwolfboy/flask-sse"
+# Read the Docs sets the variable to the URL of the version that it builds.
+html_baseurl = os.environ.get(
+    "READTHEDOCS_CANONICAL_URL", "https://flask-sse.readthedocs.io/en/latest/"
+)
 
 html_theme = "furo"
 html_title = f"Flask-SSE {version}"
@@ -86,3 +92,8 @@ html_theme_options = {
 # Both keep a contrast of 4.5:1 for everything, comments and output included.
 pygments_style = "a11y-light"
 pygments_dark_style = "github-dark"
+
+ogp_site_url = html_baseurl
+ogp_site_name = "Flask-SSE"
+ogp_image = "_static/demo.png"
+ogp_image_alt = "Four windows of a page that receives events from Flask-SSE"

@@ -150,6 +150,33 @@ def test_every_inventory_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
+def test_what_a_page_says_about_itself(site: BuiltSite, name: str) -> None:
+    """It has its one URL, and what search engines and previews of links show."""
+    page = (site.html / f"{name}.html").read_text(encoding="utf-8")
+    url = f"{BASE}{name}.html"
+    assert f'<link rel="canonical" href="{url}"' in page
+    tags = dict(re.findall(r'<meta (?:name|property)="([^"]+)" content="([^"]*)"', page))
+    assert tags["og:url"] == url
+    assert tags["og:title"] == PAGES[name]
+    assert tags["og:site_name"] == "Flask-SSE"
+    assert len(tags["og:description"]) > 20
+    assert tags["description"] == tags["og:description"]
+    assert (site.html / tags["og:image"].removeprefix(BASE)).is_file()
+
+
+def test_url_on_read_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each version that Read the Docs builds has the URL where it will be."""
+    monkeypatch.setenv("READTHEDOCS_CANONICAL_URL", "https://docs.example/de/2.0/")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    with warnings.catch_warnings():
+        configuration = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    assert configuration["html_baseurl"] == "https://docs.example/de/2.0/"
+    assert configuration["ogp_site_url"] == "https://docs.example/de/2.0/"
+    assert configuration["notfound_urls_prefix"] == "/de/2.0/"
+    assert '"/de/2.0/index.html"' in configuration["notfound_context"]["body"]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_repository_links(site: BuiltSite, name: str) -> None:
     """Every page leads to the repository, and to its own source, for reading and for editing."""
     page = (site.html / f"{name}.html").read_text(encoding="utf-8")
