@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
     "sphinx_autodoc_typehints",
+    "sphinx_sitemap",
     "sphinxext.opengraph",
     "benchmark",
     "documented_api",
@@ -97,3 +98,6 @@ ogp_site_url = html_baseurl
 ogp_site_name = "Flask-SSE"
 ogp_image = "_static/demo.png"
 ogp_image_alt = "Four windows of a page that receives events from Flask-SSE"
+
+sitemap_url_scheme = "{link}"
+sitemap_excludes = ["404.html", "genindex.html", "py-modindex.html", "search.html"]

@@ -188,6 +188,13 @@ def test_repository_links(site: BuiltSite, name: str) -> None:
     assert (ROOT / edited).is_file()
 
 
+def test_sitemap(site: BuiltSite) -> None:
+    """It lists just the pages, with their URLs."""
+    sitemap = ElementTree.parse(site.html / "sitemap.xml")
+    locations = [each.text for each in sitemap.iterfind("{*}url/{*}loc")]
+    assert sorted(filter(None, locations)) == sorted(f"{BASE}{name}.html" for name in PAGES)
+
+
 def test_logo(site: BuiltSite) -> None:
     """It is the icon and stands above the contents; it is drawn, and fetches nothing."""
     page = (site.html / "index.html").read_text(encoding="utf-8")
