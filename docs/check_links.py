@@ -2,6 +2,8 @@
 
 >>> find_broken({"a.html": Page({"top"}, ["#top", "b.html#x", "https://example.org"])}, set())
 ['a.html: b.html#x']
+>>> find_broken({"404.html": Page(set(), ["/en/latest/a.html"])}, {"a.html"})
+[]
 """
 
 import sys
@@ -11,6 +13,9 @@ from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
+
+ROOT: Final = "/en/latest/"
+"""Where the links of the page that is served for any path begin."""
 
 _LINKS: Final = {"a": "href", "img": "src", "link": "href", "script": "src"}
 
@@ -64,7 +69,9 @@ def _leads_somewhere(name: str, link: str, pages: Mapping[str, Page], files: set
     parts = urlsplit(link)
     if parts.scheme or parts.netloc:
         return True
-    path = normpath(join(dirname(name), unquote(parts.path))) if parts.path else name
+    folder = "" if parts.path.startswith(ROOT) else dirname(name)
+    path = unquote(parts.path.removeprefix(ROOT))
+    path = normpath(join(folder, path)) if path else name
     if path in files:
         return True
     anchor = unquote(parts.fragment)

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from urllib.parse import urlsplit
 
 _HERE = Path(__file__).parent
 sys.path[:0] = [str(_HERE / "_extensions"), str(_HERE.parent)]
@@ -27,6 +28,7 @@ extensions = [
     "sphinx_autodoc_typehints",
     "sphinx_sitemap",
     "sphinxext.opengraph",
+    "notfound.extension",
     "benchmark",
     "documented_api",
     "terms",
@@ -72,6 +74,7 @@ _REPOSITORY = "https://github.com/singingwolfboy/flask-sse"
 html_baseurl = os.environ.get(
     "READTHEDOCS_CANONICAL_URL", "https://flask-sse.readthedocs.io/en/latest/"
 )
+_ROOT = urlsplit(html_baseurl).path
 
 html_theme = "furo"
 html_title = f"Flask-SSE {version}"
@@ -101,3 +104,15 @@ ogp_image_alt = "Four windows of a page that receives events from Flask-SSE"
 
 sitemap_url_scheme = "{link}"
 sitemap_excludes = ["404.html", "genindex.html", "py-modindex.html", "search.html"]
+
+# The page is served for any path, so its links begin with that of the site.
+notfound_urls_prefix = _ROOT
+notfound_context = {
+    "title": "Page not found",
+    "body": (
+        "<h1>Page not found</h1>"
+        "<p>There is no page at this URL. It may have moved: look for it in the "
+        f'<a href="{_ROOT}search.html">search</a>, or begin at the '
+        f'<a href="{_ROOT}index.html">first page</a>.</p>'
+    ),
+}

@@ -195,6 +195,15 @@ def test_sitemap(site: BuiltSite) -> None:
     assert sorted(filter(None, locations)) == sorted(f"{BASE}{name}.html" for name in PAGES)
 
 
+def test_page_for_a_url_that_leads_nowhere(site: BuiltSite) -> None:
+    """It is served in any folder, so each of its links is one from the root."""
+    page = check_links.read_page(site.html / "404.html")
+    inside = [link for link in page.links if not link.startswith(("https://", "#"))]
+    assert {link for link in inside if not link.startswith(check_links.ROOT)} == set()
+    assert {f"{check_links.ROOT}search.html", f"{check_links.ROOT}index.html"} <= {*inside}
+    assert "<h1>Page not found</h1>" in (site.html / "404.html").read_text(encoding="utf-8")
+
+
 def test_logo(site: BuiltSite) -> None:
     """It is the icon and stands above the contents; it is drawn, and fetches nothing."""
     page = (site.html / "index.html").read_text(encoding="utf-8")
