@@ -26,6 +26,7 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
     "sphinx_autodoc_typehints",
+    "sphinx_copybutton",
     "sphinx_sitemap",
     "sphinxext.opengraph",
     "notfound.extension",
@@ -96,6 +97,9 @@ html_theme_options = {
 # Both keep a contrast of 4.5:1 for everything, comments and output included.
 pygments_style = "a11y-light"
 pygments_dark_style = "github-dark"
+
+# Neither prompts nor output are copied.
+copybutton_exclude = ".linenos, .gp, .go"
 
 ogp_site_url = html_baseurl
 ogp_site_name = "Flask-SSE"

@@ -95,3 +95,14 @@ def test_settings(open_page: Open) -> None:
         tops = [each.evaluate(TOP) for each in fields]
         same += max(tops) - min(tops) < LINE
     assert same >= settings.count() - 1
+
+
+def test_copy_buttons(open_page: Open) -> None:
+    """Each block of code has a button, which copies commands without their prompt."""
+    page = open_page("testing")
+    assert page.locator(".copybtn").count() == page.locator(".highlight pre").count()
+    page.evaluate(
+        "addEventListener('copy', () => { window.copied = document.activeElement.value; }, true)"
+    )
+    page.locator(".highlight-console .copybtn").first.click()
+    assert page.evaluate("copied.trim()") == "pip install 'Flask-SSE[memory]'"
