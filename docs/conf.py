@@ -32,6 +32,7 @@ extensions = [
     "notfound.extension",
     "benchmark",
     "documented_api",
+    "llms",
     "terms",
 ]
 exclude_patterns = ["_build", "examples", "performance-table.rst"]

@@ -204,6 +204,29 @@ def test_page_for_a_url_that_leads_nowhere(site: BuiltSite) -> None:
     assert "<h1>Page not found</h1>" in (site.html / "404.html").read_text(encoding="utf-8")
 
 
+def test_list_for_language_models(site: BuiltSite) -> None:
+    """It names each page with its URL and what it is about."""
+    text = (site.html / "llms.txt").read_text(encoding="utf-8")
+    assert text.startswith("# Flask-SSE\n\n> Flask-SSE sends server-sent events")
+    entries = re.findall(r"^- \[([^]]+)\]\(([^)]+)\): \S", text, re.MULTILINE)
+    assert sorted(entries) == sorted(
+        (title, f"{BASE}{name}.html") for name, title in PAGES.items() if name != "index"
+    )
+    assert f"{BASE}llms-full.txt" in text
+
+
+def test_text_for_language_models(site: BuiltSite) -> None:
+    """It has all pages, and what their sources only name: docstrings and examples."""
+    text = (site.html / "llms-full.txt").read_text(encoding="utf-8")
+    assert [title for title in PAGES.values() if f"\n{title}\n" not in f"\n{text}"] == []
+    for setting in _load(site.html / "objects.inv")["std:confval"]:
+        assert setting in text
+    example = (ROOT / "docs" / "examples" / "readme.py").read_text(encoding="utf-8")
+    assert example.strip().splitlines()[-1] in text
+    assert "class flask_sse.Message(" in text
+    assert "<a " not in text
+
+
 def test_logo(site: BuiltSite) -> None:
     """It is the icon and stands above the contents; it is drawn, and fetches nothing."""
     page = (site.html / "index.html").read_text(encoding="utf-8")
