@@ -31,6 +31,7 @@ extensions = [
     "sphinxext.opengraph",
     "notfound.extension",
     "benchmark",
+    "captions",
     "documented_api",
     "llms",
     "terms",
