@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize
+from playwright.sync_api import Browser, Page, Route, ViewportSize
 
 from tests.support.servers import ROOT
 
 from .conftest import BuiltSite
-from .test_site import PAGES
+from .test_site import BASE, PAGES
 
 DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 800}
 PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
@@ -116,6 +116,26 @@ def test_copy_buttons(open_page: Open) -> None:
     )
     page.locator(".highlight-console .copybtn").first.click()
     assert page.evaluate("copied.trim()") == "pip install 'Flask-SSE[memory]'"
+
+
+def test_page_for_a_url_that_leads_nowhere(site: BuiltSite, browser: Browser) -> None:
+    """Below any folder it has its logo, its looks, and links that lead into the site."""
+
+    def answer(route: Route) -> None:
+        path = site.html / route.request.url.removeprefix(BASE).partition("?")[0]
+        route.fulfill(path=path if path.is_file() else site.html / "404.html")
+
+    page = browser.new_page()
+    page.route("**/*", answer)
+    page.goto(f"{BASE}no/such/page.html")
+    assert page.locator("h1").inner_text() == "Page not found"
+    assert page.locator(".sidebar-logo").evaluate("image => image.naturalWidth") > 0
+    sheets = "Array.from(document.styleSheets, (sheet) => sheet.cssRules.length)"
+    assert min(page.evaluate(sheets)) > 0
+    page.get_by_role("link", name="first page").click()
+    page.wait_for_url(f"{BASE}index.html")
+    assert page.locator("h1").inner_text().startswith("Flask-SSE")
+    page.close()
 
 
 @pytest.mark.long
