@@ -34,6 +34,7 @@ extensions = [
     "captions",
     "documented_api",
     "llms",
+    "summaries",
     "terms",
 ]
 exclude_patterns = ["_build", "examples", "performance-table.rst"]

@@ -13,9 +13,9 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.builders.text import TextBuilder
-from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.text import TextTranslator
+from summaries import summary
 
 _LIST: Final = "llms.txt"
 _TEXT: Final = "llms-full.txt"
@@ -53,7 +53,7 @@ def _contents(document: nodes.document) -> Iterator[Section]:
 
 
 def _head(app: Sphinx) -> str:
-    about = _summary(app.env, app.config.root_doc)
+    about = summary(app.env.get_doctree(app.config.root_doc))
     return (
         f"# {app.config.project}\n\n> {about}\n\n"
         f"All pages in one file: {app.config.html_baseurl}{_TEXT}"
@@ -65,15 +65,8 @@ def _section(app: Sphinx, section: Section) -> str:
     for name in section.pages:
         title = app.env.titles[name].astext()
         url = app.config.html_baseurl + app.builder.get_target_uri(name)
-        lines.append(f"- [{title}]({url}): {_summary(app.env, name)}")
+        lines.append(f"- [{title}]({url}): {summary(app.env.get_doctree(name))}")
     return "\n".join(lines)
-
-
-def _summary(env: BuildEnvironment, name: str) -> str:
-    """Return a page's first paragraph."""
-    for paragraph in env.get_doctree(name).findall(nodes.paragraph):
-        return " ".join(paragraph.astext().split())
-    return ""
 
 
 def _as_text(app: Sphinx, name: str) -> str:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import check_links
 import inventories
 import pytest
+import summaries
 from sphinx.util.inventory import InventoryFile
 
 from flask_sse import history, signals, testing
@@ -155,13 +156,23 @@ def test_what_a_page_says_about_itself(site: BuiltSite, name: str) -> None:
     page = (site.html / f"{name}.html").read_text(encoding="utf-8")
     url = f"{BASE}{name}.html"
     assert f'<link rel="canonical" href="{url}"' in page
-    tags = dict(re.findall(r'<meta (?:name|property)="([^"]+)" content="([^"]*)"', page))
+    found = re.findall(r'<meta (?:name|property)="([^"]+)" content="([^"]*)"', page)
+    tags = dict(found)
+    assert [name for name, _ in found].count("description") == 1
     assert tags["og:url"] == url
     assert tags["og:title"] == PAGES[name]
     assert tags["og:site_name"] == "Flask-SSE"
     assert len(tags["og:description"]) > 20
+    assert not tags["og:description"].endswith(":")
     assert tags["description"] == tags["og:description"]
     assert (site.html / tags["og:image"].removeprefix(BASE)).is_file()
+
+
+def test_descriptions() -> None:
+    """A sentence that only leads to what follows it is left out, unless it is the only one."""
+    assert summaries.without_lead("It has signals. See flask_sse.signals:") == "It has signals."
+    assert summaries.without_lead("Run this:") == "Run this:"
+    assert summaries.without_lead("It has signals. See them.") == "It has signals. See them."
 
 
 def test_url_on_read_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:

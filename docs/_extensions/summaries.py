@@ -1,0 +1,50 @@
+"""Describes each page by its first paragraph, for search engines and previews of links.
+
+sphinxext-opengraph would go on with what follows it: leads to examples, without the examples.
+"""
+
+import re
+from html import escape
+from textwrap import shorten
+from typing import Any, Final
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.typing import ExtensionMetadata
+
+_LENGTH: Final = 200
+"""Characters, about as many as search engines show."""
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Register with Sphinx."""
+    # Before sphinxext-opengraph, which adds nothing to what is there.
+    app.connect("html-page-context", _describe, priority=400)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def summary(document: nodes.document) -> str:
+    """Return a page's first paragraph, or nothing if it has none."""
+    for paragraph in document.findall(nodes.paragraph):
+        return without_lead(" ".join(paragraph.astext().split()))
+    return ""
+
+
+def without_lead(text: str) -> str:
+    """Leave out a last sentence that only leads to what follows the paragraph."""
+    return re.sub(r"^(.*[.!?])\s.*:$", r"\1", text)
+
+
+def _describe(
+    app: Sphinx,
+    page: str,
+    template: str,
+    context: dict[str, Any],
+    document: nodes.document | None,
+) -> None:
+    del app, page, template
+    if document is None:
+        return
+    text = escape(shorten(summary(document), _LENGTH, placeholder=" ..."))
+    context["metatags"] += f'<meta name="description" content="{text}" />\n'
+    context["meta"] = {**(context["meta"] or {}), "og:description": text}
