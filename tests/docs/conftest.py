@@ -1,6 +1,7 @@
 """The built documentation."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
+
+from .blocks import EXAMPLES
 
 # Nobody listens there: what a build would download, it does not get.
 _NO_NETWORK = dict.fromkeys(["http_proxy", "https_proxy"], "http://127.0.0.1:9")
@@ -32,6 +36,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> BuiltSite:
     built = BuiltSite(folder / "html", folder / "doctrees")
     built.build("html", built.html)
     return built
+
+
+@pytest.fixture
+def folder(tmp_path: Path, shared_redis: RedisServer) -> Path:
+    """Return a folder with the examples, whose Redis is the tests'."""
+    copied = shutil.copytree(EXAMPLES, tmp_path / "examples")
+    for path in copied.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("redis://localhost", shared_redis.url), encoding="utf-8")
+    return copied
 
 
 def _build(builder: str, output: Path, doctrees: Path) -> None:

@@ -3,22 +3,17 @@
 import ast
 import json
 import logging
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 from urllib.request import urlopen
 
 import fakeredis
@@ -31,13 +26,23 @@ from flask_sse import Message, sse
 from flask_sse.testing import Stream, harness, open_stream
 from tests.support.chromium import chromium
 from tests.support.client import StreamClient
-from tests.support.processes import LOOPBACK, Process, free_port, running
+from tests.support.processes import LOOPBACK, Process, free_port
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
 from tests.support.waiting import wait_until
 
 from .blocks import EXAMPLES, Kind, read_blocks
 from .conftest import BuiltSite
+from .running import (
+    RUN_BY_A_TEST,
+    apart,
+    environment,
+    listening,
+    runs,
+    serving,
+    shell,
+    wait_for,
+)
 
 _BIN: Final = Path(sys.executable).parent
 _LOCAL: Final = "127.0.0.1:8000"
@@ -76,34 +81,6 @@ _DOCTOR_FOR_OTHERS: Final = (
 )
 _MISTAKE: Final = 'from flask_sse import sse\n\nsse.publish("Hello!", retry="3000")\n'
 
-_run_by_a_test: Final[set[str]] = {
-    # See test_proxies.
-    "deployment/nginx.conf",
-    "deployment/apache.conf",
-    "deployment/haproxy.cfg",
-    "deployment/Caddyfile",
-    # See test_history_clients.
-    "fetching.mjs",
-    "htmx.html",
-}
-Test = TypeVar("Test", bound=Callable[..., None])
-
-
-def runs(*blocks: str) -> Callable[[Test], Test]:
-    """Note which files, commands or languages a test runs."""
-    _run_by_a_test.update(blocks)
-    return lambda test: test
-
-
-@pytest.fixture
-def folder(tmp_path: Path, shared_redis: RedisServer) -> Path:
-    """Return a folder with the examples, whose Redis is the tests'."""
-    copied = shutil.copytree(EXAMPLES, tmp_path / "examples")
-    for path in copied.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace("redis://localhost", shared_redis.url), encoding="utf-8")
-    return copied
-
 
 def test_every_block_is_run(site: BuiltSite) -> None:
     """There is no code block that no test runs."""
@@ -113,7 +90,7 @@ def test_every_block_is_run(site: BuiltSite) -> None:
         *(command for block in blocks for command in block.commands),
         *(f"{block.page}: {block.language}" for block in blocks if block.kind is Kind.OTHER),
     }
-    assert shown == _run_by_a_test
+    assert shown == RUN_BY_A_TEST
     assert len(blocks) >= 48
 
 
@@ -137,13 +114,13 @@ def test_readme_shows_the_example() -> None:
 @runs("make demo", "make test")
 def test_make_knows_its_targets() -> None:
     """What is to be typed at the beginning are targets of the Makefile."""
-    _shell("make --dry-run demo test", ROOT)
+    shell("make --dry-run demo test", ROOT)
 
 
 @runs("ulimit -n 65536")
 def test_limit_of_open_files(tmp_path: Path) -> None:
     """The limit can be set where the system's own is higher."""
-    _shell(
+    shell(
         '[ "$(ulimit -Hn)" != unlimited ] && [ "$(ulimit -Hn)" -lt 65536 ] || ulimit -n 65536',
         tmp_path,
     )
@@ -154,7 +131,7 @@ def test_limit_of_open_files(tmp_path: Path) -> None:
 def test_extras_can_be_installed(tmp_path: Path, extra: str) -> None:
     """The extras that are named exist, and there are packages for all that they need."""
     install = f"uv pip install --quiet --dry-run --upgrade --python {sys.executable}"
-    assert "does not have an extra" not in _shell(f"{install} '{ROOT}[{extra}]'", tmp_path)
+    assert "does not have an extra" not in shell(f"{install} '{ROOT}[{extra}]'", tmp_path)
 
 
 @runs("python -m venv sse", ". sse/bin/activate", _INSTALL, _QUICKSTART)
@@ -163,10 +140,10 @@ def test_quickstart(folder: Path) -> None:
     """The quickstart works from its first command on, in an environment with nothing else."""
     quickstart = folder / "quickstart"
     install = _INSTALL.replace("Flask-SSE", str(ROOT))
-    _shell(f"python -m venv sse && . sse/bin/activate && {install}", quickstart)
+    shell(f"python -m venv sse && . sse/bin/activate && {install}", quickstart)
     port = free_port()
     command = _QUICKSTART.replace(_LOCAL, f"{LOOPBACK}:{port}")
-    with _serving(f". sse/bin/activate && exec {command}", port, quickstart):
+    with serving(f". sse/bin/activate && exec {command}", port, quickstart):
         _greet(port)
 
 
@@ -178,7 +155,7 @@ def test_gunicorn_settings(folder: Path) -> None:
     assert _LOCAL in settings
     place = folder / "quickstart"
     (place / "gunicorn.conf.py").write_text(settings.replace(_LOCAL, f"{LOOPBACK}:{port}"))
-    with _serving(f"exec {_DEPLOYED}", port, place):
+    with serving(f"exec {_DEPLOYED}", port, place):
         _greet(port)
 
 
@@ -203,11 +180,11 @@ def test_command_line_and_listener(folder: Path, shared_redis: RedisServer) -> N
     process = Process([sys.executable, "listener.py"], 0, log, {}, folder)
     try:
         shared_redis.wait_listeners(1)
-        published = _shell(
+        published = shell(
             _REDIS_CLI.replace("redis-cli", f"redis-cli -p {shared_redis.port}"), folder
         )
         assert published == "1\n"
-        _wait_for(lambda: log.read_text(encoding="utf-8") == "Hello!\n")
+        wait_for(lambda: log.read_text(encoding="utf-8") == "Hello!\n")
     finally:
         process.stop()
 
@@ -217,12 +194,12 @@ def test_publishing_from_the_command_line(folder: Path, shared_redis: RedisServe
     """Each command publishes what the page says."""
     (folder / "access.log").write_text("GET /\n")
     for command, (channel, payload) in _PUBLISHED.items():
-        with _listening(shared_redis, channel) as payloads:
+        with listening(shared_redis, channel) as payloads:
             # A log that is followed has no end.
-            _shell(f"{_APP}; {command.replace('tail -f', 'cat')}", folder)
+            shell(f"{_APP}; {command.replace('tail -f', 'cat')}", folder)
             assert payloads() == [payload]
-    with _listening(shared_redis, "sse") as payloads:
-        _shell(f"{_APP}; {_DATE}", folder)
+    with listening(shared_redis, "sse") as payloads:
+        shell(f"{_APP}; {_DATE}", folder)
         [payload] = payloads()
         assert re.fullmatch(r"\{'data': '.*\d\d:\d\d:\d\d.*[^\\]'\}", str(payload))
 
@@ -235,11 +212,11 @@ def test_listening_on_the_command_line(folder: Path, shared_redis: RedisServer) 
         process = _start(command, log, folder)
         try:
             shared_redis.wait_listeners(1, name)
-            shown = _shell(f"{_APP}; {_CHANNELS[0]}; {_CHANNELS[1]}", folder)
+            shown = shell(f"{_APP}; {_CHANNELS[0]}; {_CHANNELS[1]}", folder)
             assert f"    1  {name}\n" in shown
             assert ('{"channel": "users.social", "processes": 1}\n' in shown) is (name != "sse")
             _say_hello(shared_redis, name)
-            _wait_for(partial(_has_line, log, f"{name} message Hello!"))
+            wait_for(partial(_has_line, log, f"{name} message Hello!"))
         finally:
             process.stop()
     process = _start(_LISTEN_ONCE, log, folder)
@@ -260,18 +237,18 @@ def test_looking_from_outside(site: BuiltSite, folder: Path, shared_redis: Redis
     log = folder / "listen.log"
     with (folder / "readme.py").open("a") as app:
         app.write('\napp.config["SSE_KEEPALIVE"] = 0.5\n')
-    with _serving(f"exec gunicorn readme:app --bind {LOOPBACK}:{port}", port, folder):
+    with serving(f"exec gunicorn readme:app --bind {LOOPBACK}:{port}", port, folder):
         process = _start(_LISTEN_TO_URL.replace(_EXAMPLE, local), log, folder)
         try:
             shared_redis.wait_listeners(1)
-            _shell(f"{_APP}; flask sse publish 'Hello!'", folder)
-            _wait_for(partial(_has_line, log, f"{local} message Hello!"))
+            shell(f"{_APP}; flask sse publish 'Hello!'", folder)
+            wait_for(partial(_has_line, log, f"{local} message Hello!"))
         finally:
             process.stop()
-        said = _shell(f"{_APP}; {_DOCTOR_OUTSIDE.replace(_EXAMPLE, local)}", folder)
-        inside = _shell(f"{_APP}; {_DOCTOR}", folder)
+        said = shell(f"{_APP}; {_DOCTOR_OUTSIDE.replace(_EXAMPLE, local)}", folder)
+        inside = shell(f"{_APP}; {_DOCTOR}", folder)
         for_others = _DOCTOR_FOR_OTHERS.replace(_EXAMPLE, local)
-        others = _shell(f"{_APP}; {for_others} || [ $? = 1 ]", folder)
+        others = shell(f"{_APP}; {for_others} || [ $? = 1 ]", folder)
     assert "fail  CORS: pages of https://app.example.org may not connect" in others
     (shown,) = (
         block.text
@@ -288,7 +265,7 @@ def test_looking_from_outside(site: BuiltSite, folder: Path, shared_redis: Redis
 def test_completion_of_the_shell(folder: Path) -> None:
     """What Flask writes for the shell is what bash takes, and it knows our commands."""
     asked = "COMP_WORDS=(flask sse pub) COMP_CWORD=2; _flask_completion flask"
-    shown = _shell(f'{_APP}; {_COMPLETION}; {asked}; echo "${{COMPREPLY[@]}}"', folder)
+    shown = shell(f'{_APP}; {_COMPLETION}; {asked}; echo "${{COMPREPLY[@]}}"', folder)
     assert shown == "publish\n"
 
 
@@ -312,8 +289,8 @@ def test_every_check_is_described(site: BuiltSite) -> None:
 @runs("python cron_job.py 100", "cron_job.py")
 def test_cron_job(folder: Path, shared_redis: RedisServer) -> None:
     """The script publishes to the application's Redis."""
-    with _listening(shared_redis, "dashboard") as payloads:
-        _shell("python cron_job.py 100", folder)
+    with listening(shared_redis, "dashboard") as payloads:
+        shell("python cron_job.py 100", folder)
         assert payloads() == [{"data": {"visitors": 100}, "type": "statistics"}]
 
 
@@ -322,10 +299,10 @@ def test_celery(folder: Path, shared_redis: RedisServer) -> None:
     """A task in a real worker of Celery's publishes each of its steps."""
     worker = "exec celery --app celery_tasks --quiet worker --pool solo --concurrency 1"
     delay = "from celery_tasks import export; export.delay('alice', 2)"
-    process = Process(["bash", "-c", worker], 0, folder / "celery.log", _environment(), folder)
+    process = Process(["bash", "-c", worker], 0, folder / "celery.log", environment(), folder)
     try:
-        with _listening(shared_redis, "user.alice") as payloads:
-            _shell(f'python -c "{delay}"', folder)
+        with listening(shared_redis, "user.alice") as payloads:
+            shell(f'python -c "{delay}"', folder)
             assert payloads(2) == [
                 {"data": {"page": page, "pages": 2}, "type": "progress"} for page in (1, 2)
             ]
@@ -338,7 +315,7 @@ def test_tests_of_the_testing_page(folder: Path) -> None:
     """The tests that are recommended pass."""
     # As installed, the fixture needs no file: see tests/static/test_wheel.py.
     (folder / "conftest.py").write_text("from flask_sse._fixture import sse_harness")
-    assert "2 passed" in _shell("pytest test_greeting.py -p no:cacheprovider -W error", folder)
+    assert "2 passed" in shell("pytest test_greeting.py -p no:cacheprovider -W error", folder)
 
 
 @runs(_PREFIXED, "prefixed.py", "README: javascript")
@@ -348,7 +325,7 @@ def test_script_of_the_readme(folder: Path) -> None:
     script = re.search(r"^```javascript\n(.*?)^```", readme, re.M | re.S)
     assert script
     port = free_port()
-    with _serving(f"{_PREFIXED} --port {port}", port, folder), chromium() as browser:
+    with serving(f"{_PREFIXED} --port {port}", port, folder), chromium() as browser:
         page = browser.new_page()
         page.goto(f"http://{LOOPBACK}:{port}/hello")
         # The page publishes until its stream is open and the script has had its greeting.
@@ -392,7 +369,7 @@ def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None
             sse.publish({"text": "in between"}, type="news")
         route.continue_()
 
-    with _serving(command, port, folder), chromium() as browser:
+    with serving(command, port, folder), chromium() as browser:
         page = browser.new_page()
         page.route("**/stream*", publish_first)
         page.goto(f"http://{LOOPBACK}:{port}/")
@@ -406,13 +383,13 @@ def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None
 @runs("presence.py")
 def test_presence(shared_redis: RedisServer) -> None:
     """Users are online as long as they have a stream, in one worker or another."""
-    _apart(partial(_check_presence, shared_redis.url))
+    apart(partial(_check_presence, shared_redis.url))
 
 
 @runs("stream_log.py")
 def test_log_of_streams() -> None:
     """There is a line for each stream that ends, and for each client that gets none."""
-    _apart(_check_stream_log)
+    apart(_check_stream_log)
 
 
 @runs("mkdir -p metrics", _METRICS, "metrics.py", "deployment/gunicorn_metrics.py")
@@ -422,56 +399,56 @@ def test_metrics(folder: Path) -> None:
     settings = (folder / "deployment" / "gunicorn_metrics.py").read_text(encoding="utf-8")
     (folder / "gunicorn_metrics.py").write_text(settings.replace(_LOCAL, f"{LOOPBACK}:{port}"))
     command = _METRICS.replace("gunicorn ", "exec gunicorn ")
-    with _serving(f"mkdir -p metrics && {command}", port, folder) as process, ExitStack() as stack:
+    with serving(f"mkdir -p metrics && {command}", port, folder) as process, ExitStack() as stack:
         clients = [stack.enter_context(StreamClient(port).open()) for _ in range(6)]
-        _wait_for(lambda: _figures(port)["sse_clients"] == 6)
+        wait_for(lambda: _figures(port)["sse_clients"] == 6)
         with urlopen(f"http://{LOOPBACK}:{port}/hello", timeout=10) as answer:
             assert answer.read() == b"Message sent!"
         for client in clients:
             client.wait_events(1)
-        _wait_for(lambda: _figures(port)["sse_deliveries_total"] == 6)
+        wait_for(lambda: _figures(port)["sse_deliveries_total"] == 6)
         figures = _figures(port)
         assert figures["sse_messages_published_total"] == 1
         assert figures["sse_lag_seconds_count"] >= 1
         clients.pop().close()
-        _wait_for(lambda: _figures(port)['sse_clients_gone_total{reason="client"}'] == 1)
+        wait_for(lambda: _figures(port)['sse_clients_gone_total{reason="client"}'] == 1)
         assert _figures(port)["sse_clients"] == 5
         for worker in process.children():
             worker.kill()
         for client in clients:
             client.wait_end()
-        _wait_for(lambda: _figures(port)["sse_clients"] == 0)
+        wait_for(lambda: _figures(port)["sse_clients"] == 0)
         assert _figures(port)["sse_deliveries_total"] == 6
 
 
 @runs("access_control.py")
 def test_access_control() -> None:
     """Only an administrator may listen to the channel."""
-    _apart(_check_access_control)
+    apart(_check_access_control)
 
 
 @runs("signed_channels.py")
 def test_signed_channels() -> None:
     """A token opens the channel for which it was made, and no other."""
-    _apart(_check_signed_channels)
+    apart(_check_signed_channels)
 
 
 @runs("several_apps.py")
 def test_several_apps() -> None:
     """Two applications, and two streams of one of them, do not meet."""
-    _apart(_check_several_apps)
+    apart(_check_several_apps)
 
 
 @runs("app_factory.py")
 def test_app_factory() -> None:
     """A factory makes several applications, each with its own access control."""
-    _apart(_check_app_factory)
+    apart(_check_app_factory)
 
 
 @runs("typed_app.py")
 def test_typed_app() -> None:
     """What was reported is read back."""
-    _apart(_check_typed_app)
+    apart(_check_typed_app)
 
 
 def _check_presence(redis_url: str) -> None:
@@ -618,46 +595,14 @@ def _check_typed_app() -> None:
     thread = Thread(target=listen)
     thread.start()
     with app.app_context():
-        _wait_for(lambda: typed_app.report({"page": 3, "pages": 4}) == 1)
+        wait_for(lambda: typed_app.report({"page": 3, "pages": 4}) == 1)
     thread.join(10)
     assert read == [3]
 
 
-def _apart(check: Callable[[], None]) -> None:
-    """Run a check in a process of its own, since the ready-made instance is shared by all."""
-    with ProcessPoolExecutor(
-        1,
-        mp_context=get_context("spawn"),
-        initializer=_find_examples,
-    ) as pool:
-        pool.submit(check).result(60)
-
-
-def _find_examples() -> None:
-    sys.path.insert(0, str(EXAMPLES))
-
-
-def _environment() -> dict[str, str]:
-    return {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": ""}
-
-
-def _shell(command: str, folder: Path) -> str:
-    done = subprocess.run(
-        ["bash", "-euc", command],
-        cwd=folder,
-        env={**os.environ, **_environment()},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def _start(command: str, log: Path, folder: Path) -> Process:
     """Run a command of the application's until it is stopped."""
-    return Process(["bash", "-c", f"{_APP}; exec {command}"], 0, log, _environment(), folder)
+    return Process(["bash", "-c", f"{_APP}; exec {command}"], 0, log, environment(), folder)
 
 
 def _say_hello(server: RedisServer, channel: str) -> None:
@@ -675,37 +620,6 @@ def _without_numbers(line: str) -> str:
     return re.sub(r"\d+(\.\d+)*( ms)?( s)?", "0", line)
 
 
-@contextmanager
-def _serving(command: str, port: int, folder: Path) -> Generator[Process]:
-    log = folder / "server.log"
-    with running(["bash", "-c", command], port, log, env=_environment(), cwd=folder) as process:
-        yield process
-
-
-@contextmanager
-def _listening(server: RedisServer, channel: str) -> Generator[Callable[..., list[object]]]:
-    """Subscribe; yield a function that waits for a number of events and returns them."""
-    # redis-py leaves some types out.
-    options: dict[str, Any] = {"ignore_subscribe_messages": True}
-    with server.admin.pubsub(**options) as pubsub:  # pyright: ignore[reportUnknownMemberType]
-        pubsub.subscribe(channel)
-        server.wait_listeners(1, channel)
-        receive = cast("Callable[..., dict[str, Any] | None]", pubsub.get_message)
-        received: list[object] = []
-
-        def payloads(number: int = 1) -> list[object]:
-            def enough() -> bool:
-                message = receive(timeout=0.1)
-                if message is not None:
-                    received.append(json.loads(message["data"]))
-                return len(received) >= number
-
-            _wait_for(enough)
-            return received
-
-        yield payloads
-
-
 def _greet(port: int) -> None:
     """Open the stream of the quickstart, have it greet, and see the greeting."""
     with StreamClient(port) as client:
@@ -718,7 +632,3 @@ def _greet(port: int) -> None:
 
 def _is_greeting(message: ConsoleMessage) -> bool:
     return message.text == "Hello!"
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    wait_until(condition, "the example does its work", 40)
