@@ -38,7 +38,7 @@ class ServerSentEventsBlueprint(Blueprint):
 
         A subclass may override it. All other methods use the client that it returns.
 
-        :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+        :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
         :raises ValueError: if that URL can't be understood.
 
         >>> with app.app_context():
@@ -64,11 +64,14 @@ class ServerSentEventsBlueprint(Blueprint):
             the Flask application's :class:`~flask.json.provider.JSONProvider`.
         :param type: The event type, which is the name that a page gives to
             ``addEventListener``.
-        :param id: The event id. A channel with history gives the ids itself.
+        :param id: The event id. A browser stores it and sends it back as
+            ``Last-Event-ID`` when it reconnects. Without history the stream ignores that
+            header, so an id has no effect other than being ``event.lastEventId`` in the
+            page. A channel with history (:confval:`SSE_HISTORY`) chooses the ids itself.
         :param retry: The time, in milliseconds, after which clients of this stream
             reconnect once they have been disconnected.
-        :param channel: Clients that subscribe to this channel receive the event. Bytes
-            are the name as Redis has it.
+        :param channel: Directs different events to different clients: only clients that
+            listen to this channel receive the event. Bytes are the name as Redis has it.
         :return: how many processes are subscribed to the channel, as Redis says.
         :raises TypeError: if an argument has a type that makes no sense, *data* can't be
             serialized to JSON, or an overridden :attr:`redis` is no client that
@@ -76,7 +79,7 @@ class ServerSentEventsBlueprint(Blueprint):
         :raises ValueError: if an argument can't be part of an event, as
             :class:`Message` says, or if *id* is given and the channel has history
             (:confval:`SSE_HISTORY`). Nothing has been sent then.
-        :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+        :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
         :raises redis.exceptions.RedisError: if Redis can't be reached or gives no
             answer. In the latter case the event may have been published. On a channel
             with history Redis has been asked twice then, which publishes once at most.
@@ -127,11 +130,11 @@ class ServerSentEventsBlueprint(Blueprint):
         :raises TypeError: if *channel* has a type that makes no sense, or an overridden
             :attr:`redis` does not tell how to connect.
         :raises ValueError: if *channel* is text that UTF-8 can't carry.
-        :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+        :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
         :raises redis.exceptions.ConnectionError: from the first ``next()``, if Redis
             can't be reached.
         :raises BufferError: from a later ``next()``, if more than
-            ``SSE_MAX_PENDING`` bytes waited to be fetched.
+            :confval:`SSE_MAX_PENDING` bytes waited to be fetched.
 
         >>> with app.app_context():
         ...     messages = sse.messages("users")
@@ -153,7 +156,7 @@ class ServerSentEventsBlueprint(Blueprint):
         header ``Last-Event-ID`` names, or the query's ``last_event_id`` or
         ``lastEventId``. Elsewhere these are ignored.
 
-        :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+        :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
 
         >>> with app.test_client().get("/stream") as response:
         ...     response.content_type

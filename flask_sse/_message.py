@@ -96,8 +96,13 @@ class Message:
     def to_dict(self) -> StoredMessage:
         """Serialize this event to a minimal dictionary, for storing in Redis.
 
+        ``data`` is always a key of it, as it was given; ``type``, ``id`` and ``retry`` are
+        only if they are not ``None``.
+
         >>> Message("Hello!", type="greeting").to_dict()
         {'data': 'Hello!', 'type': 'greeting'}
+        >>> Message({"n": 1}, id=7, retry=3000).to_dict()
+        {'data': {'n': 1}, 'id': 7, 'retry': 3000}
         """
         stored: StoredMessage = {"data": self.data}
         if self.type is not None:

@@ -34,7 +34,7 @@ def position(channel: str = "sse") -> str:
     :param channel: The channel, which must have history.
     :raises TypeError: if *channel* has a type that makes no sense.
     :raises ValueError: if the channel has no history.
-    :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+    :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
     :raises redis.exceptions.RedisError: if Redis can't be reached, gives no answer or refuses.
 
     >>> from flask import url_for
@@ -62,7 +62,7 @@ def messages(channel: str = "sse", after: str | None = None) -> Generator[Messag
     :param after: The id after which to begin; by default the newest one at the first ``next()``.
     :raises TypeError: if *channel* has a type that makes no sense.
     :raises ValueError: if the channel has no history, or *after* is no id of a log.
-    :raises KeyError: if neither ``SSE_REDIS_URL`` nor ``REDIS_URL`` is set.
+    :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
     :raises LookupError: from any ``next()``, if messages may be missing: they are not
         kept any more, or Redis has lost them. It is what browsers get as ``sse.reset``.
     :raises redis.exceptions.RedisError: from the first ``next()``, if Redis can't be reached.

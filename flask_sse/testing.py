@@ -230,8 +230,8 @@ class Harness:
 def in_memory(app: Flask) -> AbstractContextManager[None]:
     """Have an application use an embedded Redis of its own, which is empty at first.
 
-    Until the block ends, ``SSE_REDIS_URL`` is ``memory://`` and all settings are read afresh. What
-    the application had before is put back then. An overridden
+    Until the block ends, :confval:`SSE_REDIS_URL` is ``memory://``, and all settings are read
+    afresh. What the application had before is put back then. An overridden
     :attr:`~flask_sse.ServerSentEventsBlueprint.redis` is used as ever.
 
     >>> from flask_sse.testing import in_memory

@@ -65,6 +65,7 @@ OLD_ADDRESSES: Final = {
 """What the documentation of 1.0 had, in its order."""
 
 MEMBERS: Final = {
+    *(f"flask_sse.Message.{name}" for name in ("data", "type", "id", "retry")),
     *(f"flask_sse.testing.Harness.{name}" for name in ("app", "open", "published")),
     *(f"flask_sse.testing.Published.{name}" for name in ("channel", "message")),
     "flask_sse.testing.ReceivedMessage.json",
