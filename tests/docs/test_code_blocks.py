@@ -48,7 +48,7 @@ _BIN: Final = Path(sys.executable).parent
 _LOCAL: Final = "127.0.0.1:8000"
 _INSTALL: Final = "pip install 'Flask-SSE[gevent]'"
 _QUICKSTART: Final = "gunicorn sse:app --worker-class gevent --bind 127.0.0.1:8000"
-_DEPLOYED: Final = "gunicorn sse:app --config gunicorn.conf.py"
+_DEPLOYED: Final = "gunicorn app:app --config gunicorn.conf.py"
 _METRICS: Final = (
     "PROMETHEUS_MULTIPROC_DIR=metrics gunicorn metrics:app --config gunicorn_metrics.py"
 )
@@ -147,15 +147,17 @@ def test_quickstart(folder: Path) -> None:
         _greet(port)
 
 
-@runs(_DEPLOYED, "deployment/gunicorn.conf.py")
-def test_gunicorn_settings(folder: Path) -> None:
-    """The quickstart runs with the settings that are recommended."""
+@runs(_DEPLOYED, "deployment/gunicorn.conf.py", "deployment/behind_proxy.py")
+def test_gunicorn_settings(folder: Path, shared_redis: RedisServer) -> None:
+    """The application runs with the settings that are recommended."""
     port = free_port()
-    settings = (folder / "deployment" / "gunicorn.conf.py").read_text(encoding="utf-8")
-    assert _LOCAL in settings
-    place = folder / "quickstart"
-    (place / "gunicorn.conf.py").write_text(settings.replace(_LOCAL, f"{LOOPBACK}:{port}"))
-    with serving(f"exec {_DEPLOYED}", port, place):
+    place = folder / "deployment"
+    settings = place / "gunicorn.conf.py"
+    text = settings.read_text(encoding="utf-8")
+    assert _LOCAL in text
+    settings.write_text(text.replace(_LOCAL, f"{LOOPBACK}:{port}"))
+    (place / "behind_proxy.py").rename(place / "app.py")
+    with serving(f"exec {_DEPLOYED}", port, place, REDIS_URL=shared_redis.url):
         _greet(port)
 
 

@@ -1,16 +1,22 @@
 """The configurations that the documentation recommends, in front of a real gevent worker."""
 
 import re
+import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import httpx
 import pytest
+import trustme
 
 from tests.support import servers
 from tests.support.client import StreamClient
-from tests.support.processes import LOOPBACK, NGINX, find_program, free_port, running
+from tests.support.parser import Event, Parser
+from tests.support.processes import LOOPBACK, NGINX, Process, find_program, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
 
@@ -23,14 +29,20 @@ ServerRoot {folder}
 PidFile {folder}/apache.pid
 Mutex file:{folder}
 ErrorLog /dev/stderr
+Listen {plain}
 Listen {address}
-LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
-LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
-LoadModule setenvif_module /usr/lib/apache2/modules/mod_setenvif.so
-LoadModule proxy_module /usr/lib/apache2/modules/mod_proxy.so
-LoadModule proxy_http_module /usr/lib/apache2/modules/mod_proxy_http.so
+LoadModule mpm_event_module {modules}/mod_mpm_event.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule alias_module {modules}/mod_alias.so
+LoadModule headers_module {modules}/mod_headers.so
+LoadModule setenvif_module {modules}/mod_setenvif.so
+LoadModule ssl_module {modules}/mod_ssl.so
+LoadModule http2_module {modules}/mod_http2.so
+LoadModule proxy_module {modules}/mod_proxy.so
+LoadModule proxy_http_module {modules}/mod_proxy_http.so
 {site}
 """
+_APACHE_MODULES: Final = "/usr/lib/apache2/modules"
 
 
 class Place(NamedTuple):
@@ -38,20 +50,27 @@ class Place(NamedTuple):
 
     folder: Path
     port: int
+    plain_port: int
     app_port: int
 
     @property
     def address(self) -> str:
-        """Where the proxy listens."""
+        """Where the proxy listens with TLS."""
         return f"{LOOPBACK}:{self.port}"
 
-    def read(self, name: str, listen: str, replacement: str) -> str:
-        """Return a configuration of the documentation with other ports."""
+    @property
+    def plain(self) -> str:
+        """Where it listens without."""
+        return f"{LOOPBACK}:{self.plain_port}"
+
+    def read(self, name: str, **replacements: str) -> str:
+        """Return a configuration of the documentation with other ports and certificates."""
         text = (_CONFIGURATIONS / name).read_text()
-        for old, new in ((listen, replacement), ("127.0.0.1:8000", f"{LOOPBACK}:{self.app_port}")):
+        app = ("127.0.0.1:8000", f"{LOOPBACK}:{self.app_port}")
+        for old, new in (app, *replacements.items()):
             assert old in text
             text = text.replace(old, new)
-        return text
+        return text.replace("/etc/ssl/example.org", str(self.folder))
 
     def write(self, name: str, text: str) -> str:
         """Write a configuration, and return its path."""
@@ -61,25 +80,45 @@ class Place(NamedTuple):
 
 
 def _nginx(place: Place) -> list[str]:
-    site = place.read("nginx.conf", "listen 80;", f"listen {place.address};")
+    program = find_program("nginx")
+    said = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
+    version = [int(part) for part in said.strip().rpartition("/")[2].split()[0].split(".")]
+    with_http2 = "listen 443 ssl;\n    http2 on;"
+    listen = f"listen {place.address} ssl;\n    http2 on;"
+    if version < [1, 25, 1]:
+        listen = f"listen {place.address} ssl http2;"
+    plain = {"listen 80;": f"listen {place.plain};"}
+    site = place.read("nginx.conf", **{with_http2: listen}, **plain)
     config = place.write("nginx.conf", NGINX.format(site=site))
-    return [find_program("nginx"), "-p", str(place.folder), "-c", config, "-e", "stderr"]
+    return [program, "-p", str(place.folder), "-c", config, "-e", "stderr"]
 
 
 def _apache(place: Place) -> list[str]:
-    site = place.read("apache.conf", "*:80", place.address)
-    text = _APACHE.format(folder=place.folder, address=place.address, site=site)
+    site = place.read("apache.conf", **{"*:80": place.plain, "*:443": place.address})
+    text = _APACHE.format(
+        folder=place.folder,
+        modules=_APACHE_MODULES,
+        plain=place.plain,
+        address=place.address,
+        site=site,
+    )
     return [find_program("apache2"), "-D", "FOREGROUND", "-f", place.write("apache.conf", text)]
 
 
 def _haproxy(place: Place) -> list[str]:
-    text = place.read("haproxy.cfg", "bind :80", f"bind {place.address}")
+    replacements = {"bind :80": f"bind {place.plain}", "bind :443": f"bind {place.address}"}
+    text = place.read("haproxy.cfg", **replacements)
     return [find_program("haproxy"), "-db", "-f", place.write("haproxy.cfg", text)]
 
 
 def _caddy(place: Place) -> list[str]:
-    text = place.read("Caddyfile", ":80 {", f":{place.port} {{\n\tbind {LOOPBACK}")
-    config = place.write("Caddyfile", "{\n\tadmin off\n}\n" + text)
+    # It would get a certificate from elsewhere.
+    folder = place.folder
+    site = f"https://localhost:{place.port} {{\n\tbind {LOOPBACK}\n"
+    site += f"\ttls {folder}/fullchain.pem {folder}/privkey.pem"
+    text = place.read("Caddyfile", **{"example.org {": site})
+    options = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n"
+    config = place.write("Caddyfile", options + text)
     return [find_program("caddy"), "run", "--adapter", "caddyfile", "--config", config]
 
 
@@ -92,6 +131,21 @@ _PROXIES: Final[dict[str, Callable[[Place], list[str]]]] = {
 
 
 @pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Return what issues the certificates."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    """Return the context of a client that trusts these certificates."""
+    context = ssl.create_default_context()
+    # pyOpenSSL, which one of its types is from, is not here.
+    authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
+    return context
+
+
+@pytest.fixture(scope="module")
 def app(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Return a site under gunicorn's gevent worker, with frequent comments."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": _KEEPALIVE}
@@ -100,24 +154,33 @@ def app(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(params=_PROXIES)
-def proxy(request: pytest.FixtureRequest, app: Site, tmp_path: Path) -> Iterator[Site]:
-    """Return the same site behind a proxy."""
-    place = Place(tmp_path, free_port(), app.port)
+def proxy(
+    request: pytest.FixtureRequest, app: Site, authority: trustme.CA, tmp_path: Path
+) -> Iterator[Process]:
+    """Return a proxy in front of that site."""
+    certificate = authority.issue_cert("localhost", "example.org")
+    key, chain = certificate.private_key_pem, certificate.cert_chain_pems[0]
+    key.write_to_path(tmp_path / "privkey.pem")
+    chain.write_to_path(tmp_path / "fullchain.pem")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    place = Place(tmp_path, free_port(), free_port(), app.port)
     command = _PROXIES[request.param](place)
     # Caddy keeps files below its user's home.
     home = {name: str(tmp_path) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
     with running(command, place.port, tmp_path / "proxy.log", env=home) as process:
-        yield Site(process)
+        yield process
 
 
-def test_stream_passes_the_proxy(proxy: Site, shared_redis: RedisServer, channel: str) -> None:
+def test_stream_passes_the_proxy(
+    proxy: Process, app: Site, tls: ssl.SSLContext, shared_redis: RedisServer, channel: str
+) -> None:
     """First bytes, comments and single events arrive at once, and a client's end as well."""
-    with StreamClient(proxy.port, channel) as client:
+    with StreamClient(proxy.port, channel, tls=tls) as client:
         client.open(2)
         assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
         delays: list[float] = []
         for number in range(_EVENTS):
-            proxy.publish(str(number), channel)
+            app.publish(str(number), channel)
             published = time.monotonic()
             # A proxy that buffers would keep such a small event to itself.
             client.wait_events(number + 1, 2)
@@ -131,10 +194,28 @@ def test_stream_passes_the_proxy(proxy: Site, shared_redis: RedisServer, channel
     shared_redis.wait_listeners(0, channel)
 
 
+def test_browsers_get_http2(
+    proxy: Process, app: Site, tls: ssl.SSLContext, shared_redis: RedisServer, channel: str
+) -> None:
+    """With HTTP/2 an event arrives in each of several streams: more than six, but for Apache."""
+    url = f"https://localhost:{proxy.port}/stream?channel={channel}"
+    number = 6 if proxy.info.name() == "apache2" else 20
+    with httpx.Client(http2=True, verify=tls, timeout=10) as client, ExitStack() as stack:
+        answers = [stack.enter_context(client.stream("GET", url)) for _ in range(number)]
+        assert {answer.http_version for answer in answers} == {"HTTP/2"}
+        shared_redis.wait_listeners(1, channel)
+        app.publish("x", channel)
+        for answer in answers:
+            parser, pieces = Parser(), answer.iter_raw()
+            while not parser.events:
+                parser.feed(next(pieces))
+            assert parser.events == [Event("message", "x", "")]
+
+
 def test_every_configuration_is_tried() -> None:
     """What the documentation shows for a proxy is what is run here."""
     shown = set(re.findall(r"examples/deployment/(\S+)", _page("deployment.rst")))
-    others = {"gunicorn.conf.py", "app.service", "Containerfile"}
+    others = {"behind_proxy.py", "gunicorn.conf.py", "app.service", "Containerfile"}
     assert shown - others == {"nginx.conf", "apache.conf", "haproxy.cfg", "Caddyfile"}
 
 

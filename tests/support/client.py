@@ -1,6 +1,7 @@
 """A client of an event stream at the level of its socket."""
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -15,6 +16,7 @@ class StreamClient:
     """Opens a stream and parses strictly what comes.
 
     :param receive_buffer: Bytes that the kernel may keep for this client.
+    :param tls: Connects to ``localhost`` through TLS.
     """
 
     def __init__(
@@ -27,15 +29,19 @@ class StreamClient:
         method: str = "GET",
         receive_buffer: int | None = None,
         headers: str = "",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         query = "" if channel is None else f"?channel={quote(channel)}"
         self.socket = socket.socket()
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(10)
-        request = f"{method} {path}{query} HTTP/{version}\r\nHost: test\r\n{headers}\r\n"
+        host = "test" if tls is None else "localhost"
+        request = f"{method} {path}{query} HTTP/{version}\r\nHost: {host}\r\n{headers}\r\n"
         try:
             self.socket.connect((LOOPBACK, port))
+            if tls is not None:
+                self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
             self.socket.sendall(request.encode())
         except OSError:
             self.socket.close()
