@@ -31,6 +31,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
 from tests.support.waiting import wait_until
 
+from . import test_troubleshooting
 from .blocks import EXAMPLES, Kind, read_blocks
 from .conftest import BuiltSite
 from .running import (
@@ -80,10 +81,13 @@ _DOCTOR_FOR_OTHERS: Final = (
     f"flask sse doctor --url {_EXAMPLE}?channel=users.social --origin https://app.example.org"
 )
 _MISTAKE: Final = 'from flask_sse import sse\n\nsse.publish("Hello!", retry="3000")\n'
+_OTHER_TESTS: Final = (test_troubleshooting,)
+"""They note what they run when they are imported."""
 
 
 def test_every_block_is_run(site: BuiltSite) -> None:
     """There is no code block that no test runs."""
+    assert all(_OTHER_TESTS)
     blocks = read_blocks(site.doctrees)
     shown = {
         *(block.file for block in blocks if block.kind is Kind.FILE),

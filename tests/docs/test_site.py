@@ -26,6 +26,7 @@ PAGES: Final = {
     "quickstart": "Quickstart",
     "configuration": "Configuration",
     "advanced": "Advanced Usage",
+    "troubleshooting": "Troubleshooting",
     "history": "History",
     "deployment": "Deployment",
     "command-line": "Command line",
