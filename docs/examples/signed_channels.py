@@ -1,4 +1,4 @@
-"""Every user has a channel, and only who was given its address can listen to it."""
+"""Every user has a channel, and needs its signed URL to listen to it."""
 
 from flask import Flask, abort, current_app, request, session, url_for
 from flask.typing import ResponseReturnValue
@@ -17,13 +17,13 @@ def signer() -> URLSafeTimedSerializer:
 
 
 def stream_url(channel: str) -> str:
-    """Return an address for a page that may listen to *channel*."""
+    """Return the URL for a page that may listen to *channel*."""
     return url_for("sse.stream", channel=channel, token=signer().dumps(channel))
 
 
 @sse.before_request
 def check_token() -> None:
-    """Let in whose token was made for this channel."""
+    """Refuse requests whose token was not made for this channel."""
     channel = request.args.get("channel", "sse")
     try:
         allowed = signer().loads(request.args.get("token", ""), max_age=MAX_AGE)

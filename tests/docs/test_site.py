@@ -26,6 +26,7 @@ PAGES: Final = {
     "quickstart": "Quickstart",
     "configuration": "Configuration",
     "advanced": "Advanced Usage",
+    "browser": "In the browser",
     "troubleshooting": "Troubleshooting",
     "history": "History",
     "deployment": "Deployment",

@@ -1,0 +1,326 @@
+"""The examples for pages run in a real Chromium, with the real libraries."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+import pytest
+from playwright.sync_api import Browser, Page, Route
+
+from tests.support.other_clients import CLIENTS, NODE
+from tests.support.processes import LOOPBACK, Process, free_port
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
+
+from .blocks import read_blocks
+from .conftest import BuiltSite
+from .running import runs, serving
+
+_MODULES: Final = CLIENTS / "node_modules"
+
+# Has a page for each template, and the service worker where its scope is the whole site.
+_PAGES: Final = """
+from flask import render_template, send_from_directory
+from notifications import app
+
+@app.get("/<name>.html")
+def page(name):
+    return render_template(f"{name}.html")
+
+@app.get("/service_worker.js")
+def service_worker():
+    return send_from_directory(app.static_folder, "service_worker.js")
+"""
+_SPY: Final = """
+window.sources = [];
+window.EventSource = class extends EventSource {
+  constructor(...parameters) {
+    super(...parameters);
+    sources.push(this);
+  }
+};
+"""
+_SHOW: Final = """visible => {
+  Object.defineProperty(document, "hidden", { value: !visible, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+_OPEN: Final = "sources.filter((source) => source.readyState === EventSource.OPEN).length"
+_ITEMS: Final = "[...document.querySelectorAll('li')].map((item) => item.textContent).join()"
+_MAIN: Final = """
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { Notifications } from "./Notifications";
+
+const root = createRoot(document.getElementById("root")!);
+root.render(<StrictMode><Notifications url="/stream" /></StrictMode>);
+(window as any).unmount = () => root.unmount();
+"""
+_TSC: Final = (
+    *("node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--jsx", "react-jsx"),
+    *("--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"),
+    *("--lib", "es2022,dom", "--skipLibCheck"),
+)
+
+
+@pytest.fixture
+def place(folder: Path) -> Path:
+    """Return the folder of the examples for pages."""
+    (folder / "browser" / "pages.py").write_text(_PAGES)
+    return folder / "browser"
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """Return a page that knows the event sources that it makes."""
+    page = browser.new_page()
+    page.add_init_script(_SPY)
+    yield page
+    page.close()
+
+
+@contextmanager
+def _serving(place: Path, app: str = "pages", **variables: str) -> Generator[tuple[str, Process]]:
+    port = free_port()
+    command = f"exec flask --app '{app}' run --port {port}"
+    with serving(command, port, place, **variables) as process:
+        yield f"http://{LOOPBACK}:{port}", process
+
+
+def _post(url: str, text: str) -> None:
+    request = Request(url, urlencode({"text": text}).encode())
+    with urlopen(request, timeout=10) as answer:
+        assert answer.status == 204
+
+
+def _wait_items(page: Page, items: str) -> None:
+    page.wait_for_function(f"{_ITEMS} === {items!r}")
+
+
+@runs("browser/notifications.py", "browser/templates/list.html")
+def test_list(place: Path, page: Page) -> None:
+    """The page shows what was there before, and what is added; nothing becomes HTML."""
+    with _serving(place) as (url, _):
+        _post(f"{url}/notifications", "first")
+        page.goto(url)
+        _wait_items(page, "first")
+        _post(f"{url}/notifications", "<b>second</b>")
+        _wait_items(page, "first,<b>second</b>")
+        # What was published while the connection was lost is in the state.
+        page.route("**/stream", lambda route: route.abort())
+        page.evaluate("sources[0].dispatchEvent(new Event('open'))")
+        _wait_items(page, "first,<b>second</b>")
+
+
+@runs("browser/static/follow.js", "browser/templates/visible.html")
+def test_closing(place: Path, page: Page) -> None:
+    """It tries again after an error, and has no stream while the tab is hidden."""
+    answers = [503, 404]
+
+    def refuse(route: Route) -> None:
+        if answers:
+            route.fulfill(status=answers.pop(0), body="")
+        else:
+            route.continue_()
+
+    with _serving(place) as (url, _):
+        page.route("**/stream", refuse)
+        page.goto(f"{url}/visible.html")
+        page.wait_for_function(f"{_OPEN} === 1")
+        assert answers == []
+        assert page.evaluate("sources.length") == 3
+        _post(f"{url}/notifications", "first")
+        _wait_items(page, "first")
+        page.evaluate(_SHOW, False)
+        assert page.evaluate(_OPEN) == 0
+        page.evaluate(_SHOW, True)
+        page.wait_for_function(f"{_OPEN} === 1")
+
+
+@runs("browser/cors.py", "browser: javascript")
+def test_cors(site: BuiltSite, place: Path, page: Page, shared_redis: RedisServer) -> None:
+    """A page of another origin receives events with cookies; without, or elsewhere, it does not."""
+    (script,) = (
+        block.text
+        for block in read_blocks(site.doctrees)
+        if (block.page, block.language, block.file) == ("browser", "javascript", "")
+    )
+    path = place / "cors.py"
+    api = f'cors:create_app("{shared_redis.url}")'
+    with ExitStack() as stack:
+        allowed, _ = stack.enter_context(_serving(place))
+        path.write_text(path.read_text().replace("https://app.example.org", allowed))
+        url, _ = stack.enter_context(_serving(place, api))
+        script = script.replace("https://api.example.org", url)
+        page.goto(f"{url}/login")
+        page.goto(f"{allowed}/notifications")
+        page.evaluate(script)
+        page.wait_for_function(f"{_OPEN} === 1")
+        page.evaluate("() => { sources[0].onmessage = (event) => { window.got = event.data } }")
+        # redis-py leaves some types out.
+        shared_redis.admin.publish("sse", '{"data": "x"}')  # pyright: ignore[reportUnknownMemberType]
+        page.wait_for_function("window.got === 'x'")
+        page.evaluate(script.replace(", { withCredentials: true }", ""))
+        page.wait_for_function("sources[1].readyState === EventSource.CLOSED")
+        page.goto(f"{allowed.replace(LOOPBACK, 'localhost')}/notifications")
+        page.evaluate(script)
+        page.wait_for_function("sources[0].readyState === EventSource.CLOSED")
+
+
+@runs("browser/static/service_worker.js")
+def test_service_worker(place: Path, page: Page) -> None:
+    """It answers other requests, and leaves the stream alone."""
+    by_worker: dict[str, bool] = {}
+    page.on(
+        "response",
+        lambda response: by_worker.update(
+            {response.url.rpartition("/")[2]: response.from_service_worker}
+        ),
+    )
+    with _serving(place) as (url, _):
+        page.goto(f"{url}/list.html")
+        page.evaluate("navigator.serviceWorker.register('/service_worker.js')")
+        page.evaluate("navigator.serviceWorker.ready.then(() => null)")
+        page.goto(f"{url}/list.html")
+        page.wait_for_function(f"{_OPEN} === 1")
+        _post(f"{url}/notifications", "first")
+        _wait_items(page, "first")
+        page.wait_for_function("navigator.serviceWorker.controller !== null")
+        wait_until(lambda: "notifications" in by_worker, "the state is fetched")
+        assert by_worker["list.html"]
+        assert not by_worker["stream"]
+
+
+@runs("browser/static/shared_worker.js", "browser/templates/shared.html")
+def test_shared_worker(place: Path, browser: Browser) -> None:
+    """Several tabs show the events of one stream, which ends with the last of them."""
+    with _serving(place) as (url, process), browser.new_context() as context:
+        pages = [context.new_page() for _ in range(3)]
+        for page in pages:
+            page.goto(f"{url}/shared.html")
+        wait_until(lambda: process.log.read_text().count("GET /stream") == 1, "there is a stream")
+        number = 0
+        while not all(page.evaluate(_ITEMS) for page in pages):
+            number += 1
+            _post(f"{url}/notifications", str(number))
+            pages[0].wait_for_timeout(100)
+        pages.pop().close()
+        _post(f"{url}/notifications", "last")
+        for page in pages:
+            page.wait_for_function(f"{_ITEMS}.endsWith('last')")
+        assert process.log.read_text().count("GET /stream") == 1
+
+
+_LIBRARIES: Final = {
+    "htmx_2": {
+        "htmx.js": "htmx-ext-sse/node_modules/htmx.org/dist/htmx.js",
+        "sse.js": "htmx-ext-sse/sse.js",
+    },
+    "htmx_4": {"htmx.js": "htmx.org/dist/htmx.js", "hx-sse.js": "htmx.org/dist/ext/hx-sse.js"},
+    "turbo": {"turbo.js": "@hotwired/turbo/dist/turbo.es2017-esm.js"},
+}
+
+
+@runs(
+    "browser/fragments.py",
+    "browser/templates/row.html",
+    "browser/templates/row_for_turbo.html",
+    *(f"browser/templates/{name}.html" for name in _LIBRARIES),
+)
+@pytest.mark.long
+@pytest.mark.parametrize("name", _LIBRARIES)
+def test_fragments(place: Path, page: Page, shared_redis: RedisServer, name: str) -> None:
+    """Rows that the server has rendered are added to the page, in order, and escaped."""
+    for target, source in _LIBRARIES[name].items():
+        shutil.copy(_MODULES / source, place / "static" / target)
+    with _serving(place, "fragments") as (url, _):
+        page.goto(f"{url}/{name}")
+        channel = {"htmx_2": "sse", "htmx_4": "htmx-4", "turbo": "turbo"}[name]
+        shared_redis.wait_listeners(1, channel)
+        for text in ("first", "<b>second</b>"):
+            _post(f"{url}/rows", text)
+        _wait_items(page, "first,<b>second</b>")
+
+
+@pytest.fixture
+def sources(place: Path) -> Path:
+    """Return a folder with TypeScript that finds what npm has installed."""
+    (place / "node_modules").symlink_to(_MODULES)
+    (place / "main.tsx").write_text(_MAIN)
+    return place
+
+
+@runs("browser/events.ts", "browser/Notifications.tsx")
+@pytest.mark.long
+def test_react(sources: Path, page: Page, shared_redis: RedisServer) -> None:
+    """The component has one stream, in strict mode too, and none when it has gone."""
+    _node(sources, *_TSC, "main.tsx")
+    bundle = ("main.tsx", "--bundle", "--jsx=automatic", "--outfile=static/main.js")
+    _node(sources, "node_modules/esbuild/bin/esbuild", *bundle)
+    (sources / "templates" / "react.html").write_text(
+        '<!doctype html><div id="root"></div><script src="/static/main.js"></script>'
+    )
+    with _serving(sources) as (url, _):
+        page.goto(f"{url}/react.html")
+        page.wait_for_function(f"{_OPEN} === 1")
+        # In strict mode, React has mounted it twice.
+        assert page.evaluate("sources.length") == 2
+        for text in ("first", "second"):
+            _post(f"{url}/notifications", text)
+        _wait_items(page, "first,second")
+        page.evaluate("unmount()")
+        page.wait_for_function("sources.every(({ readyState }) => readyState === 2)")
+
+
+@pytest.mark.long
+def test_types_of_events(sources: Path) -> None:
+    """A type that does not exist is refused, and so is data of another type."""
+    (sources / "wrong.ts").write_text(
+        'import { listen } from "./events";\n'
+        'const source = new EventSource("/stream");\n'
+        'listen(source, "greeting", () => {});\n'
+        'listen(source, "progress", ({ text }) => console.log(text));\n'
+    )
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        _node(sources, *_TSC, "wrong.ts")
+    assert re.findall(r"wrong\.ts\((\d),", caught.value.stdout) == ["3", "4"]
+
+
+@runs("browser/static/bearer.js", "browser/bearer.py")
+@pytest.mark.long
+def test_bearer(place: Path, page: Page, shared_redis: RedisServer) -> None:
+    """A client with the token receives events; another one is refused, and does not try again."""
+    library = "@microsoft/fetch-event-source"
+    shutil.copytree(_MODULES / library / "lib" / "esm", place / "static" / "library")
+    imports = f'{{"imports": {{"{library}": "/static/library/fetch.js", '
+    imports += '"/static/library/parse": "/static/library/parse.js"}}'
+    html = f'<!doctype html><script type="importmap">{imports}</script>'
+    page.route("**/page", lambda route: route.fulfill(body=html, content_type="text/html"))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    follow = """async (token) => {
+      const { follow } = await import("/static/bearer.js");
+      window.got = [];
+      window.stop = follow("/stream", token, (event) => got.push(event.data));
+    }"""
+    with _serving(place, "bearer", STREAM_TOKEN="secret") as (url, _):
+        page.goto(f"{url}/page")
+        page.evaluate(follow, "wrong")
+        page.wait_for_timeout(2000)  # it would have tried again after one second
+        assert requests.count(f"{url}/stream") == 1
+        page.evaluate(follow, "secret")
+        shared_redis.wait_listeners(1)
+        # redis-py leaves some types out.
+        shared_redis.admin.publish("sse", '{"data": "x"}')  # pyright: ignore[reportUnknownMemberType]
+        page.wait_for_function("got.join() === 'x'")
+        page.evaluate("stop()")
+        shared_redis.wait_listeners(0)
+
+
+def _node(folder: Path, *command: str) -> None:
+    subprocess.run([NODE, *command], cwd=folder, check=True, capture_output=True, text=True)
