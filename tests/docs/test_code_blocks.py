@@ -31,7 +31,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
 from tests.support.waiting import wait_until
 
-from . import test_in_the_browser, test_troubleshooting
+from . import test_in_the_browser, test_recipes, test_troubleshooting
 from .blocks import EXAMPLES, Kind, read_blocks
 from .conftest import BuiltSite
 from .running import (
@@ -81,7 +81,7 @@ _DOCTOR_FOR_OTHERS: Final = (
     f"flask sse doctor --url {_EXAMPLE}?channel=users.social --origin https://app.example.org"
 )
 _MISTAKE: Final = 'from flask_sse import sse\n\nsse.publish("Hello!", retry="3000")\n'
-_OTHER_TESTS: Final = (test_in_the_browser, test_troubleshooting)
+_OTHER_TESTS: Final = (test_in_the_browser, test_recipes, test_troubleshooting)
 """They note what they run when they are imported."""
 
 

@@ -27,6 +27,7 @@ PAGES: Final = {
     "configuration": "Configuration",
     "advanced": "Advanced Usage",
     "browser": "In the browser",
+    "recipes": "Recipes",
     "troubleshooting": "Troubleshooting",
     "history": "History",
     "deployment": "Deployment",
