@@ -151,6 +151,21 @@ def test_quickstart(folder: Path) -> None:
         _greet(port)
 
 
+@runs("flask run --debug", "one_minute.py")
+def test_in_one_minute(folder: Path) -> None:
+    """With one file and without a Redis, a browser shows each greeting, also after a reload."""
+    port = free_port()
+    app = (folder / "one_minute.py").rename(folder / "app.py")
+    with serving(f"exec flask run --debug --port {port}", port, folder), chromium() as browser:
+        page = browser.new_page()
+        page.goto(f"http://{LOOPBACK}:{port}/")
+        # The page publishes until its stream is open.
+        page.evaluate("() => { setInterval(() => fetch('/hello'), 200); }")
+        page.wait_for_function("greetings.textContent.startsWith('Hello!')")
+        app.write_text(app.read_text(encoding="utf-8").replace("Hello!", "Welcome!"))
+        page.wait_for_function("greetings.textContent.endsWith('Welcome!')")
+
+
 @runs(_DEPLOYED, "deployment/gunicorn.conf.py", "deployment/behind_proxy.py")
 def test_gunicorn_settings(folder: Path, shared_redis: RedisServer) -> None:
     """The application runs with the settings that are recommended."""
@@ -324,12 +339,15 @@ def test_tests_of_the_testing_page(folder: Path) -> None:
     assert "2 passed" in shell("pytest test_greeting.py -p no:cacheprovider -W error", folder)
 
 
-@runs(_PREFIXED, "prefixed.py", "README: javascript")
-def test_script_of_the_readme(folder: Path) -> None:
+@runs(_PREFIXED, "prefixed.py", "README: javascript", "index: javascript")
+def test_script_of_the_readme(site: BuiltSite, folder: Path) -> None:
     """In a browser, the README's script gets what the README's application publishes."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     script = re.search(r"^```javascript\n(.*?)^```", readme, re.M | re.S)
     assert script
+    assert script[1].rstrip() in {
+        block.text.rstrip() for block in read_blocks(site.doctrees) if block.page == "index"
+    }
     port = free_port()
     with serving(f"{_PREFIXED} --port {port}", port, folder), chromium() as browser:
         page = browser.new_page()

@@ -7,6 +7,7 @@ import sys
 import tomllib
 import warnings
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 from xml.etree import ElementTree
 
@@ -90,6 +91,22 @@ def test_pages(site: BuiltSite) -> None:
         if path.stem not in {"404", "genindex", "py-modindex", "search"}
     }
     assert {name: match and match[1] for name, match in titles.items()} == PAGES
+
+
+def test_best_figure() -> None:
+    """The home page promises no more than the benchmark has measured."""
+    text = " ".join((ROOT / "docs" / "index.rst").read_text(encoding="utf-8").split())
+    assert "more than a million events per second" in text
+    assert "40 times as many as" in text
+    figures = json.loads((ROOT / "docs" / "performance-table.json").read_text(encoding="utf-8"))
+    bursts = {
+        name: median(each["burst_per_s"] for each in rounds)
+        for name, rounds in figures["side_by_side"].items()
+        if name.startswith("flask-sse")
+    }
+    best = max(bursts.values())
+    assert best > 1_000_000
+    assert best > 40 * bursts["flask-sse-1"]
 
 
 def test_links(site: BuiltSite) -> None:
