@@ -19,6 +19,7 @@ author = "The Flask-SSE maintainers"
 project_copyright = author
 release = flask_sse.__version__
 version = ".".join(release.split(".")[:2])
+is_unreleased = "dev" in release
 
 extensions = [
     "myst_parser",
@@ -27,6 +28,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_sitemap",
     "sphinxext.opengraph",
     "notfound.extension",
@@ -36,6 +38,7 @@ extensions = [
     "llms",
     "summaries",
     "terms",
+    "unreleased",
 ]
 exclude_patterns = ["_build", "examples", "performance-table.rst"]
 nitpicky = True
@@ -81,7 +84,7 @@ html_baseurl = os.environ.get(
 _ROOT = urlsplit(html_baseurl).path
 
 html_theme = "furo"
-html_title = f"Flask-SSE {version}"
+html_title = f"Flask-SSE {version} (unreleased)" if is_unreleased else f"Flask-SSE {version}"
 html_logo = html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -89,6 +92,9 @@ html_js_files = ["scrolling.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
+    "announcement": "Version 2.0 is unreleased: install it from a checkout."
+    if is_unreleased
+    else "",
     "navigation_with_keys": True,
     "source_repository": _REPOSITORY,
     "source_branch": "main",

@@ -15,6 +15,7 @@ from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.builders.text import TextBuilder
 from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.text import TextTranslator
+from sphinx_design.tabs import sd_tab_input, sd_tab_label
 from summaries import summary
 
 _LIST: Final = "llms.txt"
@@ -31,6 +32,10 @@ class Section(NamedTuple):
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register with Sphinx."""
     app.connect("build-finished", _write)
+    # sphinx-design writes tabs for browsers only.
+    app.registry.add_translation_handlers(sd_tab_input, text=(_skip, None))
+    heading = (TextTranslator.visit_rubric, TextTranslator.depart_rubric)
+    app.registry.add_translation_handlers(sd_tab_label, text=heading)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -69,12 +74,17 @@ def _section(app: Sphinx, section: Section) -> str:
     return "\n".join(lines)
 
 
+def _skip(translator: TextTranslator, node: nodes.Element) -> None:
+    raise nodes.SkipNode
+
+
 def _as_text(app: Sphinx, name: str) -> str:
     """Return a page as the text builder writes it."""
     builder = TextBuilder(app, app.env)
     builder.init()
     document = app.env.get_doctree(name)
     app.env.apply_post_transforms(document, name)
-    translator = TextTranslator(document, builder)
+    translator = builder.create_translator(document, builder)
+    assert isinstance(translator, TextTranslator)
     document.walkabout(translator)
     return translator.body.strip()

@@ -118,6 +118,17 @@ def test_copy_buttons(open_page: Open) -> None:
     assert page.evaluate("copied.trim()") == "pip install 'Flask-SSE[memory]'"
 
 
+def test_tabs_of_the_home_page(open_page: Open) -> None:
+    """The code of the server and that of the page are in tabs; a button leads to the quickstart."""
+    page = open_page("index", PHONE)
+    server, client = page.get_by_text("register_blueprint"), page.get_by_text("new EventSource")
+    assert (server.first.is_visible(), client.first.is_visible()) == (True, False)
+    page.get_by_text("The page", exact=True).click()
+    assert (server.first.is_visible(), client.first.is_visible()) == (False, True)
+    page.locator("a.sd-btn").click()
+    assert page.locator("h1").inner_text().startswith("Quickstart")
+
+
 def test_page_for_a_url_that_leads_nowhere(site: BuiltSite, browser: Browser) -> None:
     """Below any folder it has its logo, its looks, and links that lead into the site."""
 

@@ -17,6 +17,7 @@ import pytest
 import summaries
 from sphinx.util.inventory import InventoryFile
 
+import flask_sse
 from flask_sse import history, signals, testing
 from tests.support.servers import ROOT
 
@@ -148,6 +149,19 @@ def test_settings_are_described_in_full(site: BuiltSite) -> None:
         assert ":type:" in entry, entry
         assert ":default:" in entry, entry
         assert entry.startswith(("SSE_REDIS_URL", "REDIS_URL")) or "versionadded:: 2.0" in entry
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_unreleased(site: BuiltSite, name: str) -> None:
+    """Until there is a release, each page says so; afterwards, none does."""
+    page = (site.html / f"{name}.html").read_text(encoding="utf-8")
+    is_unreleased = "dev" in flask_sse.__version__
+    assert ("Version 2.0 is unreleased" in page) is is_unreleased
+    assert ("Flask-SSE 2.0 (unreleased)</title>" in page) is is_unreleased
+    assert is_unreleased or "not been released" not in page
+    added = re.findall(r"(?:Added|New|Changed) in version ([^<]+)\.<", page)
+    assert {*added} <= {"2.0 (unreleased)" if is_unreleased else "2.0"}
+    assert bool(added) is (name == "configuration")
 
 
 @pytest.mark.parametrize("project", inventories.NAMES)
