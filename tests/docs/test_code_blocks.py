@@ -50,6 +50,10 @@ _LOCAL: Final = "127.0.0.1:8000"
 _INSTALL: Final = "pip install 'Flask-SSE[gevent]'"
 _QUICKSTART: Final = "gunicorn sse:app --worker-class gevent --bind 127.0.0.1:8000"
 _DEPLOYED: Final = "gunicorn app:app --config gunicorn.conf.py"
+_UWSGI: Final = (
+    "uwsgi --http-socket 127.0.0.1:8000 --module app:app --master --die-on-term "
+    "--gevent 1000 --gevent-monkey-patch"
+)
 _METRICS: Final = (
     "PROMETHEUS_MULTIPROC_DIR=metrics gunicorn metrics:app --config gunicorn_metrics.py"
 )
@@ -177,6 +181,30 @@ def test_gunicorn_settings(folder: Path, shared_redis: RedisServer) -> None:
     settings.write_text(text.replace(_LOCAL, f"{LOOPBACK}:{port}"))
     (place / "behind_proxy.py").rename(place / "app.py")
     with serving(f"exec {_DEPLOYED}", port, place, REDIS_URL=shared_redis.url):
+        _greet(port)
+
+
+@runs("deployment/Procfile")
+def test_heroku(folder: Path, shared_redis: RedisServer) -> None:
+    """What Heroku starts listens on the port that Heroku chooses."""
+    place = folder / "deployment"
+    name, command = (place / "Procfile").read_text(encoding="utf-8").strip().split(": ", 1)
+    assert name == "web"
+    (place / "behind_proxy.py").rename(place / "app.py")
+    port = free_port()
+    given = {"REDIS_URL": shared_redis.url, "PORT": str(port), "WEB_CONCURRENCY": "1"}
+    with serving(f"exec {command}", port, place, **given):
+        _greet(port)
+
+
+@runs(_UWSGI)
+def test_uwsgi(folder: Path, shared_redis: RedisServer) -> None:
+    """The application runs under uWSGI with the options that are recommended."""
+    place = folder / "deployment"
+    (place / "behind_proxy.py").rename(place / "app.py")
+    port = free_port()
+    command = f"exec {_UWSGI} --virtualenv {sys.prefix}".replace(_LOCAL, f"{LOOPBACK}:{port}")
+    with serving(command, port, place, REDIS_URL=shared_redis.url):
         _greet(port)
 
 
