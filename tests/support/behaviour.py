@@ -43,9 +43,9 @@ class Stop(StrEnum):
 
     ENDS = "streams end, then the server"
     ENDS_LATE = "streams end when the server's timeout is over"
-    CUT = "streams are cut off"
-    CUT_LATE = "streams are cut off when the server's timeout is over"
-    CUT_AND_WAITS = "streams are cut off, the server ends when its timeout is over"
+    CUT = "streams are aborted"
+    CUT_LATE = "streams are aborted when the server's timeout is over"
+    CUT_AND_WAITS = "streams are aborted, the server ends when its timeout is over"
     NEVER = "the server does not end"
 
 
