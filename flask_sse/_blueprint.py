@@ -98,8 +98,8 @@ class ServerSentEventsBlueprint(Blueprint):
         else:
             if message.id is not None:
                 raise ValueError(
-                    f"id must not be given where SSE_HISTORY keeps the events of a channel, as it "
-                    f"does of {channel!r}: their ids are positions in its log"
+                    f"id must not be given for channel {channel!r}: SSE_HISTORY keeps its events, "
+                    f"and their ids are positions in its log"
                 )
             parts = split_payload(message, current_app.json)
             event = Event(*parts, retention.length, state.settings.history_ttl)

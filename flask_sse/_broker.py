@@ -60,9 +60,9 @@ def find_broker(settings: Settings) -> Broker:
     except (ValueError, TypeError, redis.RedisError):
         # The reason may show a part of the password, and so may the traceback.
         raise ValueError(
-            f"{' or '.join(URL_KEYS)} is no URL that redis-py can read; is every special "
-            f"character of the password percent-encoded, the database a number, and each option "
-            f"known to redis-py, with a value that it accepts?"
+            f"{' or '.join(URL_KEYS)} is not a URL that redis-py can read; check that every "
+            f"special character of the password is percent-encoded, that the database is a "
+            f"number, and that redis-py knows each option and accepts its value"
         ) from None
     return broker
 

@@ -74,7 +74,7 @@ class Publisher(Protocol):
 def add_commands(blueprint: Publisher) -> None:
     """Add the commands to a blueprint's, unless it has others of the same names."""
     if blueprint.cli.help is None:
-        blueprint.cli.help = "Publish events, listen to them, and find out what goes wrong."
+        blueprint.cli.help = "Publish events, listen to them, and diagnose problems."
     commands = {"publish": publish, "listen": listen, "channels": channels, "doctor": doctor}
     for name, command in commands.items():
         own = copy.copy(command)
@@ -90,7 +90,7 @@ def add_commands(blueprint: Publisher) -> None:
 @click.option("--id", "id_", metavar="ID", help="The event id.")
 @click.option("--retry", type=click.IntRange(min=0), help="Milliseconds until clients reconnect.")
 @click.option("--json/--text", "is_json", help="What DATA is; text by default.")
-@click.option("--lines", is_flag=True, help="Publish each line as an event, as it comes.")
+@click.option("--lines", is_flag=True, help="Publish each line as an event as soon as it arrives.")
 def publish(  # noqa: PLR0917 - click gives them by name
     blueprint: Publisher,
     data: str,
@@ -103,10 +103,10 @@ def publish(  # noqa: PLR0917 - click gives them by name
 ) -> None:
     """Publish DATA as an event.
 
-    With - it is read from the standard input, without the line end at its end.
+    If DATA is -, it is read from standard input, without its final line ending.
     """
     if lines and data != "-":
-        raise click.UsageError("--lines reads from the standard input: give - as DATA")
+        raise click.UsageError("--lines reads from standard input: pass - as DATA")
     number = listeners = 0
     with _explained(), ending_quietly():
         _require_shared_redis(blueprint)
@@ -120,7 +120,7 @@ def publish(  # noqa: PLR0917 - click gives them by name
 
 @click.command()
 @click.argument("channels", metavar="[CHANNEL]...", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Write each event as an object of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Write each event as a JSON object.")
 @click.option("--count", type=click.IntRange(min=1), help="End after this many events.")
 @click.option("--url", metavar="URL", help="Listen to this stream over HTTP, as a browser does.")
 @click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", help="With --url.")
@@ -132,12 +132,12 @@ def listen(  # noqa: PLR0917 - click gives them by name
     url: str | None,
     headers: tuple[str, ...],
 ) -> None:
-    """Write the events of each CHANNEL, one a line, until Ctrl-C.
+    """Write the events of each CHANNEL, one per line, until Ctrl-C.
 
-    Without a CHANNEL it listens to sse, and with --url to what the URL says.
+    Without CHANNEL, it listens to sse, or with --url, to the URL as it is.
     """
     if headers and url is None:
-        raise click.UsageError("--header belongs to --url")
+        raise click.UsageError("--header requires --url")
     left = count
     with _explained(), ending_quietly():
         if url is None:
@@ -162,12 +162,12 @@ def listen(  # noqa: PLR0917 - click gives them by name
 
 @click.command()
 @click.argument("pattern", default="*")
-@click.option("--json", "as_json", is_flag=True, help="Write each channel as an object of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Write each channel as a JSON object.")
 def channels(blueprint: Publisher, pattern: str, as_json: bool) -> None:
-    """Write which channels have listeners, in how many processes.
+    """List the channels that have listeners, and in how many processes.
 
-    PATTERN chooses channels as Redis has it, such as 'users.*'. One process may serve any number of
-    clients. Channels of other applications on the same Redis are shown as well.
+    PATTERN selects channels with the syntax of Redis, such as 'users.*'. One process may serve any
+    number of clients. Channels of other applications on the same Redis are shown as well.
     """
     with _explained():
         _require_shared_redis(blueprint)
@@ -184,16 +184,16 @@ def channels(blueprint: Publisher, pattern: str, as_json: bool) -> None:
 @click.command()
 @click.option("--url", metavar="URL", help="Also connect to this stream, as a browser would.")
 @click.option("--channel", help="Where to publish events for the test; by default a new channel.")
-@click.option("--origin", metavar="ORIGIN", help="Check that pages of this origin may connect.")
+@click.option("--origin", metavar="ORIGIN", help="Check that pages from this origin may connect.")
 @click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", help="With --url.")
 @click.option(
     "--patience",
     type=click.FloatRange(min=0.1),
     default=5.0,
     show_default=True,
-    help="Seconds to wait for what should come at once.",
+    help="Seconds to wait for anything that should arrive at once.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write each finding as an object of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Write each finding as a JSON object.")
 def doctor(  # noqa: PLR0917 - click gives them by name
     blueprint: Publisher,
     url: str | None,
@@ -205,13 +205,13 @@ def doctor(  # noqa: PLR0917 - click gives them by name
 ) -> None:
     """Check the configuration, Redis and, with --url, a stream.
 
-    Each line is one check: ok, warn or fail, and what to do. If one has failed, the exit status
-    is 1. Events that are published for it have the type flask-sse.doctor, to which no page listens.
+    Each line is one check: ok, warn or fail, and what to do. If a check fails, the exit status
+    is 1. The test events have the type flask-sse.doctor, which no page listens to.
     """
     from flask_sse._doctor import Visit, examine  # noqa: PLC0415 - a command of its own
 
     if url is None and (origin is not None or headers):
-        raise click.UsageError("--origin and --header belong to --url")
+        raise click.UsageError("--origin and --header require --url")
     visit = None if url is None else Visit(url, _parse_headers(headers), origin)
     has_failed = False
     with _explained():
@@ -238,7 +238,7 @@ def _parse_json(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise click.ClickException(f"{text!r} is no JSON: {error}") from error
+        raise click.ClickException(f"{text!r} is not JSON: {error}") from error
 
 
 def _parse_headers(headers: Iterable[str]) -> dict[str, str]:
@@ -264,16 +264,16 @@ def _text(name: str | bytes) -> str:
 
 def _processes(number: int) -> str:
     if number == 0:
-        return "nobody listens"
-    return "1 process listens" if number == 1 else f"{number} processes listen"
+        return "nobody is listening"
+    return "1 process is listening" if number == 1 else f"{number} processes are listening"
 
 
 def _require_shared_redis(blueprint: Publisher) -> None:
     state = current_state()
     if state.settings.in_memory and blueprint.redis is state.client():
         raise click.ClickException(
-            "memory:// keeps the events inside of one process, and this command is another one "
-            "than your server; set REDIS_URL to a Redis that both reach"
+            "memory:// keeps events inside one process, and this command does not run in the "
+            "process of your server; set REDIS_URL to a Redis that both can reach"
         )
 
 

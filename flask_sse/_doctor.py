@@ -110,11 +110,11 @@ def _look_for_redis(blueprint: Publisher, state: State) -> tuple[Finding, redis.
     if is_own:
         return _doctor_settings.check_url(settings), None if settings.in_memory else given
     if isinstance(getattr(given, "connection_pool", None), redis.ConnectionPool):
-        return ok("url", "an overridden redis brings its own"), given
+        return ok("url", "an overridden redis provides its own"), given
     finding = warn(
         "url",
-        f"the overridden redis can't be looked at: it is of the type {type(given).__name__}",
-        "return a redis.StrictRedis, without which there is no stream",
+        f"the overridden redis can't be checked: it is of the type {type(given).__name__}",
+        "return a redis.StrictRedis, which streams need",
     )
     return finding, None
 

@@ -15,18 +15,18 @@ from flask_sse._finding import Finding, fail, in_words, ok, soon, warn
 
 CONNECTIONS_OF_A_BROWSER: Final = 6
 """How many it opens to one host with HTTP/1.1."""
-SEE_LOG: Final = "look into the server's log for the reason; an EventSource gives up for good"
+SEE_LOG: Final = "see the server's log for the reason; an EventSource gives up for good"
 _REMEDIES: Final[Mapping[int, str]] = {
     204: "this tells an EventSource to stop; let the view return sse.stream()",
     401: "log in with --header 'Cookie: ...'",
-    403: "log in with --header 'Cookie: ...', or give a channel that is allowed with --channel",
+    403: "log in with --header 'Cookie: ...', or choose an allowed channel with --channel",
     404: "give the URL of the stream, which `flask routes` shows",
     405: "give the URL of the stream, which `flask routes` shows",
-    429: "raise the proxy's limit of requests or connections for one client",
+    429: "raise the proxy's limit of requests or connections per client",
     500: f"set REDIS_URL; with memory:// start one worker; {SEE_LOG}",
-    502: f"start the server, or correct the proxy's address of it; {SEE_LOG}",
-    503: f"raise the proxy's limit of connections, such as limit_conn of nginx; {SEE_LOG}",
-    504: "see that the server answers at once, and let the proxy wait longer",
+    502: f"start the server, or correct its address in the proxy; {SEE_LOG}",
+    503: f"raise the proxy's connection limit, such as limit_conn of nginx; {SEE_LOG}",
+    504: "make sure that the server answers at once, and raise the proxy's timeout",
 }
 
 
@@ -57,7 +57,7 @@ def check_head(stream: Stream, after: float, origin: str | None) -> Iterator[Fin
         yield warn(
             "redirect",
             f"the stream is at {stream.url}, and every reconnect is redirected too",
-            "have pages connect to that address",
+            "have pages connect to that URL",
         )
     yield ok("content type", stream.headers.get("Content-Type", ""))
     yield _check_caching(stream)
@@ -73,8 +73,8 @@ def _check_caching(stream: Stream) -> Finding:
     if "Age" in stream.headers or "no-store" not in control:
         return warn(
             "caching",
-            f"Cache-Control is {control!r} and not the stream's own: something may cache it",
-            "leave the stream out of the rules that cache or set headers",
+            f"Cache-Control is {control!r}, not the stream's own value: something may cache it",
+            "exclude the stream from the rules that cache responses or set headers",
         )
     return ok("caching", control)
 
@@ -83,9 +83,9 @@ def _check_compression(stream: Stream) -> Finding:
     if stream.compression:
         return fail(
             "compression",
-            f"something compresses the stream with {stream.compression}, in spite of no-transform, "
-            f"and may keep events back until there is enough of them",
-            f"leave {MEDIA_TYPE} out: of gzip_types in nginx, of the rules of a CDN",
+            f"something compresses the stream with {stream.compression}, despite no-transform, and "
+            f"may hold events back until there are enough of them",
+            f"exclude {MEDIA_TYPE}: from gzip_types in nginx, from the rules of a CDN",
         )
     return ok("compression", "none")
 
@@ -95,7 +95,7 @@ def _check_http_version(stream: Stream) -> Finding:
         return warn(
             "HTTP version",
             "HTTP/1.0, in which the end of a stream and a lost connection look the same",
-            "let the server or the proxy speak HTTP/1.1 or HTTP/2",
+            "make the server or the proxy use HTTP/1.1 or HTTP/2",
         )
     if not stream.url.startswith("https:"):
         return ok(
@@ -107,7 +107,7 @@ def _check_http_version(stream: Stream) -> Finding:
     return warn(
         "HTTP version",
         f"HTTP/1.1 only: a browser opens {CONNECTIONS_OF_A_BROWSER} connections to a host",
-        "switch HTTP/2 on in the proxy, such as with `http2 on` in nginx",
+        "enable HTTP/2 in the proxy, for example with `http2 on` in nginx",
     )
 
 
@@ -131,18 +131,19 @@ def _check_server(stream: Stream) -> Finding:
     if server.startswith("Werkzeug"):
         return warn(
             "server",
-            f"{server}: Flask's own server, which is made for development",
+            f"{server}: Flask's own server, which is meant for development",
             "use gunicorn in production",
         )
     if not server.startswith("gunicorn"):
-        return ok("server", f"{server or 'it does not say which'}; what is behind it can't be seen")
+        name = server or "the response does not name it"
+        return ok("server", f"{name}; the doctor can't see what is behind it")
     if "close" in stream.headers.get("Connection", ""):
-        return ok("server", f"{server}; the stream's connection is its own, as after a hand-over")
+        return ok("server", f"{server}; the stream has its own connection, as after a hand-over")
     return warn(
         "server",
         f"{server} keeps the connection: the stream is not handed over, and occupies a thread or a "
         f"greenlet",
-        "set SSE_DIRECT to True, leave --no-sendfile out, and put no middleware around the body",
+        "set SSE_DIRECT to True, remove --no-sendfile, and don't wrap the body in middleware",
     )
 
 

@@ -130,7 +130,7 @@ def _check_answer(client: Client) -> Finding:
         return fail(
             "redis",
             "it does not answer in time",
-            "look for a firewall in between, or a Redis that is stopped or busy",
+            "check for a firewall in between, or a Redis that is stopped or busy",
         )
     except redis.RedisError as error:
         return fail(
@@ -148,7 +148,7 @@ def _check_version(client: Client, *, needs_history: bool) -> Iterator[Finding]:
         yield warn(
             "redis version",
             "this user may not ask for it",
-            "nothing, if it is 5 or later; otherwise allow INFO",
+            "do nothing if it is 5 or later; otherwise allow INFO",
         )
         return
     major = version.partition(".")[0]
@@ -166,7 +166,7 @@ def _check_connections(client: Client) -> Iterator[Finding]:
         # Redis before 7.0 does not say.
         return
     left = most - used
-    found = f"{used} of {most} are used; a process of the app takes up to {_CONNECTIONS_A_PROCESS}"
+    found = f"{used} of {most} are in use; a process of the app uses up to {_CONNECTIONS_A_PROCESS}"
     if left < _CONNECTIONS_A_PROCESS:
         yield fail("redis connections", found, "raise maxclients in the configuration of Redis")
     elif left < most // 5:
@@ -198,8 +198,8 @@ def _check_round_trip(
         except redis.RedisError:
             yield fail(
                 "publish",
-                "an event was published, and has not arrived",
-                "see that one Redis publishes and subscribes, and not a replica or another shard",
+                "an event was published but has not arrived",
+                "publish and subscribe on the same Redis, not on a replica or another shard",
             )
             return
         yield ok("publish", f"an event arrives after {in_words(time.perf_counter() - started)}")
@@ -211,13 +211,13 @@ def _await(pubsub: _PubSub, wanted: Callable[[dict[str, Any]], bool], patience: 
         message = pubsub.get_message(timeout=left)
         if message is not None and wanted(message):
             return
-    raise redis.TimeoutError(f"nothing has come within {patience:g} s")
+    raise redis.TimeoutError(f"nothing arrived within {patience:g} s")
 
 
 def _allow(verb: str, channel: bytes) -> str:
     return (
-        f"allow the user of the URL to {verb} {channel.decode(errors='replace')}, such as with "
-        f"ACL SETUSER and &*; where it may use some channels only, give one with --channel"
+        f"allow the user in the URL to {verb} {channel.decode(errors='replace')}, for example with "
+        f"ACL SETUSER and &*; if it may use only some channels, choose one with --channel"
     )
 
 
@@ -229,8 +229,8 @@ def _check_scripts(client: redis.StrictRedis) -> Finding:
         _history.newest_position(client, channel)
         cast("Client", client).delete(*_history.keys(channel))
     except redis.RedisError as error:
-        return fail("history", str(error), "allow this user what is named, on keys of flask-sse:*")
-    return ok("history", "Redis keeps an event, and gives it back")
+        return fail("history", str(error), "allow this user these commands, on keys of flask-sse:*")
+    return ok("history", "Redis keeps an event and returns it")
 
 
 def _check_memory(client: Client) -> Iterator[Finding]:
@@ -248,7 +248,7 @@ def _check_memory(client: Client) -> Iterator[Finding]:
         yield warn(
             "redis memory",
             f"at its limit Redis evicts histories too ({policy}), and clients get sse.reset",
-            "set maxmemory-policy to noeviction, or use a Redis that caches nothing",
+            "set maxmemory-policy to noeviction, or use a Redis that is not a cache",
         )
 
 
@@ -279,15 +279,16 @@ def _check_publishers(
         return warn(
             "publishers",
             f"somebody publishes without history to {', '.join(sorted(foreign))}",
-            "give that process the same SSE_HISTORY, or let it publish to another channel",
+            "give that process the same SSE_HISTORY, or make it publish to another channel",
         )
     if logged:
         return warn(
             "publishers",
-            f"somebody publishes with history to {', '.join(sorted(logged))}, which has none here",
+            f"somebody publishes with history to {', '.join(sorted(logged))}, which has no history "
+            f"here",
             "give all processes the same SSE_HISTORY",
         )
-    return ok("publishers", f"of {number} events in {seconds:g} s, all fit SSE_HISTORY")
+    return ok("publishers", f"{number} events in {seconds:g} s, all of which match SSE_HISTORY")
 
 
 def _is_logged(payload: bytes, provider: JSONProvider) -> bool | None:

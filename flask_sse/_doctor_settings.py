@@ -39,14 +39,14 @@ def check_url(settings: Settings) -> Finding:
     if workers > 1:
         return fail(
             "url",
-            f"memory:// keeps the events inside of one process, and gunicorn is told by its "
-            f"environment to start {workers} workers",
+            f"memory:// keeps events inside one process, and gunicorn's environment tells it to "
+            f"start {workers} workers",
             f"set {_KEYS} to a Redis, or start one worker",
         )
     return warn(
         "url",
-        "memory:// keeps the events inside of one process, which other processes, this one "
-        "included, can't reach",
+        "memory:// keeps events inside one process; other processes, including this one, can't "
+        "reach them",
         f"for more than development and tests, set {_KEYS} to a Redis",
     )
 
@@ -67,7 +67,7 @@ def _check_keepalive(seconds: float | None) -> Finding:
     if seconds is None:
         return warn(
             "keep-alive setting",
-            "silent streams get no comment: proxies close them, and lost clients are not noticed",
+            "silent streams get no comments: proxies close them, and lost clients are not noticed",
             "set SSE_KEEPALIVE to 15",
         )
     shorter = [f"{name} after {limit} s" for name, limit in _TIMEOUTS.items() if limit <= seconds]
@@ -76,12 +76,12 @@ def _check_keepalive(seconds: float | None) -> Finding:
             "keep-alive setting",
             f"a comment every {seconds:g} s; by default, silent connections are closed by "
             f"{', '.join(shorter)}",
-            "lower SSE_KEEPALIVE, or raise the timeout of the proxy that you have",
+            "lower SSE_KEEPALIVE, or raise the timeout of your proxy",
         )
     shortest = min(_TIMEOUTS.values())
     return ok(
         "keep-alive setting",
-        f"a comment every {seconds:g} s; the well-known proxies wait for {shortest} s or longer",
+        f"a comment every {seconds:g} s; well-known proxies wait for {shortest} s or longer",
     )
 
 
@@ -92,9 +92,9 @@ def _check_places(max_clients: int | None) -> Finding:
     if max_clients is not None and max_clients > places:
         return warn(
             "streams",
-            f"SSE_MAX_CLIENTS is {max_clients}, and a process with the limits of this shell can "
-            f"serve {places} streams",
-            f"raise the limit of open files where the server is started, such as with "
+            f"SSE_MAX_CLIENTS is {max_clients}, but a process with the limits of this shell can "
+            f"serve only {places} streams",
+            f"raise the limit of open files where the server is started, for example with "
             f"`ulimit -n {max_clients * 10 // 9 + 200}`, or lower SSE_MAX_CLIENTS",
         )
     number = max_clients or places

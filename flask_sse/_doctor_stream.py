@@ -25,7 +25,7 @@ _AS_BROWSERS: Final = {
     "User-Agent": "flask-sse-doctor",
 }
 _NO_BUFFER: Final = (
-    "have it pass on what comes at once: in nginx `proxy_buffering off` for this location, without "
+    "make it forward data at once: in nginx, set `proxy_buffering off` for this location, without "
     "`proxy_ignore_headers X-Accel-Buffering`"
 )
 
@@ -87,15 +87,15 @@ def _examine_body(place: Place, probe: Probe) -> Iterator[Finding]:
         yield warn(
             "buffering",
             "it can't be checked, since no event can be published from here",
-            "set REDIS_URL to a Redis that the server has too, and not to memory://",
+            "set REDIS_URL to a Redis that the server uses too, not to memory://",
         )
     elif place.listeners() == 0:
         yield fail(
             "events",
-            f"the stream is open, and no process is subscribed to {place.channel} on the Redis of "
+            f"the stream is open, but no process is subscribed to {place.channel} on the Redis of "
             f"this configuration",
-            "give the server and this command the same REDIS_URL; or, where the view chooses the "
-            "channel, name that one with --channel",
+            "give the server and this command the same REDIS_URL; or, if the view chooses the "
+            "channel, pass that channel with --channel",
         )
     else:
         yield _check_buffering(place, probe, place.publish)
@@ -111,22 +111,22 @@ def _explain_silence(place: Place, probe: Probe) -> Finding:
         return fail(
             "answer",
             f"there was no answer within {place.patience:g} s: the server's workers may all be "
-            f"blocked, or something in between keeps the answer back",
+            f"blocked, or something in between holds the answer back",
             f"use gunicorn, or more threads; or {_NO_BUFFER}",
         )
     if listeners:
         return fail(
             "buffering",
-            f"the server has opened the stream, and nothing has come within {place.patience:g} s: "
-            f"something in between keeps it back",
+            f"the server has opened the stream, but nothing arrived within {place.patience:g} s: "
+            f"something in between holds it back",
             _NO_BUFFER,
         )
     return fail(
         "answer",
         f"there was no answer within {place.patience:g} s, and the server has not subscribed: its "
         f"workers may all be blocked, by open streams or by slow views",
-        "use gunicorn with a worker from which streams are taken over, or more threads; see "
-        "Application Server in the documentation",
+        "use gunicorn with a worker that hands streams over, or more threads; see Application "
+        "Server in the documentation",
     )
 
 
@@ -136,18 +136,16 @@ def _explain_error(url: str, error: Exception) -> Finding:
         return fail(
             "connection",
             reason,
-            "use a certificate that browsers trust, together with its intermediate ones",
+            "use a certificate that browsers trust, with its intermediate certificates",
         )
     if isinstance(error, ssl.SSLError):
-        return fail("connection", reason, "give http:// if nothing there speaks TLS")
+        return fail("connection", reason, "use http:// if the server there does not use TLS")
     if isinstance(error, ValueError):
-        return fail(
-            "connection", reason, "give the whole URL, such as http://localhost:8000/stream"
-        )
+        return fail("connection", reason, "give the full URL, such as http://localhost:8000/stream")
     if isinstance(error, http.client.HTTPException):
         # The base class is our own: the server redirects for ever.
         is_http = type(error) is http.client.HTTPException
-        found = reason if is_http else f"the answer is no HTTP: {type(error).__name__} {reason}"
+        found = reason if is_http else f"the answer is not HTTP: {type(error).__name__} {reason}"
         return fail("connection", found, "give the URL of the stream, with its port")
     host = urlsplit(url).netloc.rpartition("@")[2]
     return fail("connection", f"{host}: {reason}", "start the server, or correct host and port")
@@ -160,18 +158,18 @@ def _check_opening(place: Place, probe: Probe) -> Finding:
         after = probe.first_after or 0.0
         return soon("first byte", f"after {in_words(after)}", after)
     if probe.has_ended:
-        return fail("first byte", "the stream has ended before it", SEE_LOG)
+        return fail("first byte", "the stream ended before it", SEE_LOG)
     if place.listeners():
         return fail(
             "buffering",
-            f"the stream has begun, and its first bytes have not come within {place.patience:g} s: "
-            f"something in between keeps them back",
+            f"the stream has begun, but its first bytes did not arrive within {place.patience:g} "
+            f"s: something in between holds them back",
             _NO_BUFFER,
         )
     return fail(
         "first byte",
-        f"none came within {place.patience:g} s",
-        f"see in the server's log whether it reaches its Redis; or {_NO_BUFFER}",
+        f"none arrived within {place.patience:g} s",
+        f"check in the server's log whether it can reach its Redis; or {_NO_BUFFER}",
     )
 
 
@@ -187,9 +185,9 @@ def _explain_end_at_once(probe: Probe) -> Finding:
         return fail("first byte", "the stream ends right after it", SEE_LOG)
     return fail(
         "first byte",
-        f"the stream ends right after it, and asks to come back in {probe.parser.retry} ms: all "
-        f"places are taken, or the server does not reach Redis",
-        "raise SSE_MAX_CLIENTS and `ulimit -n`, or see the server's log for Redis",
+        f"the stream ends right after it, and asks to reconnect in {probe.parser.retry} ms: the "
+        f"server is at its limit of streams, or can't reach Redis",
+        "raise SSE_MAX_CLIENTS and `ulimit -n`, or see the server's log for Redis errors",
     )
 
 
@@ -201,11 +199,11 @@ def _check_buffering(place: Place, probe: Probe, publish: Callable[[str], object
         publish(token)
         if not probe.wait_event(token, place.patience):
             if probe.has_ended:
-                return fail("buffering", "the stream has ended when an event came", SEE_LOG)
+                return fail("buffering", "the stream ended when an event arrived", SEE_LOG)
             return fail(
                 "buffering",
-                f"an event has not come within {place.patience:g} s: something in between keeps it "
-                f"back",
+                f"an event did not arrive within {place.patience:g} s: something in between holds "
+                f"it back",
                 _NO_BUFFER,
             )
         delays.append(probe.heard - published)
@@ -230,14 +228,14 @@ def _explain_other(place: Place, probe: Probe, number: int, *, is_open: bool) ->
         return fail(
             "several streams",
             f"{which} gets no connection: {probe.error}",
-            "raise the limits of connections of the server and the proxy",
+            "raise the connection limits of the server and the proxy",
         )
     if probe.stream is not None and probe.stream.status != http.client.OK:
         return fail(
             "several streams",
             f"{which} is answered with {probe.stream.status} {probe.stream.reason}",
-            "raise the limit of connections for one client, such as limit_conn of nginx, to more "
-            "streams than a household or an office has open",
+            "raise the connection limit per client, such as limit_conn of nginx, to more streams "
+            "than a household or an office has open",
         )
     if is_open and _ends_at_once(probe):
         found = f"{which} ends at once"
@@ -247,8 +245,8 @@ def _explain_other(place: Place, probe: Probe, number: int, *, is_open: bool) ->
     return fail(
         "several streams",
         f"{which} was not answered within {place.patience:g} s: the open ones block the server",
-        "use gunicorn with a worker from which streams are taken over, or more threads; see "
-        "Application Server in the documentation",
+        "use gunicorn with a worker that hands streams over, or more threads; see Application "
+        "Server in the documentation",
     )
 
 
@@ -272,7 +270,7 @@ def _check_keepalive(place: Place, probe: Probe) -> Finding:
         return warn("keep-alive", "there are no comments", "set SSE_KEEPALIVE to 15")
     return fail(
         "keep-alive",
-        f"no comment has come within {limit:g} s, and SSE_KEEPALIVE is {place.keepalive:g} s",
+        f"no comment arrived within {limit:g} s, although SSE_KEEPALIVE is {place.keepalive:g} s",
         f"give the server the same setting; otherwise {_NO_BUFFER}",
     )
 
@@ -287,12 +285,12 @@ def _check_resumption(place: Place, publish: Callable[[str], object]) -> Finding
             publish(token)
             # The server has it once it is here, so it is not live for a later client.
             if not probe.wait_event(token, place.patience):
-                return fail("Last-Event-ID", "an event with an id has not come", SEE_LOG)
+                return fail("Last-Event-ID", "an event with an id did not arrive", SEE_LOG)
     with place.connect(**{"Last-Event-ID": cursor}) as probe:
         if probe.wait_event(missed, place.patience):
-            return ok("Last-Event-ID", "a client that comes back gets what it has missed")
+            return ok("Last-Event-ID", "a client that reconnects gets the events that it missed")
     return fail(
         "Last-Event-ID",
-        "a client that comes back does not get what it has missed",
-        "let the proxy pass the header on, and give all processes the same SSE_HISTORY",
+        "a client that reconnects does not get the events that it missed",
+        "make the proxy forward the header, and give all processes the same SSE_HISTORY",
     )

@@ -235,7 +235,7 @@ def with_channel(url: str, channel: str) -> str:
 def _require_stream(stream: Stream) -> None:
     if stream.status != http.client.OK:
         raise http.client.HTTPException(
-            f"{stream.url} answers {stream.status} {stream.reason}, after which a browser gives up"
+            f"{stream.url} answers {stream.status} {stream.reason}; a browser gives up after that"
         )
     if stream.media_type != MEDIA_TYPE:
         raise http.client.HTTPException(
@@ -250,7 +250,7 @@ def _request(
 ) -> tuple[http.client.HTTPResponse, socket.socket]:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{url!r} is no URL that begins with http:// or https:// and a host")
+        raise ValueError(f"{url!r} is not a URL that begins with http:// or https:// and a host")
     kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[parts.scheme]
     connection = kind(parts.hostname, parts.port, timeout=_CONNECT_WITHIN)
     connection.connect()

@@ -272,9 +272,9 @@ def newest_position(client: redis.Redis, channel: bytes) -> Position:
 def explain(error: redis.ResponseError) -> redis.ResponseError:
     """Return an error that names the setting, for one that says what Redis does not allow."""
     return type(error)(
-        f"SSE_HISTORY needs a Redis that allows EVAL and EVALSHA, and in these GET, SET, XADD, "
-        f"XRANGE, XREVRANGE, EXPIRE, TTL, DEL, PUBLISH and PUBSUB, on keys that begin with "
-        f"'flask-sse:'; it says: {error}"
+        f"SSE_HISTORY needs a Redis that allows EVAL and EVALSHA, and inside scripts GET, SET, "
+        f"XADD, XRANGE, XREVRANGE, EXPIRE, TTL, DEL, PUBLISH and PUBSUB, on keys that begin with "
+        f"'flask-sse:'; Redis says: {error}"
     )
 
 

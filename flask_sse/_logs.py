@@ -159,7 +159,7 @@ class Logs:
         """Note that a question has to be asked again, in a while."""
         if not self._is_failing:
             self._is_failing = True
-            _log.warning("the history in Redis can't be read, and is asked again: %s", error)
+            _log.warning("the history in Redis can't be read, trying again: %s", error)
         self._failed.append((time.monotonic() + _ASK_AGAIN_AFTER, question))
 
     def decode(self, payload: bytes) -> Entry | Foreign:

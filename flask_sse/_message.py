@@ -218,22 +218,22 @@ def _utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"the event contains the lone surrogate {text[error.start]!r}, which UTF-8 cannot "
-            f"carry; decode the text with errors='replace' where it comes from"
+            f"the event contains the lone surrogate {text[error.start]!r}, which UTF-8 can't "
+            f"encode; decode the text with errors='replace' at its source"
         ) from error
 
 
 def _convert_type(value: object) -> str | float:
     text = _convert("type", value)
     if isinstance(text, str) and ("\r" in text or "\n" in text):
-        raise ValueError(f"type must not contain a line end, as {value!r} does")
+        raise ValueError(f"type must not contain a line break, but {value!r} does")
     return text
 
 
 def _convert_id(value: object) -> str | float:
     text = _convert("id", value)
     if isinstance(text, str) and not {"\r", "\n", "\0"}.isdisjoint(text):
-        raise ValueError(f"id must not contain a line end or a NUL character, as {value!r} does")
+        raise ValueError(f"id must not contain a line break or a NUL character, but {value!r} does")
     return text
 
 

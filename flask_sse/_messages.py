@@ -76,7 +76,7 @@ def listen(
         if subscriber.overflowed:
             raise BufferError(
                 f"messages() was read too slowly: more than the {subscriber.limit} bytes of "
-                f"SSE_MAX_PENDING waited; raise that setting, or hand the messages on to another "
+                f"SSE_MAX_PENDING waited; raise that setting, or process the messages in another "
                 f"thread"
             )
         if isinstance(subscriber.error, LookupError):
@@ -97,6 +97,6 @@ def _explain(subscriber: Subscriber) -> None:
         raise subscriber.error
     if not subscriber.has_ended():
         raise redis.ConnectionError(
-            f"Redis has not confirmed the subscription within {CONFIRM_WITHIN} s; the log of "
-            f"flask_sse says why, and REDIS_URL where it was looked for"
+            f"Redis has not confirmed the subscription within {CONFIRM_WITHIN} s; see the log of "
+            f"flask_sse for the reason, and check REDIS_URL"
         )

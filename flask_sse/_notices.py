@@ -137,7 +137,7 @@ class Notices:
             with self._app.app_context():
                 self.send(signal, **values)
         except Exception:  # noqa: BLE001 - a teardown function is the application's
-            _log.exception("what ends the application context of a signal has failed")
+            _log.exception("the teardown of a signal's application context has failed")
         return True
 
     def _retire(self, worker: "_Worker") -> bool:
@@ -154,7 +154,7 @@ class Notices:
     def _note_dropped(self) -> None:
         self._dropped += 1
         if self._dropped & (self._dropped - 1) == 0:
-            text = "receivers of signals are too slow: signal number %d is dropped"
+            text = "signal receivers are too slow: dropped signal number %d"
             _log.warning(text, self._dropped)
 
 

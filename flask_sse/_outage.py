@@ -36,7 +36,7 @@ class Outage:
         :param unforeseen: Whether to log where the error comes from.
         """
         if not self._attempts:
-            text = "Redis is away: %s; streams stay open and go on when it is back"
+            text = "Redis is unavailable: %s; streams stay open and continue when it is back"
             _log.warning(text, error, exc_info=error if unforeseen else None)
             self._began = time.monotonic()
             if self._notices is not None:

@@ -124,7 +124,7 @@ class Owner:
                 while not self._is_idle() or not retire():
                     self._turn()
             except Exception:  # noqa: BLE001 - whatever it is, the streams keep an owner
-                _log.exception("the event hub has failed and goes on")
+                _log.exception("the event hub has failed and continues")
                 time.sleep(_TICK)
             else:
                 break
@@ -247,7 +247,7 @@ class Owner:
             self._clients.add(connection, connection.commented + CONFIRM_WITHIN)
         except OSError:
             # The user may watch no more descriptors (epoll(7), max_user_watches).
-            _log.exception("a client is rejected, which can't be watched")
+            _log.exception("a client is rejected because its socket can't be watched")
             connection.reason = ERROR
             connection.reject()
             self._drop(connection)
@@ -471,9 +471,9 @@ class Owner:
         if isinstance(event, Foreign) and is_new:
             self._warned.add(name)
             _log.warning(
-                "channel %s has history, but is published to without: such events have no id and "
-                "are delivered to those who are connected; SSE_HISTORY must be the same for all "
-                "publishers, and so must the database in REDIS_URL",
+                "channel %s has history, but somebody publishes to it without history: such events "
+                "have no id and reach connected clients only; SSE_HISTORY and the database in "
+                "REDIS_URL must be the same for all publishers",
                 format_channel(name),
             )
         return event
@@ -511,7 +511,7 @@ class Owner:
         reason, channel.reset_reason = channel.reset_reason, ""
         if reason:
             _log.warning(
-                "the streams of channel %s are told that they may have missed events: %s",
+                "clients of channel %s are told that they may have missed events: %s",
                 format_channel(channel.name),
                 reason,
             )

@@ -5,10 +5,10 @@ from typing import Final, NamedTuple
 
 from flask_sse._history import Entry, Position
 
-TRIMMED: Final = "the log does not reach back so far any more"
+TRIMMED: Final = "the log no longer goes back that far"
 
-_NEW_EPOCH: Final = "the log is another one, because Redis has lost it or the id is unknown"
-_REWRITTEN: Final = "Redis has gone back in time, and the log has gone on differently"
+_NEW_EPOCH: Final = "the log is a different one, because Redis has lost it or the id is unknown"
+_REWRITTEN: Final = "Redis has gone back in time, and the log has continued differently"
 _AHEAD: Final = "Redis has gone back in time, and the log ends before this event"
 
 

@@ -49,7 +49,7 @@ class Places:
         entered = self._places is None or self._places.acquire(blocking=False)
         if not entered and not self._full:
             _log.warning(
-                "%s is reached with %d streams; further clients are told to come back",
+                "%s is reached with %d streams; further clients are told to reconnect later",
                 self._reason,
                 self._limit,
             )

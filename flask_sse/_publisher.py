@@ -67,8 +67,8 @@ class Publisher:
                 client.connection_pool.disconnect()
         if not self._free.acquire(timeout=_WAIT):
             raise redis.ConnectionError(
-                f"all of the {self._connections} connections for publishing have been in use for "
-                f"{_WAIT} s; max_connections in the query of REDIS_URL allows more"
+                f"all {self._connections} connections for publishing have been in use for {_WAIT} "
+                f"s; raise max_connections in the query of REDIS_URL"
             )
         try:
             return function(self._client)
@@ -131,4 +131,4 @@ def _position(client: redis.StrictRedis, channel: bytes) -> Position:
 
 def _unknown_host(error: UnicodeError) -> redis.ConnectionError:
     # All that is encoded here is the host's name; redis-py converts an OSError alone.
-    return redis.ConnectionError(f"the host of Redis cannot be looked up, see REDIS_URL: {error}")
+    return redis.ConnectionError(f"the host of Redis can't be looked up; check REDIS_URL: {error}")

@@ -21,7 +21,7 @@ def current_state() -> State:
         and request.environ.get("wsgi.multiprocess")
     ):
         raise RuntimeError(
-            "memory:// serves one process only, and this server runs several, whose clients "
+            "memory:// works in one process only, but this server runs several, whose clients "
             "would miss each other's events; set REDIS_URL to a Redis, or start one worker"
         )
     return state
@@ -53,4 +53,4 @@ def encode_channel(channel: object) -> bytes:
     try:
         return channel.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"channel must be text that UTF-8 can carry, not {channel!r}") from error
+        raise ValueError(f"channel must be text that UTF-8 can encode, not {channel!r}") from error

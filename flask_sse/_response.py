@@ -205,7 +205,7 @@ class EventStream:
         self._entered = self._streams.places.enter()
         if self._handover is not None:
             if self._hand_over(self._handover):
-                raise BrokenPipeError(errno.EPIPE, "the stream goes on without the server")
+                raise BrokenPipeError(errno.EPIPE, "the stream continues without the server")
             self._leave(ERROR)
             self.close()
             return self._reject()

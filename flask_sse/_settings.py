@@ -149,8 +149,8 @@ def _history(config: Mapping[str, Any], key: str) -> tuple[tuple[str, Retention]
     for pattern, kept in cast("Mapping[object, object]", value).items():
         if not isinstance(pattern, str):
             raise TypeError(
-                f"{key} must map patterns such as 'news.*' to numbers of events, and {pattern!r} "
-                f"is no str"
+                f"{key} must map patterns such as 'news.*' to numbers of events, but {pattern!r} "
+                f"is not a str"
             )
         if kept == LATEST:
             rules.append((pattern, Retention(1, is_latest=True)))

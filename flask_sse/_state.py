@@ -240,7 +240,7 @@ def _pool_of(client: redis.Redis) -> redis.ConnectionPool:
     if not isinstance(pool, redis.ConnectionPool):
         raise TypeError(
             f"for messages() and the stream, redis must be a redis.StrictRedis, or have the "
-            f"connection_pool of one, and not be of the type {type(client).__name__}; in a Redis "
+            f"connection_pool of one, not be of the type {type(client).__name__}; in a Redis "
             f"Cluster, the client of any one node receives all events"
         )
     return pool

@@ -219,6 +219,6 @@ class Follower(Subscriber):
     def fail(self, reason: str) -> None:
         """End it, because the log has a gap."""
         self.error = LookupError(
-            f"events may be missing: {reason}; read the present state, and listen from there on"
+            f"events may be missing: {reason}; read the current state, and listen from there on"
         )
         self.end()

@@ -292,8 +292,8 @@ def open_stream(
     try:
         if response.status_code != 200 or response.mimetype != "text/event-stream":
             raise AssertionError(
-                f"{response.request.path} has answered {response.status}, {response.mimetype}, "
-                f"and no event stream"
+                f"{response.request.path} answered {response.status}, {response.mimetype}, which "
+                f"is not an event stream"
             )
         yield Stream(response, app.json, timeout, deadline)
     finally:
@@ -341,7 +341,7 @@ def _url_of(app: Flask) -> str:
         return app.url_map.bind("localhost").build("sse.stream")
     except BuildError as error:
         raise LookupError(
-            "the application has not registered flask_sse.sse; say where its stream is, by url="
+            "the application has not registered flask_sse.sse; pass the URL of its stream as url="
         ) from error
 
 

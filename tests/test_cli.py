@@ -64,7 +64,7 @@ def test_publish(run: Run, shared_redis: RedisServer, channel: str) -> None:
             {"data": '{"a": 1}', "type": "greeting", "id": "7", "retry": 0}
         ]
     assert (done.exit_code, done.stdout) == (0, "")
-    assert done.stderr == f"1 event published to {channel}; 1 process listens\n"
+    assert done.stderr == f"1 event published to {channel}; 1 process is listening\n"
 
 
 def test_publish_json(run: Run, shared_redis: RedisServer, channel: str) -> None:
@@ -114,17 +114,17 @@ def test_publish_until_interrupted(tmp_path: Path, shared_redis: RedisServer, ch
         assert [payload["data"] for payload in listener.payloads(2)] == ["one", "two"]
         command.interrupt()
         assert command.wait_end() == 0
-        assert command.errors == [f"2 events published to {channel}; 1 process listens"]
+        assert command.errors == [f"2 events published to {channel}; 1 process is listening"]
         os.close(writing)
 
 
 @pytest.mark.parametrize(
     ("arguments", "stdin", "status", "error"),
     [
-        (("x", "--lines"), None, 2, "--lines reads from the standard input: give - as DATA"),
+        (("x", "--lines"), None, 2, "--lines reads from standard input: pass - as DATA"),
         (("x", "--retry", "-1"), None, 2, "-1 is not in the range x>=0"),
-        (("x", "--json"), None, 1, "'x' is no JSON: Expecting value"),
-        (("x", "--type", "a\nb"), None, 1, "type must not contain a line end"),
+        (("x", "--json"), None, 1, "'x' is not JSON: Expecting value"),
+        (("x", "--type", "a\nb"), None, 1, "type must not contain a line break"),
         (("x", "--id", "1", "--channel", "logged.x"), None, 1, "id must not be given"),
         (("-",), b"\xff", 1, "can't decode byte 0xff"),
     ],
@@ -145,7 +145,7 @@ def test_publish_refuses(
         (None, "Must set a redis connection URL in app config. (SSE_REDIS_URL or REDIS_URL)"),
         ("redis://localhost:1", "Redis: "),
         ("http://localhost", "REDIS_URL must begin with one of redis://"),
-        ("memory://", "memory:// keeps the events inside of one process"),
+        ("memory://", "memory:// keeps events inside one process"),
     ],
 )
 @pytest.mark.parametrize("arguments", [["publish", "x"], ["channels"]])
@@ -213,10 +213,10 @@ def test_other_name(make_app: Callable[..., Flask], shared_redis: RedisServer) -
     app.register_blueprint(audit)
     app.register_blueprint(sse, name="second", url_prefix="/second")
     runner = app.test_cli_runner()
-    assert "7 processes listen" in runner.invoke(args=["audit", "publish", "x"]).stderr
+    assert "7 processes are listening" in runner.invoke(args=["audit", "publish", "x"]).stderr
     assert runner.invoke(args=["audit", "channels"]).stdout == "its own\n"
-    assert "nobody listens" in runner.invoke(args=["second", "publish", "x"]).stderr
-    assert "nobody listens" in runner.invoke(args=["sse", "publish", "x"]).stderr
+    assert "nobody is listening" in runner.invoke(args=["second", "publish", "x"]).stderr
+    assert "nobody is listening" in runner.invoke(args=["sse", "publish", "x"]).stderr
 
 
 def test_listen(tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str) -> None:
@@ -321,10 +321,10 @@ def test_listen_as_a_client(
 @pytest.mark.parametrize(
     ("arguments", "status", "error"),
     [
-        (("--header", "X: 1"), 2, "--header belongs to --url"),
+        (("--header", "X: 1"), 2, "--header requires --url"),
         (("--url", "http://127.0.0.1:1/", "-H", "X"), 2, "--header must be NAME:VALUE"),
         (("--url", "http://127.0.0.1:1/"), 1, "Connection refused"),
-        (("--url", "stream"), 1, "'stream' is no URL that begins with http://"),
+        (("--url", "stream"), 1, "'stream' is not a URL that begins with http://"),
     ],
 )
 def test_listen_refuses(run: Run, arguments: tuple[str, ...], status: int, error: str) -> None:

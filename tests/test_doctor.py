@@ -201,7 +201,7 @@ def test_good_site_without_a_proxy(examine: Examine, site: Site) -> None:
     level, found, _ = findings["server"]
     assert (level, found) == (
         "ok",
-        "gunicorn; the stream's connection is its own, as after a hand-over",
+        "gunicorn; the stream has its own connection, as after a hand-over",
     )
 
 
@@ -236,7 +236,7 @@ def test_buffering(examine: Examine, proxies: Proxies) -> None:
     findings = examine("--url", proxies["buffering"], "--patience", "1")
     assert _bad(findings) == {"buffering": "fail"}
     _, found, remedy = findings["buffering"]
-    assert found.startswith("the server has opened the stream, and nothing has come within 1 s")
+    assert found.startswith("the server has opened the stream, but nothing arrived within 1 s")
     assert "proxy_buffering off" in remedy
 
 
@@ -343,7 +343,7 @@ def test_no_server(examine: Examine) -> None:
     """A server that is not there is found, and so is an address that is none."""
     findings = examine("--url", f"http://{LOOPBACK}:{free_port()}/stream")
     assert "refused" in findings["connection"][1]
-    assert "is no URL" in examine("--url", "stream")["connection"][1]
+    assert "is not a URL" in examine("--url", "stream")["connection"][1]
 
 
 def test_tls(examine: Examine, proxies: Proxies, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +351,7 @@ def test_tls(examine: Examine, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
     findings = examine("--url", proxies["tls"])
     assert "certificate verify failed" in findings["connection"][1]
     findings = examine("--url", proxies["login"].replace("http:", "https:"))
-    assert "give http://" in findings["connection"][2]
+    assert "use http://" in findings["connection"][2]
     monkeypatch.setenv("SSL_CERT_FILE", proxies.certificate)
     assert _bad(examine("--url", proxies["tls"])) == {"HTTP version": "warn"}
     findings = examine("--url", proxies["http2"])
@@ -422,7 +422,7 @@ def test_workers_in_memory(examine: Examine, monkeypatch: pytest.MonkeyPatch) ->
     ("settings", "check", "found"),
     [
         ({"REDIS_URL": None}, "url", "neither SSE_REDIS_URL nor REDIS_URL is set"),
-        ({"REDIS_URL": "redis://:x@host/none"}, "url", "is no URL that redis-py can read"),
+        ({"REDIS_URL": "redis://:x@host/none"}, "url", "is not a URL that redis-py can read"),
         ({"REDIS_URL": "amqp://host"}, "settings", "REDIS_URL must begin with one of"),
         ({"SSE_RETRY": "soon"}, "settings", "SSE_RETRY must be an int"),
     ],
@@ -562,7 +562,7 @@ def test_silent_redis(examine: Examine, redis_server: RedisServer) -> None:
     ("name", "found"),
     [
         ("logged.news", "without history to logged.news"),
-        ("news", "with history to news, which has none here"),
+        ("news", "with history to news, which has no history here"),
     ],
 )
 def test_publishers_of_another_opinion(
@@ -605,7 +605,7 @@ def test_overridden_redis(redis_server: RedisServer) -> None:
     app.register_blueprint(Own("own", __name__))
     done = app.test_cli_runner().invoke(args=["own", "doctor"])
     assert done.exit_code == 0
-    assert "ok    url: an overridden redis brings its own\n" in done.stdout
+    assert "ok    url: an overridden redis provides its own\n" in done.stdout
     assert "ok    publish: an event arrives" in done.stdout
 
 
@@ -634,7 +634,7 @@ def test_who_may_not_ask_for_listeners(
     assert _bad(examine("--url", _at(site), REDIS_URL=url)) == {}
     findings = examine("--url", proxies["buffering"], "--patience", "0.5", REDIS_URL=url)
     assert _bad(findings) == {"answer": "fail"}
-    assert "something in between keeps the answer back" in findings["answer"][1]
+    assert "something in between holds the answer back" in findings["answer"][1]
 
 
 @pytest.mark.parametrize("option", ["--origin", "--header"])
@@ -642,4 +642,4 @@ def test_options_of_a_url(make_app: Callable[..., Flask], option: str) -> None:
     """What belongs to a URL is refused without one."""
     done = make_app().test_cli_runner().invoke(args=["sse", "doctor", option, "x:y"])
     assert done.exit_code == 2
-    assert "belong to --url" in done.stderr
+    assert "require --url" in done.stderr

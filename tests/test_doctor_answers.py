@@ -49,16 +49,16 @@ def test_good_answer(examine: Examine) -> None:
     bad, said = examine(commented)
     assert bad == {**_OLD, "buffering": "warn", "keep-alive": "fail"}
     assert "6 at the same time are served" in said
-    assert "no comment has come within 0.4 s" in said
+    assert "no comment arrived within 0.4 s" in said
 
 
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
         (streaming(b":\n", headers=_CACHING), "the stream ends right after it"),
-        (streaming(b"retry:50\n", headers=_CACHING), "asks to come back in 50 ms"),
-        (streaming(headers=_CACHING), "the stream has ended before it"),
-        (streaming(stays_open=True, headers=_CACHING), "none came within 0.3 s"),
+        (streaming(b"retry:50\n", headers=_CACHING), "asks to reconnect in 50 ms"),
+        (streaming(headers=_CACHING), "the stream ended before it"),
+        (streaming(stays_open=True, headers=_CACHING), "none arrived within 0.3 s"),
     ],
 )
 def test_stream_that_does_not_begin(examine: Examine, answer: Answer, found: str) -> None:
@@ -123,7 +123,7 @@ def test_caching(examine: Examine) -> None:
         ([answering(401)], "status", "log in with --header"),
         ([answering(418)], "status", "an EventSource gives up for good"),
         ([answering(303, "/login"), answering(200)], "content type", "after a redirect"),
-        ([_garbage], "connection", "the answer is no HTTP"),
+        ([_garbage], "connection", "the answer is not HTTP"),
     ],
 )
 def test_no_stream(examine: Examine, answers: list[Answer], check: str, found: str) -> None:

@@ -149,6 +149,6 @@ def test_addresses() -> None:
         assert next(follow(address)).data == "x"
         assert asked[0].headers["Authorization"] == "Basic bUB4OsOp"
         assert asked[0].path == "/stream?channel=%C3%A4%20b&c=%20"
-    with pytest.raises(ValueError, match="is no URL"):
+    with pytest.raises(ValueError, match="is not a URL"):
         open_stream("localhost:8000/stream", {})
     assert with_channel("http://h/s?channel=a&x=1#y", "b") == "http://h/s?x=1&channel=b"

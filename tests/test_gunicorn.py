@@ -196,7 +196,7 @@ def test_a_stop_while_redis_is_frozen(
         clients = [StreamClient(site.port).open() for _ in range(5)]
         redis_server.kill_pubsub()
         redis_server.freeze()
-        wait_until(lambda: "Redis is away" in site.log(), "noticed", 20)
+        wait_until(lambda: "Redis is unavailable" in site.log(), "noticed", 20)
         site.process.send(signal.SIGTERM)
         gather(clients, lambda client: client.complete, 2)
         psutil.wait_procs([old], 2)

@@ -293,7 +293,7 @@ def test_no_byte_reaches_the_wrong_client(
         finally:
             done.set()
             loader.join()
-        assert "Redis is away" not in site.log()
+        assert "Redis is unavailable" not in site.log()
         assert "Traceback" not in site.log()
         assert len(heard) == 8 * 60, "no visit has failed"
 

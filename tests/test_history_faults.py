@@ -428,7 +428,7 @@ def test_publishers_without_history(site: Site, app: Flask, redis_server: RedisS
         check([event for event in client.events if event.type != "old"])
         assert client.numbers() == [*range(last + 1)]
         assert not client.resets()
-    assert site.log().count("published to without") == 1
+    assert site.log().count("publishes to it without history") == 1
     assert "malformed event" in site.log()
 
 

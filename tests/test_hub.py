@@ -91,7 +91,7 @@ def test_a_kill_is_noticed_and_mended(
             redis_server.admin.publish("b", f'{{"data": "b{round_}"}}')
             assert received(first) == [f"a{round_}"]
             assert received(second) == [f"b{round_}"]
-    assert caplog.text.count("Redis is away") == 3
+    assert caplog.text.count("Redis is unavailable") == 3
     assert caplog.text.count("Redis is back") == 3
 
 
@@ -114,7 +114,7 @@ def test_a_frozen_redis_is_noticed(
     with joined(hub, "x") as subscriber:
         before = redis_server.admin.client_list(_type="pubsub")[0]["id"]
         redis_server.freeze()
-        wait_until(lambda: "Redis is away: no answer" in caplog.text, "noticed")
+        wait_until(lambda: "Redis is unavailable: no answer" in caplog.text, "noticed")
         redis_server.thaw()
         wait_until(
             lambda: [c["id"] for c in redis_server.admin.client_list(_type="pubsub")] > [before],
@@ -332,7 +332,7 @@ def test_an_outage_may_last(caplog: pytest.LogCaptureFixture) -> None:
     outage.is_over()
     outage.is_over()
     assert [record.getMessage() for record in caplog.records] == [
-        "Redis is away: refused; streams stay open and go on when it is back",
+        "Redis is unavailable: refused; streams stay open and continue when it is back",
         "Redis is back after 3000 attempts",
     ]
 
@@ -348,7 +348,7 @@ def test_a_lack_of_descriptors_is_an_outage(
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
             admin.client_kill_filter(_type="pubsub")
-            wait_until(lambda: "Redis is away" in caplog.text, "noticed")
+            wait_until(lambda: "Redis is unavailable" in caplog.text, "noticed")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         redis_server.wait_listeners(1, "x")
@@ -429,7 +429,7 @@ def test_a_forbidden_channel_concerns_nobody_else(
         [after] = redis_server.admin.client_list(_type="pubsub")
         assert before["id"] == after["id"]
     assert "dropped subscription number 1, on channel 'forbidden'" in caplog.text
-    assert "Redis is away" not in caplog.text
+    assert "Redis is unavailable" not in caplog.text
 
 
 def test_rubbish_does_not_fill_the_log(
@@ -465,7 +465,7 @@ def test_an_outage_is_told_once_for_all_clients(
         with open_stream(app) as refused:
             assert refused.first.startswith(b"retry:")
         wait_until(lambda: hub_threads() == 0, "the owner has ended")
-    assert caplog.text.count("Redis is away") == 1
+    assert caplog.text.count("Redis is unavailable") == 1
     redis_server.start()
     monkeypatch.undo()
     with open_stream(app):
@@ -521,9 +521,9 @@ def test_a_host_that_cannot_be_encoded_is_an_outage(caplog: pytest.LogCaptureFix
     hub = Hub(connect, Flask("tests").json, linger=0.1)
     subscriber = Subscriber(LIMIT)
     hub.join(b"x", subscriber)
-    wait_until(lambda: "Redis is away" in caplog.text, "logged")
+    wait_until(lambda: "Redis is unavailable" in caplog.text, "logged")
     hub.leave(b"x", subscriber)
     wait_until(lambda: hub_threads() == 0, "the owner has ended")
-    assert caplog.text.count("Redis is away") == 1
+    assert caplog.text.count("Redis is unavailable") == 1
     assert "Traceback" not in caplog.text
     assert "label" in caplog.text

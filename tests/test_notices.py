@@ -142,7 +142,7 @@ def test_a_teardown_that_fails(received: list[object], caplog: pytest.LogCapture
     notices.finish(10)
     assert received == [0, 1]
     messages = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert messages == ["what ends the application context of a signal has failed"] * 2
+    assert messages == ["the teardown of a signal's application context has failed"] * 2
 
 
 def test_a_receiver_that_hangs(notices: Notices) -> None:

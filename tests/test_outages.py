@@ -35,7 +35,7 @@ def test_streams_outlive_a_restart(site: Site, redis_server: RedisServer) -> Non
             redis_server.wait_listeners(1, channel)
             redis_server.admin.publish(channel, '{"data": "back"}')
             assert [event.data for event in stream.wait_events(1)] == ["back"]
-    assert site.log().count("Redis is away") == 1
+    assert site.log().count("Redis is unavailable") == 1
     assert site.log().count("Redis is back") == 1
 
 
@@ -61,7 +61,7 @@ def test_a_new_client_during_an_outage(site: Site, redis_server: RedisServer) ->
         assert 3000 <= client.retry <= 6000
         assert client.parser.comments == 0
         client.close()
-    assert site.log().count("Redis is away") == 1
+    assert site.log().count("Redis is unavailable") == 1
     redis_server.start()
     with StreamClient(site.port).open() as client:
         assert site.publish("x") == 1
@@ -74,7 +74,7 @@ def test_a_client_that_waits_is_served_when_redis_comes(
     """Who arrives shortly before Redis is back has a stream, and no retry."""
     redis_server.stop()
     with StreamClient(site.port, "patient") as client:
-        wait_until(lambda: "Redis is away" in site.log(), "noticed")
+        wait_until(lambda: "Redis is unavailable" in site.log(), "noticed")
         redis_server.start()
         client.open()
         assert client.retry is None
@@ -91,7 +91,7 @@ def test_a_wrong_password(tmp_path: Path) -> None:
             with StreamClient(site.port).wait_end() as client:
                 assert (client.status, client.complete) == (200, True)
                 assert client.retry is not None
-            assert "Redis is away: invalid username-password pair" in site.log()
+            assert "Redis is unavailable: invalid username-password pair" in site.log()
             # The rule changes, as it does when an operator mends it.
             server.admin.config_set("requirepass", "wrong")
             with StreamClient(site.port).open() as client:
@@ -112,7 +112,7 @@ def test_maxclients_reached(tmp_path: Path) -> None:
             with StreamClient(site.port).wait_end() as client:
                 assert (client.status, client.complete) == (200, True)
                 assert client.retry is not None
-            assert site.log().count("Redis is away") == 1
+            assert site.log().count("Redis is unavailable") == 1
             server.admin.config_set("maxclients", 10)
             with StreamClient(site.port).open() as client:
                 assert site.publish("x") == 1

@@ -207,4 +207,4 @@ def test_memory_refuses_several_workers(tmp_path: Path) -> None:
     with servers.gunicorn(tmp_path, *options, settings=settings) as site:
         with StreamClient(site.port).read_headers() as stream:
             assert stream.status == 500
-        assert "memory:// serves one process only" in site.log()
+        assert "memory:// works in one process only" in site.log()

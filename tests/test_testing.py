@@ -147,7 +147,7 @@ def test_who_may_listen(make_app: MakeApp) -> None:
     app.register_blueprint(guarded)
     with harness(app) as tested:
         client = app.test_client()
-        with pytest.raises(AssertionError, match="/guarded has answered 403 FORBIDDEN, text/html"):
+        with pytest.raises(AssertionError, match="/guarded answered 403 FORBIDDEN, text/html"):
             tested.open(client=client, url="/guarded")
         with client.session_transaction() as opened:
             opened["user"] = "alice"
