@@ -23,18 +23,18 @@ _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering
 class ServerSentEventsBlueprint(Blueprint):
     """A :class:`flask.Blueprint` that publishes, subscribes to and streams events.
 
-    Its constructor is that of :class:`flask.Blueprint`.
+    It takes the same arguments as :class:`flask.Blueprint`.
     """
 
     @property
     def redis(self) -> StrictRedis:
         """A :class:`redis.StrictRedis` for the current application's Redis.
 
-        It is the client that redis-py makes from the URL, with redis-py's own timeouts and
-        retries, and yours to use: events are published on other connections. There is
-        one for each application and process; in a native thread beside gevent's, such as
-        one of its thread pool, each access makes a new one, since connections can't
-        be shared with such a thread.
+        redis-py makes this client from the URL, with its own timeouts and retries. You can use
+        it freely: events are published on other connections. There is one client for each
+        application and process. In a native thread other than gevent's own, such as a thread of
+        its thread pool, each access makes a new client, since connections can't be shared with
+        such a thread.
 
         A subclass may override it. All other methods use the client that it returns.
 
@@ -57,32 +57,35 @@ class ServerSentEventsBlueprint(Blueprint):
     ) -> int:
         """Publish data as a server-sent event.
 
-        It waits until Redis has answered: for up to 5 seconds each to get a connection
-        and to get the answer. It may be called from any thread.
+        It waits until Redis has answered: up to 5 seconds for a connection, and up to 5
+        seconds for the answer. It can be called from any thread.
 
         :param data: The event data. Anything but a string is serialized to JSON by
             the Flask application's :class:`~flask.json.provider.JSONProvider`.
-        :param type: The event type, which is the name that a page gives to
+        :param type: The event type, which is the name that a page passes to
             ``addEventListener``.
         :param id: The event id. A browser stores it and sends it back as
-            ``Last-Event-ID`` when it reconnects. Without history the stream ignores that
-            header, so an id has no effect other than being ``event.lastEventId`` in the
-            page. A channel with history (:confval:`SSE_HISTORY`) chooses the ids itself.
+            ``Last-Event-ID`` when it reconnects. Without history, the stream ignores that
+            header, so the only effect of an id is that the page sees it as
+            ``event.lastEventId``. A channel with history (:confval:`SSE_HISTORY`) chooses
+            the ids itself.
         :param retry: The time, in milliseconds, after which clients of this stream
             reconnect once they have been disconnected.
-        :param channel: Directs different events to different clients: only clients that
-            listen to this channel receive the event. Bytes are the name as Redis has it.
-        :return: how many processes are subscribed to the channel, as Redis says.
-        :raises TypeError: if an argument has a type that makes no sense, *data* can't be
-            serialized to JSON, or an overridden :attr:`redis` is no client that
+        :param channel: The channel to publish to. Only clients that listen to this channel
+            receive the event. Bytes are used as the name in Redis, unchanged.
+        :return: the number of processes that are subscribed to the channel, according to
+            Redis.
+        :raises TypeError: if an argument has an unsupported type, *data* can't be
+            serialized to JSON, or an overridden :attr:`redis` is not a client that
             publishes at once.
-        :raises ValueError: if an argument can't be part of an event, as
-            :class:`Message` says, or if *id* is given and the channel has history
-            (:confval:`SSE_HISTORY`). Nothing has been sent then.
+        :raises ValueError: if an argument can't be part of an event, as described in
+            :class:`Message`, or if *id* is given and the channel has history
+            (:confval:`SSE_HISTORY`). In both cases, nothing has been sent.
         :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
-        :raises redis.exceptions.RedisError: if Redis can't be reached or gives no
-            answer. In the latter case the event may have been published. On a channel
-            with history Redis has been asked twice then, which publishes once at most.
+        :raises redis.exceptions.RedisError: if Redis can't be reached or does not
+            answer. If it does not answer, the event may have been published. On a channel
+            with history, Redis has then been asked twice, and has published the event at
+            most once.
 
         >>> with app.app_context():
         ...     sse.publish({"user": "alice"}, type="login", channel="users")
@@ -103,13 +106,13 @@ class ServerSentEventsBlueprint(Blueprint):
                 )
             parts = split_payload(message, current_app.json)
             event = Event(*parts, retention.length, state.settings.history_ttl)
-            # Redis gives it the id.
+            # Redis chooses the id.
             message.id = None
             number = state.append(self.redis, name, event)
         state.wake_hubs()
         if _signals.message_published.receivers:
-            shown = name.decode(errors="replace")
-            values = {"channel": shown, "message": message, "processes": number}
+            text_name = name.decode(errors="replace")
+            values = {"channel": text_name, "message": message, "processes": number}
             state.notices.send(_signals.message_published, **values)
         return number
 
@@ -117,19 +120,19 @@ class ServerSentEventsBlueprint(Blueprint):
         """Generate the :class:`Message` objects of the given channel.
 
         The subscription begins with the first ``next()`` and ends with the
-        generator's ``close()``. It needs an application context only when it is
-        called, not while it waits. It outlives an outage of Redis, whose events are
-        lost, and ends when the server is told to stop.
+        generator's ``close()``. The call needs an application context, but the generator
+        does not need one while it waits. It survives an outage of Redis, but events
+        published during the outage are lost. It ends when the server is told to stop.
 
-        On a channel with history (:confval:`SSE_HISTORY`) the messages have ids, none of
-        an outage is lost, and a slow consumer is not disconnected: it goes on from the
-        log. What ``sse.reset`` tells a browser is logged as a warning here;
-        :func:`flask_sse.history.messages` raises an error for it.
+        On a channel with history (:confval:`SSE_HISTORY`), the messages have ids, no
+        messages are lost in an outage, and a slow consumer is not disconnected: it continues
+        from the log. Where a browser would get ``sse.reset``, a warning is logged here;
+        :func:`flask_sse.history.messages` raises an error instead.
 
         :param channel: The channel to listen to.
-        :raises TypeError: if *channel* has a type that makes no sense, or an overridden
-            :attr:`redis` does not tell how to connect.
-        :raises ValueError: if *channel* is text that UTF-8 can't carry.
+        :raises TypeError: if *channel* has an unsupported type, or an overridden
+            :attr:`redis` does not say how to connect.
+        :raises ValueError: if *channel* is text that UTF-8 can't encode.
         :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
         :raises redis.exceptions.ConnectionError: from the first ``next()``, if Redis
             can't be reached.
@@ -150,11 +153,11 @@ class ServerSentEventsBlueprint(Blueprint):
     def stream(self) -> Response:
         """Stream server-sent events: a view function.
 
-        Where a subclass overrides :meth:`messages`, the stream sends what that generates.
-        The query parameter ``channel`` picks another channel than ``sse``. On a channel
-        with history (:confval:`SSE_HISTORY`) the stream goes on after the event that the
-        header ``Last-Event-ID`` names, or the query's ``last_event_id`` or
-        ``lastEventId``. Elsewhere these are ignored.
+        If a subclass overrides :meth:`messages`, the stream sends the messages that this
+        method generates. The query parameter ``channel`` selects a channel other than
+        ``sse``. On a channel with history (:confval:`SSE_HISTORY`), the stream continues
+        after the event whose id is in the header ``Last-Event-ID``, or in the query
+        parameter ``last_event_id`` or ``lastEventId``. On other channels, these are ignored.
 
         :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
 
@@ -192,14 +195,14 @@ class ServerSentEventsBlueprint(Blueprint):
             content_type="text/event-stream; charset=utf-8",
             direct_passthrough=True,
         )
-        # The response's own would run when the view has returned, or never.
+        # The response's own method would call functions when the view has returned, or never.
         response.call_on_close = body.call_on_close  # type: ignore[method-assign]
         return response
 
     # Flask 2.3 and 3 have different types for an application here.
     def register(self, app: Any, options: dict[str, Any]) -> None:
         """Register with an application, as Flask does, and add the commands of ``flask sse``."""
-        # Importing the package alone takes no longer for it.
+        # Imported here, so that importing the package stays fast.
         from flask_sse._cli import add_commands  # noqa: PLC0415
 
         add_commands(self)

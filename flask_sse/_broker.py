@@ -1,6 +1,6 @@
-"""From the settings to the clients of a Redis.
+"""Makes Redis clients from the settings.
 
-Making a client connects to nothing. The clients may be shared between threads.
+Making a client does not connect. The clients can be shared between threads.
 """
 
 from collections.abc import Callable
@@ -30,12 +30,12 @@ class Broker(NamedTuple):
     """Makes clients of the Redis that an application names."""
 
     new_client: Callable[[], redis.StrictRedis]
-    """Makes the client that redis-py makes from the same URL, whose pool has no bound.
+    """Makes the client that redis-py makes from the same URL, with an unlimited pool.
 
-    1.0 made one for each access, while redis-py 8 allows 100 connections of a client.
+    1.0 made a client for each access, while redis-py 8 allows 100 connections per client.
     """
     new_publishing_client: Callable[[], redis.StrictRedis]
-    """Makes a client that never sends a command twice, and whose pool has no bound."""
+    """Makes a client that never sends a command twice, with an unlimited pool."""
     connections: int
     """How many connections may be used for publishing."""
 
@@ -43,8 +43,8 @@ class Broker(NamedTuple):
 def find_broker(settings: Settings) -> Broker:
     """Return the broker for the Redis that an application names.
 
-    :raises KeyError: if the application names none.
-    :raises ValueError: if the URL cannot be understood.
+    :raises KeyError: if the application does not name one.
+    :raises ValueError: if the URL can't be parsed.
     :raises ModuleNotFoundError: if ``memory://`` lacks its package.
     """
     url = settings.redis_url
@@ -55,10 +55,10 @@ def find_broker(settings: Settings) -> Broker:
     try:
         broker = _with_sentinels(url) if url.startswith(_SENTINEL_SCHEME) else _at(url)
         for client in (broker.new_client(), broker.new_publishing_client()):
-            # It connects to nothing yet, but redis-py refuses an option that it does not know.
+            # This does not connect yet, but redis-py rejects options that it does not know.
             client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
     except (ValueError, TypeError, redis.RedisError):
-        # The reason may show a part of the password, and so may the traceback.
+        # The reason and the traceback may show part of the password.
         raise ValueError(
             f"{' or '.join(URL_KEYS)} is not a URL that redis-py can read; check that every "
             f"special character of the password is percent-encoded, that the database is a "
@@ -68,7 +68,7 @@ def find_broker(settings: Settings) -> Broker:
 
 
 def _at(url: str) -> Broker:
-    """Understand a URL that redis-py understands."""
+    """Parse a URL that redis-py supports."""
     parts = urlsplit(url)
     if parts.scheme != "unix" and "db" not in parse_qs(parts.query):
         _check_database(parts.path)
@@ -88,7 +88,7 @@ def _at(url: str) -> Broker:
 
 
 def _with_sentinels(url: str) -> Broker:
-    """Understand ``redis+sentinel://user:password@host:port,host:port/service/db``."""
+    """Parse ``redis+sentinel://user:password@host:port,host:port/service/db``."""
     parts = urlsplit(url)
     login, at, hosts = parts.netloc.rpartition("@")
     service, _, db = parts.path.strip("/").partition("/")
@@ -97,7 +97,7 @@ def _with_sentinels(url: str) -> Broker:
     _check_database(db)
     query = parse_qsl(parts.query)
     own = [(key, value) for key, value in query if not key.startswith(_SENTINEL_OPTION)]
-    # All but the hosts is as in any other URL, and so redis-py reads it.
+    # Everything except the hosts is as in any other URL, so redis-py parses it.
     options = cast("dict[str, Any]", parse_url(f"redis://{login}{at}master/{db}?{urlencode(own)}"))
     del options["host"]
     publishing = _for_publishing(options)
@@ -123,7 +123,7 @@ def _with_sentinels(url: str) -> Broker:
 
 
 def _check_database(path: str) -> None:
-    """Refuse a database that is no number; redis-py would use the database 0 instead."""
+    """Reject a database that is not a number; redis-py would use database 0 instead."""
     int(unquote(path).strip("/") or 0)
 
 
@@ -142,8 +142,8 @@ def _for_publishing(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "socket_timeout": _TIMEOUT,
         "socket_connect_timeout": _TIMEOUT,
-        # A command that has been sent may have been carried out: by default redis-py
-        # delivered one publish twice when Redis was silent for longer than the timeout.
+        # A command that has been sent may have been executed: by default, redis-py
+        # published an event twice when Redis was silent for longer than the timeout.
         "retry": Retry(NoBackoff(), 0),
         **options,
         "max_connections": _UNBOUNDED,
@@ -152,7 +152,7 @@ def _for_publishing(options: dict[str, Any]) -> dict[str, Any]:
 
 def _in_memory() -> Broker:
     try:
-        import fakeredis  # noqa: PLC0415 - an extra, needed for memory:// alone
+        import fakeredis  # noqa: PLC0415 - an extra, needed only for memory://
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "memory:// needs the package fakeredis: pip install 'Flask-SSE[memory]'"

@@ -1,8 +1,8 @@
-"""Runs what an application wants called when a stream has ended.
+"""Runs the functions that an application wants to be called when a stream has ended.
 
-`run_in_background` may be called from any thread and does not block: the functions run in
-a few threads of their own, which exist as long as there is something to run. A function
-that is slow or fails harms nobody else's.
+`run_in_background` can be called from any thread and does not block: the functions run in
+a few separate threads, which exist as long as there is something to run. A function
+that is slow or fails does not affect the others.
 """
 
 import atexit
@@ -22,21 +22,21 @@ _EXIT_WITHIN: Final = 1.0
 
 
 def run(callbacks: Iterable[Callback]) -> None:
-    """Run functions here and now; an error is logged."""
+    """Run functions immediately, in this thread; errors are logged."""
     for callback in callbacks:
         try:
             callback()
-        except Exception:  # noqa: BLE001 - whatever it is, it ends nothing else
+        except Exception:  # noqa: BLE001 - no error may stop anything else
             _log.exception("a function given to call_on_close has failed")
 
 
 def run_in_background(callbacks: Iterable[Callback]) -> None:
-    """Have functions run in another thread."""
+    """Run functions in another thread."""
     _background.add(callbacks)
 
 
 def await_at_exit() -> None:
-    """Have the process wait for these functions, a second at most, before it ends."""
+    """Make the process wait for these functions before it exits, for at most a second."""
     _background.await_at_exit()
 
 
@@ -56,7 +56,7 @@ class _Background:
         try:
             threading.Thread(target=self._work, name="flask-sse-close", daemon=True).start()
         except RuntimeError:
-            # Those that are at work take it over.
+            # The threads that are already running do the work.
             with self._lock:
                 self._threads -= 1
 

@@ -1,6 +1,6 @@
 """A channel's listeners, and how a batch of events reaches them all.
 
-For the hub's owner alone. Nothing blocks but the `pause` that it is given.
+Only the hub's owner uses it. Nothing blocks except the `pause` function that is passed in.
 """
 
 import time
@@ -13,13 +13,13 @@ from flask_sse._connection import Connection
 from flask_sse._subscriber import Batch, Subscriber
 
 Listener = Subscriber | Connection
-"""A subscriber, from which another thread takes, or a connection, to which the owner writes."""
+"""A subscriber, which another thread reads from, or a connection, which the owner writes to."""
 
 _AT_ONCE: Final = 256
 
 
 class Report(Protocol):
-    """Is told that a batch has been sent to some listeners of a channel."""
+    """Called when a batch has been sent to some listeners of a channel."""
 
     def __call__(
         self, channel: "Channel", batch: Batch, listeners: int, *, replayed: bool
@@ -27,10 +27,10 @@ class Report(Protocol):
 
 
 class Channel:
-    """Everybody who listens to a channel, in order of arrival.
+    """The listeners of a channel, in order of arrival.
 
-    So are their sockets in the kernel: at 10,000 clients that order is kinder to the
-    processor's caches than a set's.
+    Their sockets have the same order in the kernel: with 10,000 clients, this order uses
+    the processor's caches better than the order of a set.
     """
 
     __slots__ = (
@@ -48,21 +48,21 @@ class Channel:
     def __init__(self, name: bytes) -> None:
         self.name = name
         self.report: Report | None = None
-        """Told of what has been sent."""
+        """Called after each batch."""
         self.sent = time.monotonic()
         self._waiting: dict[Listener, None] = {}
         self._subscribers: dict[Subscriber, None] = {}
-        # By whether they are sent chunks, and by descriptor.
+        # The first key says whether they are sent chunks; the second is the descriptor.
         self._live: dict[bool, dict[int, Connection]] = {True: {}, False: {}}
         self._lagging: dict[int, Connection] = {}
-        # What has been sent to those that are live, counted once for all of them: a connection
-        # takes note of it when it becomes live and when it no longer is.
+        # What has been sent to the live connections, counted once for all of them: a connection
+        # notes these numbers when it becomes live and when it is no longer live.
         self._events = 0
         self._sizes = {True: 0, False: 0}
 
     @property
     def lagging(self) -> int:
-        """How many clients have not taken everything."""
+        """How many clients have not received everything."""
         return len(self._lagging)
 
     def __bool__(self) -> bool:
@@ -74,13 +74,13 @@ class Channel:
         return iter([*self._waiting, *self._subscribers, *connections, *self._lagging.values()])
 
     def add(self, listener: Listener) -> None:
-        """Let a listener wait for the subscription's confirmation."""
+        """Add a listener, which waits until the subscription is confirmed."""
         self._waiting[listener] = None
 
     def confirm(self) -> list[Connection]:
-        """Tell everybody who has waited that Redis has confirmed the subscription.
+        """Tell all waiting listeners that Redis has confirmed the subscription.
 
-        :return: those that are gone.
+        :return: the connections that are gone.
         """
         waiting, self._waiting = self._waiting, {}
         gone: list[Connection] = []
@@ -96,7 +96,7 @@ class Channel:
         return gone
 
     def place(self, connection: Connection) -> None:
-        """Put a connection among those that something waits for, or those that are written to."""
+        """Add a connection to the lagging or the live ones, depending on its state."""
         self._discard_connection(connection)
         if connection.is_lagging:
             self._lagging[connection.descriptor] = connection
@@ -114,14 +114,14 @@ class Channel:
             self._discard_connection(listener)
 
     def send(self, batch: Batch, pause: Callable[[], None]) -> list[Listener]:
-        """Send a batch to everybody.
+        """Send a batch to all listeners.
 
-        :param pause: Called now and then, to let others have their turn.
-        :return: those that have fallen behind or are gone.
+        :param pause: Called now and then, to let others run.
+        :return: the listeners that have overflowed or are gone.
         """
         self.sent = batch.time
         troubled: list[Listener] = []
-        # Before anything is sent: one that falls behind with it has got it.
+        # Before anything is sent: this batch counts for a connection that starts to lag with it.
         self._events += len(batch.payloads)
         number = len(self._lagging) + len(self._subscribers)
         for connection in [*self._lagging.values()]:
@@ -146,8 +146,8 @@ class Channel:
     def _send_live(
         self, connections: dict[int, Connection], data: bytes, pause: Callable[[], None]
     ) -> list[Connection]:
-        # The loops of `map` and `count` run in C: for each event and client, nothing is done in
-        # Python. Between two slices the interpreter may hand over the GIL.
+        # The loops of `map` and `count` run in C: no Python code runs per event and client.
+        # Between two slices, the interpreter may release the GIL.
         length = len(data)
         rests: list[tuple[int, int]] = []
         descriptors = iter(connections)

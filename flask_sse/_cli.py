@@ -1,6 +1,6 @@
 """The commands of a blueprint: ``flask sse publish``, ``listen``, ``channels`` and ``doctor``.
 
-They run in an application's context, each in its main thread. Every application that registers
+Each runs in the main thread, in an application context. Every application that registers
 a blueprint imports this module; modules that only the doctor needs are imported when it runs.
 """
 
@@ -36,14 +36,14 @@ _TICK: Final = 0.5
 
 
 class _Client(Protocol):
-    """What is used of a client of Redis, with the types that it lacks."""
+    """The methods used of a Redis client, with the types that it lacks."""
 
     def pubsub_channels(self, pattern: str) -> list[str | bytes]: ...
     def pubsub_numsub(self, *channels: str | bytes) -> list[tuple[str | bytes, int]]: ...
 
 
 class Publisher(Protocol):
-    """What the commands need of a blueprint."""
+    """The parts of a blueprint that the commands need."""
 
     @property
     def cli(self) -> click.Group:
@@ -72,7 +72,7 @@ class Publisher(Protocol):
 
 
 def add_commands(blueprint: Publisher) -> None:
-    """Add the commands to a blueprint's, unless it has others of the same names."""
+    """Add the commands to a blueprint, except those whose names it already uses."""
     if blueprint.cli.help is None:
         blueprint.cli.help = "Publish events, listen to them, and diagnose problems."
     commands = {"publish": publish, "listen": listen, "channels": channels, "doctor": doctor}
@@ -208,7 +208,7 @@ def doctor(  # noqa: PLR0917 - click gives them by name
     Each line is one check: ok, warn or fail, and what to do. If a check fails, the exit status
     is 1. The test events have the type flask-sse.doctor, which no page listens to.
     """
-    from flask_sse._doctor import Visit, examine  # noqa: PLC0415 - a command of its own
+    from flask_sse._doctor import Visit, examine  # noqa: PLC0415 - only this command needs it
 
     if url is None and (origin is not None or headers):
         raise click.UsageError("--origin and --header require --url")
@@ -250,7 +250,7 @@ def _parse_headers(headers: Iterable[str]) -> dict[str, str]:
 
 
 def _subscriptions(client: redis.StrictRedis, pattern: str) -> list[tuple[str, int]]:
-    """Return the channels that have subscribers, and how many; the busiest come first."""
+    """Return the channels that have subscribers, with their number, busiest first."""
     asked = cast("_Client", client)
     names = asked.pubsub_channels(pattern)
     numbers = asked.pubsub_numsub(*names) if names else []
@@ -279,7 +279,7 @@ def _require_shared_redis(blueprint: Publisher) -> None:
 
 @contextlib.contextmanager
 def _explained() -> Generator[None]:
-    """Show the errors that name a remedy without the traceback that leads to them."""
+    """Show errors whose message says what to do without their traceback."""
     try:
         yield
     except KeyError as error:
@@ -290,7 +290,7 @@ def _explained() -> Generator[None]:
     except (TypeError, ValueError, BufferError, ModuleNotFoundError) as error:
         raise click.ClickException(str(error)) from error
     except BrokenPipeError:
-        # That of the output, which click knows how to end with.
+        # This is about the output; click handles it.
         raise
     except (OSError, http.client.HTTPException) as error:
         raise click.ClickException(str(error) or type(error).__name__) from error

@@ -1,6 +1,6 @@
-"""The connections that a hub's owner serves: which can be written to, are gone, or are silent.
+"""The connections that a hub's owner serves: which are writable, gone, or silent.
 
-For the hub's owner alone. Nothing blocks.
+Only the hub's owner uses it. Nothing blocks.
 """
 
 import select
@@ -12,8 +12,8 @@ from flask_sse import _syscalls
 from flask_sse._connection import Connection
 from flask_sse._poller import Poller
 
-# Edge-triggered: a connection is registered once for all that may happen to it, and one that a
-# forked child still holds cannot wake the owner again and again.
+# Edge-triggered: a connection is registered once for all events, and a connection that a
+# forked child still holds can't wake the owner again and again.
 _EVENTS: Final = select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET if _syscalls.AVAILABLE else 0
 _GONE: Final = select.EPOLLERR | select.EPOLLHUP if _syscalls.AVAILABLE else 0
 _LEFT: Final = select.EPOLLRDHUP if _syscalls.AVAILABLE else 0
@@ -23,15 +23,15 @@ class Clients:
     """The connections by descriptor.
 
     :param poller: Watches them.
-    :param keepalive: Seconds of silence within which a comment is due, or `None`.
+    :param keepalive: A comment is due within this many seconds of silence, or never if `None`.
     """
 
     def __init__(self, poller: Poller, keepalive: float | None) -> None:
         self._poller = poller
         self._connections: dict[int, Connection] = {}
         self._unopened: deque[tuple[float, Connection]] = deque()
-        # Each connection is looked at four times in that time; the one that has been silent
-        # for three of them gets its comment.
+        # Each connection is checked four times in that time; a connection that has been silent
+        # for three quarters of it gets a comment.
         self._round = None if keepalive is None else keepalive / 4
         self._turns: Iterator[int] = iter(())
         self._looked = 0.0
@@ -45,7 +45,7 @@ class Clients:
         return iter([*self._connections.values()])
 
     def add(self, connection: Connection, open_by: float) -> None:
-        """Serve a connection, which is to be open at the time *open_by* at the latest.
+        """Serve a connection, which must be open by the time *open_by*.
 
         :raises OSError: if it can't be watched.
         """
@@ -54,15 +54,15 @@ class Clients:
         self._unopened.append((open_by, connection))
 
     def discard(self, connection: Connection) -> None:
-        """Serve a connection no more; to be called before it is closed."""
+        """Stop serving a connection; must be called before it is closed."""
         if self._connections.get(connection.descriptor) is connection:
             del self._connections[connection.descriptor]
             self._poller.forget(connection.descriptor)
 
     def look_up(self, descriptor: int, events: int) -> tuple[Connection | None, bool]:
-        """Return to which connection events have happened, and whether its client has left.
+        """Return the connection that the events belong to, and whether its client has left.
 
-        A client that has closed its own side alone is still told that the stream has ended.
+        A client that has closed only its own side is still told that the stream has ended.
         """
         connection = self._connections.get(descriptor)
         if connection is not None and events & _GONE:
@@ -77,7 +77,7 @@ class Clients:
                 yield connection
 
     def in_turn(self, now: float) -> Iterator[Connection]:
-        """Yield the connections whose turn it is to be asked for how long they were silent."""
+        """Yield the connections that are next to be checked for silence."""
         if self._round is None:
             return
         elapsed, self._looked = min(now - self._looked, self._round), now

@@ -1,6 +1,6 @@
-"""A stream's connection after the hand-over: what is sent, what waits, the end.
+"""A stream's connection after the hand-over: sending, pending data, the end.
 
-For the hub's owner alone, which is the only one that writes to it. Nothing blocks.
+Only the hub's owner uses it, and nothing else writes to the connection. Nothing blocks.
 """
 
 import errno
@@ -20,27 +20,27 @@ _MOST_PARTS: Final = 512
 
 
 class Terms(NamedTuple):
-    """What all streams of an application have in common."""
+    """The values that all streams of an application share."""
 
     opening: bytes
     """The first frames of a stream."""
     rejection: Callable[[], bytes]
-    """Makes the frames for a client that gets no stream."""
+    """Makes the frames for a client that is rejected."""
     limit: int
-    """Bytes that may wait for a client; one for which nothing waits gets its batch anyway."""
+    """Bytes that may wait for a client; if nothing waits, a batch of any size is accepted."""
     ended: Callable[[Sequence[Callable[[], object]]], None]
-    """Called once a connection, with its `callbacks`, when it has been closed."""
+    """Called once for each connection, with its `callbacks`, when it has been closed."""
 
 
 class Connection:
     """One client's connection.
 
-    :param descriptor: The connection's, which belongs to this object.
-    :param head: The head of the response, which has not been sent.
+    :param descriptor: The connection's descriptor, which this object owns.
+    :param head: The head of the response, which has not been sent yet.
     :param chunked: Whether the body is sent in chunks (RFC 9112, section 7.1).
-    :param callbacks: What to call when the stream has ended.
-    :param cursor: The position in the channel's log that the client has named.
-    :param visit: Whom to tell of the stream's beginning and end, if anybody wants to know.
+    :param callbacks: Functions to call when the stream has ended.
+    :param cursor: The position in the channel's log that the client sent.
+    :param visit: Sends the signals of this stream, if they have receivers.
     """
 
     __slots__ = (
@@ -80,52 +80,52 @@ class Connection:
         self.channel = b""
         self.commented = 0.0
         self.cursor = cursor
-        """Where it is in the log, if it is not live; `None` also for one that starts at the top."""
+        """Its position in the log while it is not live; `None` also if it starts at the top."""
         self.is_gone = False
         self.is_closing = False
         self.overflowed = False
         self.reason = CLIENT
-        """Why it ends, unless the client is the reason."""
+        """Why the stream ends; the default is that the client left."""
         self.events = 0
-        """How many events it was sent, without those that its channel still counts for it."""
+        """How many events were sent, without those that its channel still counts."""
         self.size = 0
-        """How many bytes of the body it was sent, or wait; counted in the same way."""
+        """How many bytes of the body were sent or are waiting; counted in the same way."""
         self._visit = visit
         self._head: bytes | None = head
         self._terms = terms
         self._callbacks = callbacks
-        # What the socket has not taken; of the first part, `_sent` bytes have gone.
+        # Data that the socket has not accepted yet; `_sent` bytes of the first part have been sent.
         self._waiting: deque[bytes] | None = None
         self._sent = 0
         self._pending = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether the client has been sent its first bytes."""
+        """Whether the first bytes have been sent to the client."""
         return self._head is None
 
     @property
     def is_lagging(self) -> bool:
-        """Whether something waits for the client."""
+        """Whether data is waiting for the client."""
         return self._waiting is not None
 
     def open(self, frames: bytes = b"") -> None:
         """Send the head and the stream's first bytes.
 
-        :param frames: What follows them.
+        :param frames: More frames to send right after them.
         """
         self._send_first(self._terms.opening + frames)
         if self._visit is not None:
             self._visit.opened()
 
     def reject(self) -> None:
-        """Answer with a stream that ends at once, and says when to come back."""
+        """Answer with a stream that ends at once and says when to reconnect."""
         if not self.is_open:
             self._send_first(self._terms.rejection())
         self.finish()
 
     def send(self, batch: Batch) -> None:
-        """Send a batch, or as much of it as the socket takes."""
+        """Send a batch, or as much of it as the socket accepts."""
         self._send(self._framed(batch))
         if not self.is_gone:
             self.events += len(batch.payloads)
@@ -142,9 +142,9 @@ class Connection:
             self.keep_rest(data, sent)
 
     def keep_rest(self, data: bytes, sent: int) -> None:
-        """Have what `_syscalls.send` has left of *data* wait.
+        """Keep the part of *data* that `_syscalls.send` has not sent.
 
-        :param sent: The bytes that were sent; -1 for a failure, which is looked into.
+        :param sent: The number of bytes sent; -1 for a failure, whose cause is then checked.
         """
         self._waiting = deque([data])
         self._sent = max(sent, 0)
@@ -153,7 +153,7 @@ class Connection:
             self.flush()
 
     def flush(self) -> None:
-        """Send what waits, as much as the socket takes."""
+        """Send waiting data, as much as the socket accepts."""
         while self._waiting:
             data = self._first_part(self._waiting)
             sent = _syscalls.send_rest(self.descriptor, data, self._sent)
@@ -169,18 +169,18 @@ class Connection:
         self._waiting = None
 
     def finish(self) -> None:
-        """End the response; what waits is sent first."""
+        """End the response; waiting data is sent first."""
         self.is_closing = True
         if self._waiting is not None:
-            # Whatever waits may be more than the limit allows to be added to.
+            # The limit does not apply here: the waiting data may already have reached it.
             self._waiting.append(_LAST_CHUNK if self.chunked else b"")
         elif self.chunked:
             self._send(_LAST_CHUNK)
 
     def close(self) -> None:
-        """Close the connection, whatever waits."""
+        """Close the connection, even if data is waiting."""
         descriptor, self.descriptor = self.descriptor, -1
-        # The number may be another connection's by now.
+        # Another connection may have this number by now.
         if descriptor >= 0:
             self._waiting = None
             self.is_gone = True
@@ -209,7 +209,7 @@ class Connection:
         self._pending += len(data)
 
     def _first_part(self, waiting: "deque[bytes]") -> bytes:
-        """Return what to send first, with small parts joined: one call a part is slow."""
+        """Return the data to send first, with small parts joined: one call per part is slow."""
         data = waiting[0]
         if len(waiting) == 1 or len(data) - self._sent >= _JOIN_UP_TO:
             return data

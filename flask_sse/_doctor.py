@@ -1,6 +1,6 @@
-"""``flask sse doctor``: every check, in the order in which one builds on the other.
+"""``flask sse doctor``: all checks, in an order in which each builds on those before.
 
-For the thread of the command, in an application's context. It waits for Redis and for the server.
+It runs in the command's thread, in an application context, and waits for Redis and the server.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _TYPE: Final = "flask-sse.doctor"
 
 
 class Publisher(Protocol):
-    """What is used of a blueprint."""
+    """The parts of a blueprint that are used here."""
 
     @property
     def redis(self) -> redis.StrictRedis:
@@ -43,16 +43,16 @@ class Visit(NamedTuple):
     url: str
     headers: Mapping[str, str]
     origin: str | None
-    """The origin of a page that connects to it from another host."""
+    """The origin of a page on another host that connects to it."""
 
 
 def examine(
     blueprint: Publisher, visit: Visit | None, channel: str | None, patience: float
 ) -> Iterator[Finding]:
-    """Yield the finding of each check, as soon as it is there.
+    """Yield the finding of each check as soon as it is known.
 
-    :param channel: Where to publish events; by default the URL's channel, or a new one.
-    :param patience: Seconds to wait for what should come at once.
+    :param channel: The channel to publish to; by default the URL's channel, or a new one.
+    :param patience: Seconds to wait for anything that should arrive at once.
     """
     try:
         state = current_state()
@@ -100,7 +100,7 @@ def examine(
 
 
 def _look_for_redis(blueprint: Publisher, state: State) -> tuple[Finding, redis.StrictRedis | None]:
-    """Return the finding about the URL of Redis, and the client if the URL can be used."""
+    """Return the finding about the Redis URL, and the client if the URL can be used."""
     settings = state.settings
     try:
         given = blueprint.redis

@@ -1,6 +1,6 @@
-"""Checks of the head of a stream's response: what the server says, and who has changed it.
+"""Checks of the head of a stream's response: its headers, and changes made on the way.
 
-For the thread of the command. Only the question for HTTP/2 waits for the server.
+They run in the command's thread. Only the check for HTTP/2 waits for the server.
 """
 
 import http.client
@@ -14,7 +14,7 @@ from flask_sse._event_source import MEDIA_TYPE, Stream
 from flask_sse._finding import Finding, fail, in_words, ok, soon, warn
 
 CONNECTIONS_OF_A_BROWSER: Final = 6
-"""How many it opens to one host with HTTP/1.1."""
+"""How many connections a browser opens to one host with HTTP/1.1."""
 SEE_LOG: Final = "see the server's log for the reason; an EventSource gives up for good"
 _REMEDIES: Final[Mapping[int, str]] = {
     204: "this tells an EventSource to stop; let the view return sse.stream()",
@@ -31,7 +31,7 @@ _REMEDIES: Final[Mapping[int, str]] = {
 
 
 def check_status(stream: Stream) -> Finding | None:
-    """Return what keeps a response from being an event stream, if anything does."""
+    """Return the reason why a response is not an event stream, or `None` if it is one."""
     if stream.status != http.client.OK:
         remedy = _REMEDIES.get(stream.status, SEE_LOG)
         return fail("status", f"{stream.status} {stream.reason}", remedy)
@@ -49,8 +49,8 @@ def check_status(stream: Stream) -> Finding | None:
 def check_head(stream: Stream, after: float, origin: str | None) -> Iterator[Finding]:
     """Yield the findings about the head of an event stream.
 
-    :param after: Seconds that it took.
-    :param origin: The origin that has been sent.
+    :param after: Seconds until the head arrived.
+    :param origin: The origin that was sent.
     """
     yield soon("headers", f"{stream.status} {stream.reason} after {in_words(after)}", after)
     if stream.redirects:
@@ -126,7 +126,7 @@ def _offers_http2(url: str) -> bool:
 
 
 def _check_server(stream: Stream) -> Finding:
-    """Say what can be seen of the server; behind a proxy that is the proxy."""
+    """Describe the server; if there is a proxy, only the proxy can be seen."""
     server = stream.headers.get("Server", "")
     if server.startswith("Werkzeug"):
         return warn(

@@ -1,6 +1,6 @@
-"""Checks of the Redis that an application names.
+"""Checks of the Redis that an application is configured to use.
 
-They wait for Redis, each for a bounded time.
+They wait for Redis, each with a timeout.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from flask_sse._message import from_payload
 from flask_sse._settings import Settings
 
 _CONNECTIONS_A_PROCESS: Final = 52
-"""Two for what it subscribes to, and up to 50 to publish."""
+"""Two for subscriptions, and up to 50 for publishing."""
 _OLDEST_WITH_HISTORY: Final = 5
 _WATCH: Final = 1.0
-"""Seconds for which to watch what others publish, where so much patience is given."""
+"""Seconds for which to watch other publishers, if the patience allows that much."""
 _PROBE: Final = "flask-sse.doctor"
 
 
 class _PubSub(Protocol):
-    """What is used of redis-py's subscriptions, with the types that they lack."""
+    """The methods used of redis-py's subscriptions, with the types that they lack."""
 
     def subscribe(self, channel: bytes) -> None: ...
     def psubscribe(self, pattern: str) -> None: ...
@@ -40,17 +40,17 @@ class _PubSub(Protocol):
 
 
 class Client(Protocol):
-    """What is used of a client of Redis, with the types that it lacks."""
+    """The methods used of a Redis client, with the types that it lacks."""
 
     def ping(self) -> object:
-        """Ask for an answer."""
+        """Check that Redis answers."""
 
     def info(self, section: str) -> dict[str, Any]:
-        """Return what Redis says of itself."""
+        """Return what Redis says about itself."""
         ...
 
     def pubsub(self) -> _PubSub:
-        """Return a subscription to nothing yet."""
+        """Return a subscription without channels."""
         ...
 
     def pubsub_numsub(self, *channels: bytes) -> list[tuple[object, int]]:
@@ -63,15 +63,15 @@ class Client(Protocol):
 
 
 def new_client(given: redis.StrictRedis, seconds: float) -> redis.StrictRedis:
-    """Return a client like the given one that waits for a bounded time, and never twice."""
+    """Return a client like the given one, but with a timeout and without retries."""
     pool = given.connection_pool
     if isinstance(pool, SentinelConnectionPool):
-        # Its connections find their way through it alone.
+        # Its connections can find the primary only through this pool.
         return given
     kwargs = {
         key: value
         for key, value in pool.connection_kwargs.items()
-        # What belongs to the pool's own connections (redis-py 7 and later).
+        # These options belong to the pool's own connections (redis-py 7 and later).
         if not key.startswith(("maint", "oss_cluster_maint", "orig_"))
     }
     kwargs.update(
@@ -95,9 +95,9 @@ def examine(
     publish: Callable[[str], int],
     patience: float,
 ) -> Iterator[Finding]:
-    """Yield the findings about a Redis; nothing more where it does not answer.
+    """Yield the findings about a Redis; stop if it does not answer.
 
-    :param channel: Where to publish.
+    :param channel: The channel to publish to.
     :param publish: Publishes data to that channel, as the application does.
     """
     own = cast("Client", client)
@@ -255,7 +255,7 @@ def _check_memory(client: Client) -> Iterator[Finding]:
 def _check_publishers(
     client: Client, settings: Settings, provider: JSONProvider, seconds: float
 ) -> Finding:
-    """Watch for events that are published in another way than this configuration says."""
+    """Watch for events whose publisher has a different configuration."""
     number, foreign, logged = 0, set[str](), set[str]()
     with contextlib.closing(client.pubsub()) as pubsub:
         try:
@@ -292,7 +292,7 @@ def _check_publishers(
 
 
 def _is_logged(payload: bytes, provider: JSONProvider) -> bool | None:
-    """Whether an event is from a log, or `None` if the payload is not an event."""
+    """Return whether an event is from a log, or `None` if the payload is not an event."""
     try:
         message = from_payload(payload, provider)
     except (ValueError, TypeError):

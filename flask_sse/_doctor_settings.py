@@ -1,4 +1,4 @@
-"""Checks of what an application has configured, and of what its processes may do.
+"""Checks of an application's settings, and of the limits of its processes.
 
 Nothing blocks.
 """
@@ -22,17 +22,17 @@ _TIMEOUTS: Final[Mapping[str, int]] = {
     "AWS load balancers": 60,
     "Cloudflare": 100,
 }
-"""Seconds after which well-known proxies close a silent connection, unless told otherwise."""
+"""Seconds after which well-known proxies close a silent connection by default."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield the findings about the settings that are there."""
+    """Yield the findings about the settings."""
     yield _check_keepalive(settings.keepalive)
     yield _check_places(settings.max_clients)
 
 
 def check_url(settings: Settings) -> Finding:
-    """Return the finding about an address of Redis that can be used."""
+    """Return the finding about a Redis URL that can be used."""
     if not settings.in_memory:
         return ok("url", _without_secrets(settings.redis_url or ""))
     workers = _workers(os.environ)
@@ -52,12 +52,12 @@ def check_url(settings: Settings) -> Finding:
 
 
 def refused(error: Exception) -> Finding:
-    """Return the finding about settings that make no sense."""
+    """Return the finding about invalid settings."""
     return fail("settings", str(error), "correct this value in the app's configuration")
 
 
 def unusable_url(error: Exception) -> Finding:
-    """Return the finding about an address that is missing or can't be used."""
+    """Return the finding about a Redis URL that is missing or can't be used."""
     if isinstance(error, KeyError):
         return fail("url", f"neither {' nor '.join(URL_KEYS)} is set", f"set {_KEYS}")
     return fail("url", str(error), f"correct {_KEYS}, or install what it needs")
@@ -110,7 +110,7 @@ def _without_secrets(url: str) -> str:
 
 
 def _workers(environ: Mapping[str, str]) -> int:
-    """Return how many workers gunicorn is told to start, by its environment."""
+    """Return how many workers the environment tells gunicorn to start."""
     arguments = environ.get("GUNICORN_CMD_ARGS", "")
     given = re.search(r"(?:^|\s)(?:-w|--workers)[\s=]*(\d+)", arguments)
     number = given[1] if given else environ.get("WEB_CONCURRENCY", "")

@@ -1,6 +1,6 @@
 """Checks of a stream from outside, as a browser would connect to it.
 
-For the thread of the command. It waits for the server, each time for a bounded time.
+They run in the command's thread. They wait for the server, each time with a timeout.
 """
 
 import http.client
@@ -31,23 +31,23 @@ _NO_BUFFER: Final = (
 
 
 class Place(NamedTuple):
-    """A stream, and what the application knows of it."""
+    """A stream, and what the application knows about it."""
 
     url: str
     headers: Mapping[str, str]
     origin: str | None
-    """The origin of a page that connects to it from another host."""
+    """The origin of a page on another host that connects to it."""
     channel: str
     has_history: bool
-    """Whether the channel has."""
+    """Whether the channel has history."""
     keepalive: float | None
     """Seconds of silence after which the server should send a comment."""
     patience: float
-    """Seconds to wait for what should come at once."""
+    """Seconds to wait for anything that should arrive at once."""
     publish: Callable[[str], object] | None
     """Publishes data to the channel; `None` if that would not reach the server."""
     listeners: Callable[[], int | None]
-    """Tells how many processes are subscribed to the channel; `None` if Redis does not say."""
+    """Returns how many processes are subscribed to the channel; `None` if Redis does not say."""
 
     def connect(self, **headers: str) -> Probe:
         """Connect to the stream."""
@@ -57,7 +57,7 @@ class Place(NamedTuple):
 
 
 def examine(place: Place) -> Iterator[Finding]:
-    """Yield the findings about a stream; nothing more where there is none."""
+    """Yield the findings about a stream; stop if there is no stream."""
     with place.connect() as probe:
         if not probe.wait_head(place.patience) or probe.stream is None:
             yield _explain_silence(place, probe)
@@ -68,7 +68,7 @@ def examine(place: Place) -> Iterator[Finding]:
             return
         yield from check_head(probe.stream, probe.headers_after or 0.0, place.origin)
         if not probe.stream.is_readable:
-            # The rest is seen by a client that can't read this compression either.
+            # The remaining checks use a client that can't read this compression either.
             probe.close()
             with place.connect(**{"Accept-Encoding": "gzip"}) as plain:
                 yield from _examine_body(place, plain)
@@ -143,7 +143,7 @@ def _explain_error(url: str, error: Exception) -> Finding:
     if isinstance(error, ValueError):
         return fail("connection", reason, "give the full URL, such as http://localhost:8000/stream")
     if isinstance(error, http.client.HTTPException):
-        # The base class is our own: the server redirects for ever.
+        # We raise the base class ourselves, if there are too many redirects.
         is_http = type(error) is http.client.HTTPException
         found = reason if is_http else f"the answer is not HTTP: {type(error).__name__} {reason}"
         return fail("connection", found, "give the URL of the stream, with its port")
@@ -174,8 +174,8 @@ def _check_opening(place: Place, probe: Probe) -> Finding:
 
 
 def _ends_at_once(probe: Probe) -> bool:
-    """Whether the stream ends after its first bytes, as one does that has got no place."""
-    # Such a one tells when to come back.
+    """Return whether the stream ends after its first bytes, as it does for a rejected client."""
+    # A rejected client is told when to reconnect.
     seconds = _END_WITHIN if probe.parser.retry is not None else _END_WITHIN / 20
     return probe.wait(lambda: probe.has_ended, seconds)
 
@@ -211,7 +211,7 @@ def _check_buffering(place: Place, probe: Probe, publish: Callable[[str], object
 
 
 def _check_several(place: Place) -> Finding:
-    """Open as many streams as a browser may, beside the one that is open."""
+    """Open as many streams as a browser may, including the one that is already open."""
     with ExitStack() as open_probes:
         for number in range(2, CONNECTIONS_OF_A_BROWSER + 1):
             probe = open_probes.enter_context(place.connect())
@@ -283,7 +283,7 @@ def _check_resumption(place: Place, publish: Callable[[str], object]) -> Finding
         for token in (before, missed):
             cursor = probe.parser.last_id
             publish(token)
-            # The server has it once it is here, so it is not live for a later client.
+            # Once it has arrived here, the server has it, so a later client gets it from the log.
             if not probe.wait_event(token, place.patience):
                 return fail("Last-Event-ID", "an event with an id did not arrive", SEE_LOG)
     with place.connect(**{"Last-Event-ID": cursor}) as probe:

@@ -1,6 +1,6 @@
-"""A client of event streams, as browsers have one in ``EventSource``.
+"""A client for event streams, like ``EventSource`` in browsers.
 
-It blocks the one thread that uses it; only :meth:`Stream.close` may come from another.
+It blocks the thread that uses it. Only :meth:`Stream.close` may be called from another thread.
 """
 
 import base64
@@ -33,16 +33,16 @@ class Event(NamedTuple):
     type: str
     data: str
     id: str
-    """The last id that the stream has given, with this event or before."""
+    """The last id in the stream, from this event or an earlier one."""
 
 
 class Parser:
-    """Makes events of bytes, piece by piece (WHATWG specification, section 9.2.6)."""
+    """Parses events from bytes, piece by piece (WHATWG specification, section 9.2.6)."""
 
     def __init__(self, last_id: str = "") -> None:
         self.last_id = last_id
         self.retry: int | None = None
-        """Milliseconds, if the stream has told."""
+        """Milliseconds, if the stream has set it."""
         self.comments = 0
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
         self._ends_in_cr = False
@@ -55,7 +55,7 @@ class Parser:
         text = self._decoder.decode(piece)
         if not text:
             return []
-        # A line feed that comes late belongs to the carriage return before it.
+        # This line feed belongs to the carriage return at the end of the piece before.
         if self._ends_in_cr:
             text = text.removeprefix("\n")
         self._ends_in_cr = text.endswith("\r")
@@ -89,9 +89,9 @@ class Parser:
 
 
 class Stream:
-    """A response whose body is read as it comes.
+    """A response whose body is read as it arrives.
 
-    :param url: Where it came from, after all redirects.
+    :param url: The URL of the response, after all redirects.
     :param redirects: The status of each redirect on the way.
     """
 
@@ -109,7 +109,7 @@ class Stream:
         self.headers = response.headers
         self.is_http_1_0 = response.version == 10
         self.was_cut = False
-        """Whether the body has ended before its end."""
+        """Whether the body ended too early."""
         self._response = response
         self._connection = connection
         self._decompress = _decompressor(self.compression)
@@ -121,13 +121,13 @@ class Stream:
 
     @property
     def compression(self) -> str:
-        """How the body is compressed; empty if it is not."""
+        """How the body is compressed; empty if it is not compressed."""
         encoding = self.headers.get("Content-Encoding", "").strip().lower()
         return "" if encoding == "identity" else encoding
 
     @property
     def is_readable(self) -> bool:
-        """Whether the body can be read here, which knows the oldest compressions only."""
+        """Whether the body can be read here; only the oldest compressions are supported."""
         return self.compression in {"", *_COMPRESSIONS}
 
     def read(self) -> bytes:
@@ -142,15 +142,15 @@ class Stream:
                 return piece
 
     def close(self) -> None:
-        """Hang up; a thread that reads finds the end."""
+        """Close the connection; a thread that is reading sees the end of the stream."""
         hang_up(self._connection)
         _close(self._response, self._connection)
 
 
 def hang_up(connection: socket.socket) -> None:
-    """End a connection, in whose thread reading then finds the end."""
+    """Shut a connection down; a thread that is reading sees its end."""
     with contextlib.suppress(OSError):
-        # One through TLS would take its encryption away from the thread that reads.
+        # The method of a TLS socket would remove the encryption while a thread is reading.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
@@ -160,12 +160,12 @@ def open_stream(
     *,
     connected: Callable[[socket.socket], object] = lambda _: None,
 ) -> Stream:
-    """Ask for a stream, and wait for the head of the response; redirects are followed.
+    """Request a stream, and wait for the head of the response; redirects are followed.
 
-    :param connected: Called with each connection, on which :func:`hang_up` ends the waiting.
-    :raises ValueError: if *url* is no URL of HTTP.
-    :raises OSError: if there is no connection to be had.
-    :raises http.client.HTTPException: if what answers does not speak HTTP, or redirects for ever.
+    :param connected: Called with each connection; :func:`hang_up` on it ends the wait.
+    :raises ValueError: if *url* is not an HTTP URL.
+    :raises OSError: if the connection fails.
+    :raises http.client.HTTPException: if the answer is not HTTP, or there are too many redirects.
     """
     redirects: list[int] = []
     while True:
@@ -189,13 +189,13 @@ def follow(
 ) -> Iterator[Event]:
     """Yield the events of a stream, and reconnect as a browser does.
 
-    It ends where a browser would give up for good.
+    It raises an error in the cases in which a browser would give up for good.
 
-    :param opened: Called each time that the stream has been opened.
-    :param wait: Called with the seconds to wait before it reconnects.
-    :raises ValueError: as :func:`open_stream`.
+    :param opened: Called each time the stream has been opened.
+    :param wait: Called with the number of seconds to wait before it reconnects.
+    :raises ValueError: like :func:`open_stream`.
     :raises OSError: if the first connection fails.
-    :raises http.client.HTTPException: if the answer is no event stream.
+    :raises http.client.HTTPException: if the answer is not an event stream.
     """
     last_id, retry, was_open = "", _RETRY, False
     while True:
@@ -254,7 +254,7 @@ def _request(
     kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[parts.scheme]
     connection = kind(parts.hostname, parts.port, timeout=_CONNECT_WITHIN)
     connection.connect()
-    # The response takes it over, and the connection knows it no longer.
+    # The response takes the socket over, and then the connection no longer has it.
     own: socket.socket = connection.sock
     own.settimeout(None)
     connected(own)
@@ -286,5 +286,5 @@ def _basic(user: str, password: str) -> str:
 def _decompressor(compression: str) -> Callable[[bytes], bytes]:
     if compression not in _COMPRESSIONS:
         return bytes
-    # The header of either one is recognised.
+    # This recognizes the header of either format.
     return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress

@@ -1,6 +1,6 @@
-"""Where ``flask sse listen`` gets its events from: from Redis, or from a server.
+"""The sources of events for ``flask sse listen``: Redis, or a server.
 
-Each feed blocks the thread that iterates over it. When it is open it says so.
+Each feed blocks the thread that iterates over it. It prints a line when it is open.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from flask_sse._terminal import one_line
 
 
 class Listener(Protocol):
-    """What is used of a blueprint."""
+    """The part of a blueprint that is used here."""
 
     def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
         """Generate the messages of a channel."""
@@ -25,7 +25,7 @@ class Listener(Protocol):
 
 
 class _Announcement:
-    """Says once that Redis has confirmed a subscription."""
+    """Prints once that Redis has confirmed a subscription."""
 
     def __init__(self, channel: str) -> None:
         self._channel = channel
@@ -34,7 +34,7 @@ class _Announcement:
         """Note a subscription, which may still fail."""
 
     def confirmed(self) -> None:
-        """Say that it is there."""
+        """Print that it is confirmed."""
         _announce(self._channel)
 
 
@@ -45,12 +45,12 @@ def _announce(name: str) -> None:
 def subscribed(blueprint: Listener, channel: str) -> Iterator[Message]:
     """Return the messages of a channel, from Redis.
 
-    It takes an application's context to call this, and none to iterate.
+    The call needs an application context; the iteration does not.
     """
     messages = blueprint.messages(channel)
 
     def announced() -> Iterator[Message]:
-        # Of the thread in which this runs.
+        # This sets it in the thread that iterates.
         observer.set(_Announcement(channel))
         yield from messages
 
@@ -60,7 +60,7 @@ def subscribed(blueprint: Listener, channel: str) -> Iterator[Message]:
 def streamed(
     url: str, channels: Sequence[str], headers: Mapping[str, str]
 ) -> dict[str, Iterator[Message]]:
-    """Return the events of a stream, by its channels or, where none is named, by its address."""
+    """Return the events of a stream, by channel, or by its URL if no channel is given."""
     if not channels:
         return {url: _followed(url, headers)}
     return {name: _followed(with_channel(url, name), headers) for name in channels}

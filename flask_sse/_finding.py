@@ -1,4 +1,4 @@
-"""What a check of ``flask sse doctor`` has found."""
+"""The findings of ``flask sse doctor``."""
 
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -16,29 +16,29 @@ class Level(StrEnum):
 
 
 class Finding(NamedTuple):
-    """The answer of one check."""
+    """The result of one check."""
 
     level: Level
     check: str
-    """What was looked at, in a word or two that stay the same."""
+    """What was checked, in one or two words that stay the same."""
     found: str
-    """What there is, in a sentence."""
+    """What was found, in a sentence."""
     remedy: str = ""
-    """What to do about it; empty if nothing need be done."""
+    """What to do about it; empty if there is nothing to do."""
 
 
 def ok(check: str, found: str) -> Finding:
-    """Return a finding that is as it should be."""
+    """Return a finding that everything is fine."""
     return Finding(Level.OK, check, found)
 
 
 def warn(check: str, found: str, remedy: str) -> Finding:
-    """Return a finding that may become a problem, or that could not be checked."""
+    """Return a finding that may become a problem, or a check that could not be made."""
     return Finding(Level.WARN, check, found, remedy)
 
 
 def fail(check: str, found: str, remedy: str) -> Finding:
-    """Return a finding because of which clients miss events, or get none."""
+    """Return a finding that makes clients miss some or all events."""
     return Finding(Level.FAIL, check, found, remedy)
 
 
@@ -50,7 +50,7 @@ def soon(check: str, found: str, seconds: float) -> Finding:
 
 
 def in_words(seconds: float) -> str:
-    """Return a time for people.
+    """Return a time in readable form.
 
     >>> in_words(0.0021), in_words(0.25), in_words(5.04)
     ('2.1 ms', '250 ms', '5.0 s')

@@ -1,6 +1,6 @@
-"""The plugin of pytest's: one fixture, which pytest finds by the entry point ``flask_sse``.
+"""The pytest plugin: one fixture, which pytest finds through the entry point ``flask_sse``.
 
-Nothing but pytest imports this.
+Only pytest imports this module.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +14,9 @@ from flask_sse.testing import Harness, harness
 
 @pytest.fixture
 def sse_harness() -> Iterator[Callable[[Flask], Harness]]:
-    """Return :func:`flask_sse.testing.harness` as a function whose blocks end with the test."""
+    """Return a function like :func:`flask_sse.testing.harness`, without the ``with`` block.
+
+    The harness ends with the test.
+    """
     with ExitStack() as stack:
         yield lambda app: stack.enter_context(harness(app))

@@ -1,8 +1,8 @@
 """A stream whose events come from an application's own generator of messages.
 
-The generator runs in a thread (a greenlet where gevent has patched), since it may wait for as
-long as it likes, and the server must send comments meanwhile. The rest belongs to the one
-thread in which the server serves its client.
+The generator runs in a thread (a greenlet if gevent has patched), since it may wait as long
+as it likes, while the server must send comments. Everything else belongs to the thread in
+which the server serves the client.
 """
 
 import logging
@@ -28,9 +28,9 @@ class GeneratedStream:
     """The pieces of a stream of messages.
 
     :param generate: Returns the messages. It is called in the other thread, in a copy of the
-        context of the request in which this is made.
-    :param patience: Tells for how many seconds to wait, in place of the setting.
-    :param visit: Whom to tell of the stream's beginning and end, if anybody wants to know.
+        context of the request that makes this object.
+    :param patience: Returns how many seconds to wait, instead of the setting.
+    :param visit: Sends the signals of this stream, if they have receivers.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class GeneratedStream:
         self._close_callbacks: list[_callbacks.Callback] = []
         self._subscribers: list[Subscriber] = []
         self._entered = False
-        # Guards all that follows.
+        # Guards all attributes below.
         self._changed = threading.Condition()
         self._frames = b""
         self._is_open = False
@@ -58,12 +58,12 @@ class GeneratedStream:
         self._is_closed = False
 
     def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:
-        """Have a function called once, when the stream has ended."""
+        """Register a function to call once, when the stream has ended."""
         self._close_callbacks.append(func)
         return func
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the pieces, with a comment after each while of silence."""
+        """Yield the pieces, and a comment after each period of silence."""
         self._entered = self._streams.places.enter()
         if not self._entered:
             self._leave(FULL)
@@ -76,7 +76,7 @@ class GeneratedStream:
             self.close()
 
     def close(self) -> None:
-        """End the stream. The server calls this however the response has ended."""
+        """End the stream. The server always calls this, however the response ends."""
         self._leave(self._reason())
         self._end()
         if self._entered:
@@ -86,7 +86,7 @@ class GeneratedStream:
         _callbacks.run(callbacks)
 
     def began(self, subscriber: Subscriber) -> None:
-        """Note a subscription that the generator waits for, to end it with the stream."""
+        """Note a subscription of the generator, to end it with the stream."""
         with self._changed:
             self._subscribers.append(subscriber)
             if self._is_closed:
@@ -100,7 +100,7 @@ class GeneratedStream:
 
     def _pieces(self) -> Iterator[bytes]:
         with self._changed:
-            # Without a subscription of ours there is no confirmation to be had.
+            # A generator that does not use our subscription gets no confirmation.
             self._changed.wait_for(
                 lambda: self._is_open or self._frames or self._has_ended, CONFIRM_WITHIN
             )
@@ -166,10 +166,10 @@ class GeneratedStream:
         messages = self._generate()
         try:
             for message in messages:
-                # As in 1.0, all that is asked of a message is how it looks as text.
+                # As in 1.0, a message only needs `str()`.
                 frames = str(message).encode()
                 with self._changed:
-                    # The generator goes on when the server has taken what it gave before.
+                    # The generator continues when the server has taken the frames before.
                     self._changed.wait_for(lambda: not self._frames or self._is_closed)
                     if self._is_closed:
                         return

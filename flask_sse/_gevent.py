@@ -1,4 +1,4 @@
-"""What gevent has changed in this process, and how to do without.
+"""What gevent has changed in this process, and how to use the originals.
 
 Nothing here imports gevent, and nothing blocks.
 """
@@ -15,22 +15,22 @@ _native_threads: Final[list[str]] = []
 
 
 def crosses_threads() -> bool:
-    """Whether a thread of ours runs beside gevent's own.
+    """Whether a native thread of ours runs in addition to gevent's own thread.
 
-    A lock of gevent's that one of them releases may not wake the other in time.
+    If one of them releases a gevent lock, the other may not wake up in time.
     """
     return bool(_native_threads)
 
 
 def is_patched() -> bool:
-    """Whether threads are greenlets here."""
+    """Whether threads are greenlets in this process."""
     return _monkey() is not None
 
 
 def in_foreign_thread() -> bool:
-    """Whether this is a native thread beside the one in which gevent runs the greenlets.
+    """Whether this is a native thread other than the one in which gevent runs the greenlets.
 
-    gevent's sockets work in the native thread alone that has made them.
+    gevent's sockets work only in the native thread that made them.
     """
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("socket"):
@@ -39,10 +39,10 @@ def in_foreign_thread() -> bool:
 
 
 def start_thread(function: Callable[[], None], name: str) -> None:
-    """Start a thread, a greenlet where gevent has patched.
+    """Start a thread, or a greenlet if gevent has patched.
 
-    In a native thread beside gevent's, a greenlet would end with that thread: so there the new
-    thread is native too, with a loop of gevent's of its own.
+    In a native thread other than gevent's, a greenlet would end with that thread. There, the
+    new thread is native too, and has its own gevent loop.
 
     :raises RuntimeError: if the process is out of threads.
     """
@@ -63,7 +63,7 @@ def start_thread(function: Callable[[], None], name: str) -> None:
 
 
 def start_beside(function: Callable[[], None], name: str) -> None:
-    """Start a thread, a greenlet in this thread's loop where gevent has patched.
+    """Start a thread, or a greenlet in this thread's loop if gevent has patched.
 
     :raises RuntimeError: if the process is out of threads.
     """
@@ -75,20 +75,20 @@ def start_beside(function: Callable[[], None], name: str) -> None:
         threading.current_thread().name = name
         function()
 
-    # A patched thread would start when all greenlets that wait have had their turn, and its
-    # starter would wait as long again: with 2,000 clients at once for more than 4 s.
+    # A patched thread would start only after all waiting greenlets have run, and its starter
+    # would wait for the same time: more than 4 s with 2,000 clients at once.
     sys.modules["gevent"].spawn_later(0, run)
 
 
 def new_epoll() -> "select.epoll | None":
-    """Return a new epoll object, where the system has them and eventlet has not patched."""
+    """Return a new epoll object, if the system has epoll and eventlet has not patched."""
     found = find_epoll()
     return None if found is None else found()
 
 
 def find_epoll() -> "Callable[[], select.epoll] | None":
-    """Return what makes an epoll object, if there is something."""
-    # gevent and eventlet take `epoll` out of the module they patch, and gevent keeps it.
+    """Return the function that makes an epoll object, if there is one."""
+    # gevent and eventlet remove `epoll` from the module that they patch; gevent keeps it.
     monkey = _monkey()
     found: Callable[[], select.epoll] | None = (
         getattr(select, "epoll", None) if monkey is None else monkey.get_original("select", "epoll")

@@ -1,4 +1,4 @@
-"""How gunicorn is relieved of a client's connection.
+"""Takes a client's connection over from gunicorn.
 
 Nothing here imports gunicorn or changes it, and nothing blocks.
 """
@@ -15,9 +15,9 @@ from flask_sse import _gevent, _syscalls
 
 
 class Handover:
-    """A client's connection that gunicorn can be relieved of.
+    """A client's connection that can be taken over from gunicorn.
 
-    :param response: gunicorn's response to the client, of which nothing is sent yet.
+    :param response: gunicorn's response to the client; nothing of it has been sent yet.
     :param client: The connection, which gunicorn owns until :meth:`take`.
     """
 
@@ -29,12 +29,12 @@ class Handover:
         self.chunked = bool(response.is_chunked())
 
     def take(self) -> tuple[int, bytes]:
-        """Take the connection; gunicorn is left with one that has ended.
+        """Take the connection; gunicorn keeps one that has ended.
 
-        :return: the descriptor, which does not block and is the caller's to close; and the
-            response's head as gunicorn would have sent it. It tells the client that the
+        :return: the descriptor, which does not block and which the caller must close; and the
+            response's head as gunicorn would have sent it. The head tells the client that the
             connection ends with the stream.
-        :raises OSError: if there is no descriptor to be had; nothing has changed then.
+        :raises OSError: if no descriptor is left; nothing has changed then.
         """
         response = self._response
         response.force_close()
@@ -47,11 +47,11 @@ class Handover:
 
 
 def find_handover(body: object, client: socket.socket) -> Handover | None:
-    """Return the hand-over of *client*, where it is safe.
+    """Return the hand-over of *client*, if it is safe.
 
-    It is where gunicorn's sync, gthread or gevent worker itself holds *body* and answers
-    over plain HTTP/1. Only gunicorn's response knows that, and it shows itself when it asks
-    the body for its descriptor: call this from the body's ``fileno``, and nowhere else.
+    It is safe if gunicorn's sync, gthread or gevent worker itself holds *body* and answers
+    over plain HTTP/1. Only gunicorn's response knows that, and the only access to it is when
+    it asks the body for its descriptor: call this only from the body's ``fileno``.
     """
     response = _asking_response(body, sys._getframe(2))  # pyright: ignore[reportPrivateUsage]
     if response is None or not _syscalls.AVAILABLE or _gevent.find_epoll() is None:
@@ -59,7 +59,7 @@ def find_handover(body: object, client: socket.socket) -> Handover | None:
     safe = (
         response.sock is client
         and response.response_length is None
-        # uWSGI's protocol came with gunicorn 24.
+        # gunicorn 24 added the uWSGI protocol.
         and getattr(response.cfg, "protocol", "http") == "http"
         and not isinstance(client, ssl.SSLSocket)
         and (_gevent.is_gevents(client) or type(client) is socket.socket)
@@ -68,10 +68,10 @@ def find_handover(body: object, client: socket.socket) -> Handover | None:
 
 
 def _asking_response(body: object, asking: FrameType) -> Any:
-    """Return gunicorn's response to HTTP/1, if it is what asks *body* for a descriptor.
+    """Return gunicorn's HTTP/1 response, if it is asking *body* for a descriptor.
 
-    Where a middleware has wrapped the body, gunicorn asks nobody, or that middleware's
-    object, which may hand the question on.
+    If a middleware has wrapped the body, gunicorn does not ask, or it asks the middleware's
+    object, which may forward the call.
     """
     util = sys.modules.get("gunicorn.util")
     wsgi = sys.modules.get("gunicorn.http.wsgi")
@@ -83,17 +83,17 @@ def _asking_response(body: object, asking: FrameType) -> Any:
     if sending.f_code is not wsgi.Response.sendfile.__code__:
         return None
     response = sending.f_locals["self"]
-    # The response to HTTP/2 is of a subclass.
+    # An HTTP/2 response is an instance of a subclass.
     return response if type(response) is wsgi.Response else None
 
 
 def _detach(client: socket.socket) -> int:
-    """Return a descriptor of the connection that the server knows nothing of."""
+    """Return a descriptor of the connection that the server does not know."""
     if _gevent.is_gevents(client):
-        # The number stays the same, so what gevent's loop believes of it stays true.
+        # The number stays the same, so the state of gevent's loop stays valid.
         return client.detach()
-    # With `detach` gunicorn's threads would fail where they go on with the socket. So theirs
-    # leads to a peer that has closed: writing fails, reading finds the end, closing works.
+    # After `detach`, gunicorn's threads would fail when they use the socket again. So their
+    # socket now has a peer that has closed: writing fails, reading returns the end, closing works.
     dead, peer = _socket.socketpair()
     peer.close()
     try:

@@ -1,8 +1,8 @@
 """The log of a channel: positions in it, and what Redis does with it.
 
-The scripts are the only writers of a log. Each channel has two keys with one hash tag: the
-log, a stream whose entries have the ids ``1-0``, ``2-0`` and so on, and its meta data, a hash
-that outlives it. Nothing here blocks but `append`, which waits for Redis.
+Only the scripts write to a log. Each channel has two keys with one hash tag: the log, which is
+a stream whose entries have the ids ``1-0``, ``2-0`` and so on, and its metadata, a string
+that outlives it. Only the functions that take a client block: they wait for Redis.
 """
 
 import hashlib
@@ -16,23 +16,23 @@ import redis
 from redis.exceptions import NoScriptError
 
 OFFSET_AT_TOP: Final = -1
-"""Asks for nothing but the newest position."""
+"""Asks for the newest position only."""
 OFFSET_BEFORE_LAST: Final = -2
 """Asks for the newest entry."""
 PAGE_BYTES: Final = 1 << 18
-"""Bytes after which a page of the log ends, with the entry that reaches them."""
+"""A page of the log ends with the entry that reaches this number of bytes."""
 
 _UNUSED_FOR: Final = 600
-"""Seconds for which Redis keeps the epoch of a channel that nobody has published to."""
+"""Seconds for which Redis keeps the epoch of a channel that has no events yet."""
 
 _POSITION: Final = re.compile(r"([0-9a-f]{16}x[0-9]+)\.([0-9]{1,14})\.([0-9a-f]{1,16})", re.ASCII)
 _ID: Final = re.compile(rf"{_POSITION.pattern}\.([0-9a-f]{{1,16}})(\.large)?", re.ASCII)
 
-# The meta data are the epoch, the offset of the newest entry and its nonce, of ten digits. For a
-# log that is too short to find a repeated command in, the nonces before it follow, newest first.
-# Then come those that a repetition has added: the first command may arrive after it. The meta data
-# outlive the log by a week, so that a client that comes back later is told what it has missed.
-# Subscribers read what is larger than 64 KiB from the log, once a process.
+# The metadata holds the epoch, the offset of the newest entry, and its nonce of ten digits. If
+# the log is too short to find a repeated command in it, the earlier nonces follow, newest first.
+# Then come the nonces that repeated commands have added: the first command may arrive after its
+# repetition. The metadata outlives the log by a week, so that a client that reconnects later is
+# told that it missed events. Each process reads events larger than 64 KiB from the log, once.
 _APPEND: Final = """
 local meta, log = KEYS[1], KEYS[2]
 local nonce, is_repetition = string.sub(ARGV[2], 1, 10), ARGV[7]
@@ -111,18 +111,18 @@ _APPEND_SHA: Final = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdi
 
 
 class Position(NamedTuple):
-    """A place in a log: right after the entry that is named."""
+    """A position in a log: right after the entry that it names."""
 
     epoch: str
-    """Names the log and its database: after a loss there is a new one."""
+    """Identifies the log and its database; a log that was lost gets a new epoch."""
     offset: int
-    """The number of the entry, without holes from 1 on; 0 is the log's beginning."""
+    """The number of the entry, from 1 on without gaps; 0 is the log's beginning."""
     nonce: str
-    """Chosen by the publisher. A Redis that has gone back in time repeats an offset only."""
+    """Chosen by the publisher. If Redis goes back in time, it repeats offsets but not nonces."""
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return the position that a client names, or `None` if it is none."""
+        """Return the position that a client sent, or `None` if it is not a position."""
         match = _POSITION.fullmatch(text)
         return None if match is None else cls(match[1], int(match[2]), match[3])
 
@@ -136,21 +136,21 @@ class Position(NamedTuple):
 
 
 UNKNOWN: Final = Position("", 0, "")
-"""Stands for an id that no log has given: its client is told so."""
+"""Stands for an id that is not from any log; its client is told so."""
 
 
 class EventId(NamedTuple):
-    """What the id of a published event says."""
+    """The contents of a published event's id."""
 
     position: Position
     previous: str
     """The nonce of the entry before."""
     is_large: bool
-    """Whether the event is in the log only."""
+    """Whether the event is only in the log."""
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return what an id says, or `None` if the event is not from a log."""
+        """Return the contents of an id, or `None` if the event is not from a log."""
         match = _ID.fullmatch(text)
         if match is None:
             return None
@@ -165,9 +165,9 @@ class Entry(NamedTuple):
     previous: str
     """The nonce of the entry before."""
     frame: bytes
-    """What a stream carries for it; empty if it can't be decoded."""
+    """The event as streams carry it; empty if it can't be decoded."""
     payload: bytes | None
-    """What Redis carries; `None` if it can't be decoded."""
+    """The event as Redis carries it; `None` if it can't be decoded."""
 
 
 class Stored(NamedTuple):
@@ -179,7 +179,7 @@ class Stored(NamedTuple):
 
 
 class Range(NamedTuple):
-    """What Redis has answered: a part of a log, and the newest position."""
+    """An answer from Redis: a part of a log, and the newest position."""
 
     top: Position
     entries: Sequence[Stored]
@@ -187,14 +187,14 @@ class Range(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def keys(channel: bytes) -> tuple[bytes, bytes]:
-    """Return the keys of a channel's meta data and log, which a cluster keeps in one place."""
-    # A channel's own name may contain braces, or be empty, and would be no hash tag then.
+    """Return the keys of a channel's metadata and log, which a cluster keeps on one node."""
+    # A channel's name may contain braces or be empty, and would then not work as a hash tag.
     tag = hashlib.sha1(channel, usedforsecurity=False).hexdigest()
     return b"flask-sse:{%b}:meta" % tag.encode(), b"flask-sse:{%b}:log" % tag.encode()
 
 
 def new_epoch(database: int) -> str:
-    """Return an epoch for a log that has none; its beginning is the nonce of an event."""
+    """Return a new epoch for a log; an event takes its nonce from the beginning of an epoch."""
     return f"{secrets.token_hex(8)}x{database}"
 
 
@@ -205,9 +205,9 @@ def read_command(channel: bytes, after: int, database: int) -> tuple[str | bytes
 
 
 def parse_range(reply: object) -> Range:
-    """Understand the answer to a read.
+    """Parse the answer to a read.
 
-    Entries that somebody else has written are left out, and so is what follows them.
+    Entries that something else has written are left out, and so are the entries after them.
     """
     epoch, top, nonce, raw = cast("tuple[bytes, bytes, bytes, list[Any]]", reply)
     name = epoch.decode()
@@ -227,23 +227,23 @@ class Event(NamedTuple):
     """An event to be added to a log."""
 
     head: bytes
-    """Its payload up to the id, which Redis gives it."""
+    """Its payload up to the id, which Redis chooses."""
     tail: bytes
     """The rest of the payload."""
     length: int
-    """Events of the channel that are kept."""
+    """How many events of the channel are kept."""
     seconds: int
-    """For how long they are."""
+    """How long they are kept."""
 
 
 def append(client: redis.Redis, channel: bytes, event: Event) -> int:
     """Add an event to a log and publish it.
 
-    After a lost answer the same command is sent once more, and Redis finds by the nonce
-    whether it has been carried out, even if it gets the first one later.
+    If the answer is lost, the same command is sent again. The nonce tells Redis whether the
+    command has already been executed, even if the first one arrives later.
 
     :return: how many connections are subscribed to the channel.
-    :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+    :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
     """
     epoch = new_epoch(database_of(client))
     arguments = (channel, epoch, event.length, event.seconds, event.head, event.tail)
@@ -257,9 +257,9 @@ def append(client: redis.Redis, channel: bytes, event: Event) -> int:
 
 
 def newest_position(client: redis.Redis, channel: bytes) -> Position:
-    """Return the newest position in the log of a channel, which is begun if there is none.
+    """Return the newest position in the log of a channel; a missing log is created.
 
-    :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+    :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
     """
     _, script, number, *rest = read_command(channel, OFFSET_AT_TOP, database_of(client))
     try:
@@ -270,7 +270,7 @@ def newest_position(client: redis.Redis, channel: bytes) -> Position:
 
 
 def explain(error: redis.ResponseError) -> redis.ResponseError:
-    """Return an error that names the setting, for one that says what Redis does not allow."""
+    """Return an error that names the setting, for an error about a command that is forbidden."""
     return type(error)(
         f"SSE_HISTORY needs a Redis that allows EVAL and EVALSHA, and inside scripts GET, SET, "
         f"XADD, XRANGE, XREVRANGE, EXPIRE, TTL, DEL, PUBLISH and PUBSUB, on keys that begin with "
@@ -279,7 +279,7 @@ def explain(error: redis.ResponseError) -> redis.ResponseError:
 
 
 def is_forbidden(error: redis.RedisError) -> bool:
-    """Whether Redis will go on refusing."""
+    """Whether Redis will refuse again."""
     text = str(error)
     signs = ("NOPERM", "permission", "unknown command", "Unknown Redis command", "WRONGTYPE")
     return any(sign in text for sign in (*signs, "can't run this command"))
@@ -293,10 +293,10 @@ def database_of(client: redis.Redis) -> int:
 def append_once(
     client: redis.Redis, names: tuple[bytes, bytes], *arguments: str | bytes | int
 ) -> int:
-    """Have Redis run the script once.
+    """Run the script in Redis once.
 
     :param names: The keys of the channel.
-    :param arguments: Those of the script. One more says that it is a repeated command.
+    :param arguments: The script's arguments. An additional one marks a repeated command.
     """
     try:
         answer: object = client.evalsha(_APPEND_SHA, 2, *names, *arguments)

@@ -1,7 +1,7 @@
-"""The one subscription of a process to a Redis, for all that listen.
+"""The one subscription of a process to a Redis, for all listeners.
 
-Every method may be called from any thread, and none but `stop` blocks: each leaves a
-request for the hub's owner, which starts with the first request and ends when there has
+All methods can be called from any thread, and only `stop` and `rest` block. The others leave
+a request for the hub's owner, which starts with the first request and ends when there has
 been nothing to do for a while.
 """
 
@@ -32,14 +32,14 @@ _STOP_WITHIN: Final = 1.5
 
 
 class Hub:
-    """Hands each event of a channel to everybody who has joined that channel.
+    """Delivers each event of a channel to all listeners that have joined the channel.
 
-    :param connect: Makes a connection to Redis; it may block, and raise anything.
+    :param connect: Makes a connection to Redis; it may block, and may raise any exception.
     :param provider: The application's JSON provider.
-    :param keepalive: Seconds of silence within which a client is sent a comment.
-    :param linger: Seconds for which a connection to Redis is kept that nobody needs.
+    :param keepalive: A client is sent a comment within this many seconds of silence.
+    :param linger: Seconds for which an unused connection to Redis is kept.
     :param history: Which channels have a log, and how to read it.
-    :param notices: Tells of what happens, if anybody wants to know.
+    :param notices: Sends the signals, if they have receivers.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Hub:
         self._outage = Outage(notices)
         self._requests: deque[Request] = deque()
         self._watch = Watch()
-        # For the owner's start and end alone. It can be taken twice: within it the
+        # Only for the owner's start and end. It is reentrant: while it is held, the
         # garbage collector may close a generator of messages, which leaves the hub.
         self._lock = threading.RLock()
         self._owner: Owner | None = None
@@ -65,9 +65,10 @@ class Hub:
     def join(
         self, channel: bytes, subscriber: Subscriber, client: socket.socket | None = None
     ) -> None:
-        """Subscribe to *channel*; the subscriber learns when Redis has confirmed it.
+        """Subscribe to *channel*; the subscriber is told when Redis has confirmed it.
 
-        :param client: The socket of the subscriber's client, which ends it by closing its side.
+        :param client: The socket of the subscriber's client; the subscription ends when the
+            client closes its side.
         """
         if client is not None:
             self._watch.add(client, subscriber)
@@ -76,9 +77,9 @@ class Hub:
     def leave(
         self, channel: bytes, subscriber: Subscriber, client: socket.socket | None = None
     ) -> None:
-        """Give a subscription up, if there still is one.
+        """End a subscription, if it still exists.
 
-        :param client: The client that :meth:`join` was told of. Its socket may be closed when
+        :param client: The client that was passed to :meth:`join`. Its socket may be closed when
             this returns.
         """
         if client is not None:
@@ -88,19 +89,19 @@ class Hub:
     def adopt(self, channel: bytes, take: Callable[[], Connection]) -> None:
         """Serve a client's connection from now on.
 
-        :param take: Takes the connection. Whatever can fail has been done when it is called.
+        :param take: Takes the connection. It is called after every step that can fail.
         """
         with self._lock:
             owner = self._ensure_owner()
             if not self._stops_at_exit:
                 self._stops_at_exit = True
-                # A server that stops knows nothing of these streams and does not wait for them.
+                # A stopping server does not know about these streams and does not wait for them.
                 atexit.register(self._stop_at_exit, os.getpid())
             self._requests.append(Request(channel, take(), joins=True))
             owner.waker.set()
 
     def stop(self) -> None:
-        """End every stream, and wait until they have ended; a client that hangs is disconnected."""
+        """End all streams and wait until they have ended; clients that hang are disconnected."""
         with self._lock:
             owner = self._owner
             if owner is None:
@@ -109,14 +110,14 @@ class Hub:
             owner.waker.set()
         deadline = time.monotonic() + _STOP_WITHIN
         while (left := deadline - time.monotonic()) > 0 and not owner.has_stopped.is_set():
-            # gunicorn's gevent worker may be told to quit in a greenlet when it ends already.
+            # gunicorn's gevent worker may get a signal to quit while it is already ending.
             with suppress(SystemExit):
                 owner.has_stopped.wait(left)
 
     def rest(self, seconds: float) -> None:
-        """Have the owner end now and not after a while, unless somebody listens; wait for it.
+        """Make the owner end now, not after a while, unless there are listeners; wait for it.
 
-        :param seconds: For how long to wait at the most.
+        :param seconds: How long to wait at most.
         """
         with self._lock:
             owner = self._owner
@@ -130,7 +131,7 @@ class Hub:
             owner.thread.join(seconds)
 
     def wake(self) -> None:
-        """Have the owner look for events now, though nothing tells it that there are any."""
+        """Make the owner look for events now, although nothing has signaled that there are any."""
         owner = self._owner
         if owner is not None:
             owner.waker.set()
@@ -151,7 +152,7 @@ class Hub:
             return self._owner
         owner = Owner(self._options, self._outage, self._requests, self._watch)
         if self._owner is not None:
-            # The garbage collector has called this method in between.
+            # The garbage collector has caused another call of this method in between.
             owner.close()
             return self._owner
         self._owner = owner
@@ -164,7 +165,7 @@ class Hub:
         return owner
 
     def _retire(self) -> bool:
-        """Let the owner end, unless there are requests again."""
+        """Let the owner end, unless there are new requests."""
         with self._lock:
             if self._requests:
                 return False

@@ -1,8 +1,8 @@
-"""Reads the logs of channels for a hub's owner, in a thread of its own.
+"""Reads the logs of channels for a hub's owner, in a separate thread.
 
-`ask`, `answers` and `close` are for the owner alone, and none blocks. The thread starts with a
-question and ends when there is none left. It asks Redis once for all the questions that have
-gathered, and decodes what it gets, so that the owner need not.
+Only the owner calls `ask`, `answers` and `close`, and none of them blocks. The thread starts
+with a question and ends when no questions are left. It sends all waiting questions to Redis
+together, and decodes the answers, so that the owner does not have to.
 """
 
 import threading
@@ -23,33 +23,33 @@ _AT_ONCE: Final = 64
 
 
 class Question(NamedTuple):
-    """What is asked about a channel."""
+    """A question about a channel's log."""
 
     asker: LoggedChannel
     after: int
     """The offset after which to read."""
     is_fill: bool
-    """Whether the hub asks for itself, and not for a client that has fallen behind."""
+    """Whether the hub asks for itself, not for a client that has fallen behind."""
 
 
 class Answer(NamedTuple):
-    """What has come of a question."""
+    """The answer to a question, or the reason why there is none."""
 
     question: Question
     page: Page | None
     malformed: Sequence[Exception]
-    """Why some of the events can't be decoded."""
+    """The errors of the events that can't be decoded."""
     error: Exception | None
 
 
 Decode = Callable[[Stored], Entry]
-"""Makes the frame of an event; it may raise anything."""
+"""Makes the frame of an event; it may raise any exception."""
 Open = Callable[[], RedisConnection]
-"""Makes a connection to Redis. It may block, and raise anything."""
+"""Makes a connection to Redis. It may block, and may raise any exception."""
 
 
 class LogReader:
-    """Asks Redis, and has the owner woken when there are answers.
+    """Asks Redis, and wakes the owner when there are answers.
 
     :param database: The number of the database that has the logs.
     """
@@ -68,11 +68,11 @@ class LogReader:
 
     @property
     def is_working(self) -> bool:
-        """Whether a thread is at work that will need the owner."""
+        """Whether a thread is working whose result the owner must handle."""
         return self._is_working
 
     def ask(self, questions: Sequence[Question]) -> None:
-        """Have questions answered."""
+        """Ask questions, whose answers come later."""
         with self._lock:
             self._asked.extend(questions)
             if self._is_working:
@@ -86,12 +86,12 @@ class LogReader:
             self._fail(self._take(len(self._asked)), error)
 
     def answers(self) -> Iterator[Answer]:
-        """Yield the answers that have come."""
+        """Yield the answers that have arrived."""
         while self._answers:
             yield self._answers.popleft()
 
     def close(self) -> None:
-        """Disconnect, once nothing is under way."""
+        """Disconnect as soon as no question is in progress."""
         with self._lock:
             self._is_closed = True
             connection = None if self._is_working else self._connection
@@ -102,7 +102,7 @@ class LogReader:
         while questions := self._next():
             try:
                 self._answer(questions)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the owner asks again
+            except Exception as error:  # noqa: BLE001 - the owner asks again after any error
                 self._disconnect()
                 self._fail(questions, error)
             self._waker.set()
@@ -123,7 +123,7 @@ class LogReader:
         try:
             replies = self._exchange(questions)
         except LOST:
-            # The connection may have been idle for long.
+            # The connection may have been idle for too long.
             self._disconnect()
             replies = self._exchange(questions)
         for question, reply in zip(questions, replies, strict=True):

@@ -1,11 +1,11 @@
-"""A channel with history: where its listeners are in the log, and how each gets on.
+"""A channel with history: where its listeners are in the log, and how they move forward.
 
-For the hub's owner alone. Nothing blocks but the `pause` that it is given.
+Only the hub's owner uses it. Nothing blocks except the `pause` function that is passed in.
 
-A listener is live, and gets every batch, or it is behind: it has a cursor, and gets the events
-after it page by page, from the ring or from the log, until it meets the channel's position.
-A listener that resumes is behind at first, and one that does not read falls behind. So nothing
-waits for a listener but a page.
+A listener is either live and gets every batch, or it is behind: it has a cursor, and gets the
+events after it page by page, from the ring or from the log, until it reaches the channel's
+position. A listener that resumes is behind at first, and a listener that does not read falls
+behind. So no more than one page waits for a listener.
 """
 
 import json
@@ -31,22 +31,22 @@ _HELD_BYTES: Final = 1 << 20
 
 
 class Foreign(NamedTuple):
-    """An event that is in no log of this Redis database."""
+    """An event that is not in a log of this Redis database."""
 
     frame: bytes
     payload: bytes
 
 
 Decode = Callable[[bytes], Entry | Foreign | None]
-"""Decodes an event that Redis has sent; `None` if it can't be."""
+"""Decodes an event that Redis has sent; returns `None` if it can't be decoded."""
 
 
 class LoggedChannel(Channel):
-    """A channel of which Redis keeps a log.
+    """A channel with a log in Redis.
 
     :param sends_latest: Whether a listener without a cursor gets the newest event.
-    :param note_question: Called when :meth:`fill_after` or :meth:`page_after` has an answer.
-    :param room: Tells how many bytes of events may be kept in memory.
+    :param note_question: Called when :meth:`fill_after` or :meth:`page_after` returns an offset.
+    :param room: Returns how many bytes of events may be kept in memory.
     """
 
     __slots__ = (
@@ -84,13 +84,13 @@ class LoggedChannel(Channel):
     ) -> None:
         super().__init__(name)
         self.position: Position | None = None
-        """The last event that the live listeners have got; `None` before the first answer."""
+        """The last event that the live listeners have received; `None` before the first answer."""
         self.heard = time.monotonic()
-        """When the log was last known to have nothing newer."""
+        """The last time at which the log was known to have no newer events."""
         self.troubled: list[Listener] = []
-        """Listeners that are gone, which the owner has to drop."""
+        """Listeners that are gone or have failed; the owner must drop them."""
         self.reset_reason = ""
-        """Why the log does not go on where the live listeners are; for the owner's log."""
+        """Why the log does not continue at the position of the live listeners; for a warning."""
         self._decode = decode
         self._note_question = note_question
         self._pause = pause
@@ -105,7 +105,7 @@ class LoggedChannel(Channel):
         self._page_asked = False
         self._held: list[bytes] = []
         self._held_size = 0
-        # Of what is held, how many had come before the log was asked.
+        # How many of the held payloads arrived before the log was asked.
         self._covered = 0
         self._joined: tuple[tuple[Position, Position], Batch] | None = None
 
@@ -124,17 +124,17 @@ class LoggedChannel(Channel):
     # The listeners
 
     def confirm(self) -> list[Connection]:
-        """Go on with the listeners that have waited for the subscription."""
+        """Continue with the listeners that have waited for the subscription."""
         if not self._filling:
             self._open_waiting() if self.position is not None else self.fill()
         return []
 
     def verify(self) -> None:
-        """Make sure that nothing was missed: the subscription is a new one."""
+        """Make sure that nothing was missed, because the subscription is new."""
         self.fill()
 
     def place(self, connection: Connection) -> None:
-        """Put a connection among the live ones, or those that are behind."""
+        """Add a connection to those that are live, or to those that are behind."""
         self._discard_connection(connection)
         if not connection.is_lagging and connection.cursor is None:
             super().place(connection)
@@ -151,7 +151,7 @@ class LoggedChannel(Channel):
         super().discard(listener)
 
     def refill(self, follower: Follower) -> None:
-        """Go on with a follower for which nothing waits any more."""
+        """Continue with a follower that has taken everything."""
         if follower in self._behind:
             self._advance(follower)
 
@@ -176,7 +176,7 @@ class LoggedChannel(Channel):
     # What Redis sends
 
     def receive(self, payloads: Sequence[bytes]) -> None:
-        """Send to the live listeners what Redis has sent for the channel."""
+        """Send payloads from Redis to the live listeners."""
         if self._filling or self.position is None:
             self._hold(payloads)
         else:
@@ -195,12 +195,12 @@ class LoggedChannel(Channel):
             elif event is None or self._ring.knows(event.position):
                 continue
             elif number <= covered and event.position.offset <= self.position.offset:
-                # The log has been asked since: it has been sent, or has been lost with its log.
+                # The log was asked after this: the event was sent, or was lost with its log.
                 continue
             elif self._is_next(event):
                 self._accept(event, frames, sound)
             else:
-                # A hole, another log, or an event that has to be fetched: the log has it.
+                # There is a gap, another log, or an event that must be fetched: read the log.
                 self._send_events(before, frames, sound)
                 self.fill()
                 self._hold(payloads[number:])
@@ -229,7 +229,7 @@ class LoggedChannel(Channel):
         self._held += payloads
         self._held_size += sum(map(len, payloads))
         if self._held_size > _HELD_BYTES:
-            # The log has them.
+            # They can be read from the log.
             self._held, self._held_size, self._covered = [], 0, 0
             self._again = True
 
@@ -247,13 +247,13 @@ class LoggedChannel(Channel):
                 del self._subscribers[follower]
                 follower.cursor = before
                 self._behind[follower] = None
-                # It may have taken everything meanwhile.
+                # It may have taken everything in the meantime.
                 self._advance(follower)
 
     # What the log says
 
     def fill(self) -> None:
-        """Have the log asked for what has come after the position."""
+        """Request the events after the position from the log."""
         if self._filling:
             self._again = True
             return
@@ -261,24 +261,24 @@ class LoggedChannel(Channel):
         self._note_question(self)
 
     def fill_after(self) -> int | None:
-        """Return the offset after which to read the log for the channel itself, if it is to be."""
+        """Return the offset after which to read the log for the channel itself, if needed."""
         if not self._fill_wanted:
             return None
         self._fill_wanted = False
         self._covered = len(self._held)
         if self._sends_latest:
-            # It is wanted after a reset, too, and nothing before it is kept.
+            # The newest event is also needed after a reset, and earlier events are not kept.
             return OFFSET_BEFORE_LAST
         return OFFSET_AT_TOP if self.position is None else self.position.offset
 
     def page_after(self) -> int | None:
-        """Return the offset after which to read the log for listeners, if it is to be."""
+        """Return the offset after which to read the log for listeners, if needed."""
         if not self._wanting or self._page_asked:
             return None
         self._page_asked = True
         cursors = [listener.cursor or UNKNOWN for listener in self._wanting]
         epoch = "" if self.position is None else self.position.epoch
-        # An id of another log is answered by any page.
+        # Any page shows that an id is from another log.
         offsets = [cursor.offset for cursor in cursors if cursor.epoch == epoch]
         return min(offsets or [cursor.offset for cursor in cursors])
 
@@ -291,14 +291,14 @@ class LoggedChannel(Channel):
         self._note_question(self)
 
     def take_fill(self, page: Page) -> None:
-        """Go on with an answer to :meth:`fill_after`."""
+        """Process the answer to :meth:`fill_after`."""
         self._filling = False
         self._joined = None
         self.heard = time.monotonic()
         again, self._again = self._again, False
         if self.position is None and self._first is None and not self._sends_latest:
-            # Redis may have sent this before an event that it had published earlier. It will
-            # have sent that, too, when it answers once more.
+            # Redis may have sent this answer before an event that it published earlier. When
+            # it answers again, it has sent that event too.
             self._first = page
             self.fill()
             return
@@ -316,7 +316,7 @@ class LoggedChannel(Channel):
         if again or self.position != page.top:
             self.fill()
             return
-        # There may be more channels than there were.
+        # There may be more channels now.
         self._ring.shrink()
         held, self._held, self._held_size = self._held, [], 0
         if held:
@@ -329,34 +329,34 @@ class LoggedChannel(Channel):
                     self._pause()
 
     def take_page(self, page: Page) -> None:
-        """Go on with an answer to :meth:`page_after`."""
+        """Process the answer to :meth:`page_after`."""
         self._page_asked = False
         self._ring.extend_left(page.entries, self.position)
         wanting, self._wanting = self._wanting, {}
         for listener in wanting:
-            # A comment may wait for a connection, which goes on once that has been taken.
+            # If a comment is waiting for a connection, it continues after the comment is sent.
             if listener in self._behind and not _is_stuck(listener):
                 self._judge(listener, page)
                 self._pause()
 
     def _start(self, page: Page) -> None:
-        # The latest event is sent in any case, and only that is kept.
+        # The latest event is always sent, and only that event is kept.
         held = None if self._sends_latest else self._before_held(page.top)
         if held is None:
             self.position = page.top
             self._ring.begin(page)
         else:
             self.position = held
-        # Before anything that has come since is sent.
+        # This happens before newer events are sent.
         for listener in [*self._waiting]:
             if listener.cursor is None:
                 del self._waiting[listener]
                 self._open_at_once(listener)
 
     def _before_held(self, top: Position) -> Position | None:
-        """Return the position before the first event that came since Redis has subscribed us.
+        """Return the position before the first event that arrived after the subscription.
 
-        `publish` has counted us for these, so a listener that starts at the top gets them.
+        `publish` has counted this process for these, so listeners that start at the top get them.
         """
         for payload in self._held:
             event = self._decode(payload)
@@ -386,7 +386,7 @@ class LoggedChannel(Channel):
         if start != page.top and (newest := self._ring.after(start)):
             latest = self._join(newest)
             batch = Batch(latest.payloads, batch.frames + latest.frames)
-        # A follower that has no room for it keeps its cursor, and finds out later.
+        # A follower without room for it keeps its cursor, and learns about the reset later.
         self._broadcast(before or page.top, batch)
 
     def _judge(self, listener: Listener, page: Page) -> None:
@@ -403,10 +403,10 @@ class LoggedChannel(Channel):
             or position.offset < cursor.offset
             or (position.offset == cursor.offset and position.nonce != cursor.nonce)
         ):
-            # The log has gone on without us, or differently.
+            # The log has continued without us, or differently.
             self.fill()
         else:
-            # What comes after the position is sent to all at the same time.
+            # Events after the position are sent to all listeners at the same time.
             entries = found[: position.offset - cursor.offset]
             self._give_page(listener, entries)
             self._advance(listener)
@@ -417,7 +417,7 @@ class LoggedChannel(Channel):
             self.troubled.append(listener)
             return
         assert listener.cursor is not None
-        # A client that loses its connection between the two events comes back with its own id.
+        # A client that loses its connection between the two events resumes with its own id.
         start = self._start_after_reset(top)
         known = start if listener.cursor == UNKNOWN else listener.cursor
         self._open(listener, known, recovered=False)
@@ -428,7 +428,7 @@ class LoggedChannel(Channel):
         self._advance(listener)
 
     def _start_after_reset(self, top: Position) -> Position:
-        """Return where a stream goes on after a reset: before the latest event, if that is sent."""
+        """Return where a stream continues after a reset: before the latest event, if it is sent."""
         before = self._ring.before_last if self._sends_latest and top == self.position else None
         return before or top
 
@@ -483,7 +483,7 @@ class LoggedChannel(Channel):
                 self.report(self, batch, 1, replayed=True)
 
     def _join(self, entries: Sequence[Entry]) -> Batch:
-        # Clients that come back together ask for the same events.
+        # Clients that reconnect together ask for the same events.
         span = (entries[0].position, entries[-1].position)
         if self._joined is None or self._joined[0] != span:
             payloads = [entry.payload for entry in entries if entry.payload is not None]
@@ -498,7 +498,7 @@ class LoggedChannel(Channel):
 
     def _give(self, listener: Listener, batch: Batch) -> None:
         if isinstance(listener, Subscriber):
-            # What begins a stream waits, and the first page with it.
+            # The beginning of a stream waits, together with the first page.
             listener.put(batch)
             listener.confirm()
             return
@@ -510,19 +510,19 @@ class LoggedChannel(Channel):
             self.troubled.append(listener)
 
     def _opening(self, cursor: Position, *, recovered: bool) -> Batch:
-        data = {"channel": self._shown, "recovered": recovered}
+        data = {"channel": self._text_name, "recovered": recovered}
         return Batch((), _frame("sse.open", data, cursor))
 
     def _reset_event(self, reason: str, top: Position) -> Batch:
-        return Batch((), _frame("sse.reset", {"channel": self._shown, "reason": reason}, top))
+        return Batch((), _frame("sse.reset", {"channel": self._text_name, "reason": reason}, top))
 
     @property
-    def _shown(self) -> str:
+    def _text_name(self) -> str:
         return self.name.decode(errors="replace")
 
 
 def _is_stuck(listener: Listener) -> bool:
-    """Whether a connection has not taken what it was sent last, or is gone."""
+    """Whether a connection has not accepted the last data, or is gone."""
     return isinstance(listener, Connection) and (listener.is_lagging or listener.is_gone)
 
 
@@ -531,7 +531,7 @@ def _frame(kind: str, data: object, position: Position) -> bytes:
 
 
 def _within(entries: Sequence[Entry], limit: int) -> Sequence[Entry]:
-    """Return the first of the entries, up to the one that reaches a number of bytes."""
+    """Return the first entries, up to the one that reaches the limit in bytes."""
     size = 0
     for number, entry in enumerate(entries, 1):
         size += len(entry.frame)

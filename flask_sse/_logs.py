@@ -1,6 +1,6 @@
-"""The channels with history of a hub: which have a question for Redis, and when to compare.
+"""A hub's channels with history: their questions to Redis, and when to compare with it.
 
-For the hub's owner alone, but for `note_drained`. Nothing blocks.
+Only the hub's owner uses it, except for `note_drained`. Nothing blocks.
 """
 
 import logging
@@ -26,14 +26,14 @@ _log: Final = logging.getLogger("flask_sse")
 COMPARE_AFTER: Final = 10.0
 """Seconds of silence after which a channel is compared with its log.
 
-The last event before a loss of Redis shows in no later one.
+If the last event before a silence is lost, no later event reveals the gap.
 """
 
 RING_BYTES: Final = 1 << 18
-"""Bytes of a channel's newest events that are kept in memory, for clients that come back."""
+"""Bytes of a channel's newest events that are kept in memory, for clients that resume."""
 
 ALL_RINGS_BYTES: Final = 1 << 26
-"""Bytes that all channels have together, in equal shares."""
+"""Bytes for all channels together, in equal shares."""
 
 _LOOK_EVERY: Final = 1.0
 _ASK_AGAIN_AFTER: Final = 0.5
@@ -44,7 +44,7 @@ class History(NamedTuple):
 
     retention: Callable[[bytes], Retention | None]
     open: Open
-    """Makes a connection to Redis. It may block, and raise anything."""
+    """Makes a connection to Redis. It may block, and may raise any exception."""
     database: int
     """The number of the database that has the logs."""
 
@@ -67,7 +67,7 @@ class Logs:
 
     @property
     def is_reading(self) -> bool:
-        """Whether a thread is at work that will need the owner."""
+        """Whether a thread is working whose result the owner must handle."""
         return self._reader.is_working
 
     def new_channel(
@@ -76,7 +76,7 @@ class Logs:
         decode: Callable[[bytes, bytes], Entry | Foreign | None],
         pause: Callable[[], None],
     ) -> LoggedChannel | None:
-        """Return a channel with history, if the one of this name has it."""
+        """Return a new channel, if the channel of this name has history."""
         retention = self._history.retention(name)
         if retention is None:
             return None
@@ -92,27 +92,27 @@ class Logs:
         return channel
 
     def forget(self, channel: Channel) -> None:
-        """Forget a channel to which nobody listens any more."""
+        """Forget a channel that no longer has listeners."""
         if isinstance(channel, LoggedChannel):
             self._channels.pop(channel, None)
             self._asking.pop(channel, None)
 
     def watch(self, name: bytes, follower: Follower) -> None:
-        """Have a follower tell when nothing waits for it any more."""
+        """Make a follower report when it has taken everything."""
         follower.refill = partial(self.note_drained, name, follower)
 
     def note_drained(self, name: bytes, follower: Follower) -> None:
-        """Note from any thread that nothing waits for a follower any more."""
+        """Note, from any thread, that a follower has taken everything."""
         self._drained.append((name, follower))
         self._waker.set()
 
     def drained(self) -> Iterator[tuple[bytes, Follower]]:
-        """Yield the followers for which nothing waits, with the names of their channels."""
+        """Yield the followers that have taken everything, with the names of their channels."""
         while self._drained:
             yield self._drained.popleft()
 
     def silent(self, now: float) -> Iterator[LoggedChannel]:
-        """Yield the channels that are to be compared with their logs."""
+        """Yield the channels that must be compared with their logs."""
         if now - self._looked < _LOOK_EVERY:
             return
         self._looked = now
@@ -122,7 +122,7 @@ class Logs:
                 yield channel
 
     def ask(self, now: float) -> None:
-        """Ask what the channels want to know."""
+        """Ask the questions of the channels."""
         while self._failed and self._failed[0][0] <= now:
             _, question = self._failed.popleft()
             if question.asker in self._channels:
@@ -139,15 +139,15 @@ class Logs:
             self._reader.ask(questions)
 
     def collect(self) -> None:
-        """Take the answers that have come, for :meth:`answers`.
+        """Take the answers that have arrived, for :meth:`answers`.
 
-        What Redis had published before is to be received in between: a listener that begins at the
-        position that an answer names would not get it.
+        Between the two calls, events that Redis published before the answers must be received: a
+        listener that begins at an answer's position would not get them.
         """
         self._answers.extend(self._reader.answers())
 
     def answers(self) -> Iterator[Answer]:
-        """Yield the answers for channels to which somebody still listens."""
+        """Yield the answers for channels that still have listeners."""
         while self._answers:
             answer = self._answers.popleft()
             if answer.page is not None:
@@ -156,14 +156,14 @@ class Logs:
                 yield answer
 
     def note_failure(self, question: Question, error: Exception | None) -> None:
-        """Note that a question has to be asked again, in a while."""
+        """Note that a question must be asked again after a while."""
         if not self._is_failing:
             self._is_failing = True
             _log.warning("the history in Redis can't be read, trying again: %s", error)
         self._failed.append((time.monotonic() + _ASK_AGAIN_AFTER, question))
 
     def decode(self, payload: bytes) -> Entry | Foreign:
-        """Decode an event that has been published; any exception may be raised."""
+        """Decode a published event; it may raise any exception."""
         message = from_payload(payload, self._provider)
         found = EventId.parse(message.id) if isinstance(message.id, str) else None
         if found is None or found.position.database != str(self._history.database):

@@ -1,6 +1,6 @@
-"""Several iterators, each of which blocks, as one.
+"""Merges several blocking iterators into one.
 
-Each runs in a daemon thread of its own; their values arrive in the thread that asks.
+Each runs in its own daemon thread; the values arrive in the thread that iterates.
 """
 
 import threading
@@ -12,7 +12,7 @@ _Item = TypeVar("_Item")
 
 
 class _Ended(NamedTuple):
-    """The end of an iterator, and why, if it was an error."""
+    """The end of an iterator, with the error, if there was one."""
 
     error: Exception | None
 
@@ -22,8 +22,8 @@ def merge(
 ) -> Iterator[tuple[str, _Item] | None]:
     """Yield each item with the name of its source, until all sources have ended.
 
-    :param tick: Seconds after which `None` is yielded if nothing has come.
-    :raises Exception: what a source raises.
+    :param tick: Seconds after which `None` is yielded if nothing has arrived.
+    :raises Exception: any exception that a source raises.
     """
     arrived: SimpleQueue[tuple[str, _Item] | _Ended] = SimpleQueue()
 
@@ -32,7 +32,7 @@ def merge(
         try:
             for item in source:
                 arrived.put((name, item))
-        except Exception as raised:  # noqa: BLE001 - raised again by the thread that asks
+        except Exception as raised:  # noqa: BLE001 - raised again in the thread that iterates
             error = raised
         arrived.put(_Ended(error))
 

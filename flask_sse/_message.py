@@ -1,7 +1,7 @@
 """One server-sent event: its text, its stored form, its checks.
 
-Pure functions and values, callable from any thread; nothing here blocks.
-The format is that of the WHATWG's specification, section 9.2.6 "Interpreting
+Pure functions and values, which can be used from any thread; nothing here blocks.
+The format is defined in the WHATWG specification, section 9.2.6 "Interpreting
 an event stream".
 """
 
@@ -16,13 +16,13 @@ from flask.json.provider import JSONProvider
 COMMENT: Final = b":\n"
 """A line that every client ignores (WHATWG specification, section 9.2.6).
 
-No blank line follows: it makes some clients raise an empty event, such as
-fetch-event-source 2.0.1 and extended-eventsource.
+No blank line follows, because some clients, such as fetch-event-source 2.0.1 and
+extended-eventsource, would dispatch an empty event.
 """
 
 
 class StoredMessage(TypedDict):
-    """What Redis carries, as JSON: `data` always, the others where given."""
+    """An event as Redis carries it, as JSON: always with `data`, the others if given."""
 
     data: Any
     type: NotRequired[str]
@@ -33,9 +33,9 @@ class StoredMessage(TypedDict):
 class Message:
     r"""Data that is published as a server-sent event.
 
-    The attributes bear the names of the parameters. A value that is assigned to
-    an attribute is converted and checked as the parameter is. Two messages are
-    equal if all their attributes are.
+    The attributes have the names of the parameters. A value that is assigned to
+    an attribute is converted and checked like the parameter. Two messages are
+    equal if all their attributes are equal.
 
     >>> message = Message({"n": 1}, type="count", id=7)
     >>> message.type
@@ -58,34 +58,35 @@ class Message:
     ) -> None:
         """Create a server-sent event.
 
-        A *type*, *id* or *retry* of another type than the annotated one is
-        converted where that makes sense: bytes are decoded as UTF-8, a number
-        stays a number, ``False`` counts as ``None``, and of anything else the JSON
-        provider must make a string, as it does of a UUID or a date. In *retry*
-        a string of digits is a number, and fractions are dropped.
+        If *type*, *id* or *retry* does not have the annotated type, it is converted if
+        possible: bytes are decoded as UTF-8, a number stays a number, ``False`` counts
+        as ``None``, and the JSON provider must convert anything else to a string, as it
+        does for a UUID or a date. For *retry*, a string of digits is a number, and
+        fractions are dropped.
 
         :param data: The event's data. Anything but a string is serialized to JSON
             by the Flask application's
-            :class:`~flask.json.provider.JSONProvider`. The empty string is data.
+            :class:`~flask.json.provider.JSONProvider`. The empty string is valid data.
             Carriage returns reach the client as line feeds, since the format
-            has no other line end inside of data.
-        :param type: The event type, which is the name that a page gives to
-            ``addEventListener``. Without one the event is a ``message``.
+            has no other line break within data.
+        :param type: The event type, which is the name that a page passes to
+            ``addEventListener``. Without one, the event is a ``message``.
         :param id: The event id, which a browser sends back as ``Last-Event-ID``
             when it reconnects. An empty string resets it.
         :param retry: The time, in milliseconds, after which clients of this
             stream reconnect once they have been disconnected.
         :raises TypeError: if *type*, *id* or *retry* can't be converted.
-        :raises ValueError: if *type* contains a line end, *id* a line end or a
-            NUL character, if *retry* is no number or negative, or if bytes are no
-            UTF-8. The format would take what follows a line end for another field.
+        :raises ValueError: if *type* contains a line break, if *id* contains a line
+            break or a NUL character, if *retry* is not a number or is negative, or if
+            bytes are not UTF-8. A client would read the text after a line break as
+            another field.
         """
         self.data = data
         self.type = type
         self.id = id
         self.retry = retry
 
-    if not TYPE_CHECKING:  # a type checker would take it for leave to assign to any name
+    if not TYPE_CHECKING:  # a type checker would allow assignments to any name
 
         def __setattr__(self, name: str, value: object) -> None:
             convert = _CONVERSIONS.get(name)
@@ -96,8 +97,8 @@ class Message:
     def to_dict(self) -> StoredMessage:
         """Serialize this event to a minimal dictionary, for storing in Redis.
 
-        ``data`` is always a key of it, as it was given; ``type``, ``id`` and ``retry`` are
-        only if they are not ``None``.
+        It always has the key ``data``, with the value as it was given. It has ``type``, ``id``
+        and ``retry`` only if they are not ``None``.
 
         >>> Message("Hello!", type="greeting").to_dict()
         {'data': 'Hello!', 'type': 'greeting'}
@@ -116,11 +117,10 @@ class Message:
     def __str__(self) -> str:
         r"""Serialize this event to the text of an event stream.
 
-        Every conforming client parses it to the attributes of this message
+        Every conforming client parses this text to the attributes of this message
         (`WHATWG specification, section 9.2.6
         <https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>`_).
-        Outside of an application context data is serialized by Flask's default
-        JSON provider.
+        Outside an application context, Flask's default JSON provider serializes the data.
 
         >>> str(Message({"n": 1}, type="count", id=7))
         'event:count\ndata:{"n": 1}\nid:7\n\n'
@@ -144,33 +144,32 @@ Message.__module__ = "flask_sse"
 
 
 def encode(message: Message, provider: JSONProvider) -> bytes:
-    """Return the frame that a stream carries for *message*.
+    """Return *message* as streams carry it.
 
-    :raises TypeError: if the provider cannot serialize the data.
-    :raises ValueError: if the text has a lone surrogate, which no encoding of
-        the event stream can carry.
+    :raises TypeError: if the provider can't serialize the data.
+    :raises ValueError: if the text has a lone surrogate, which UTF-8 can't encode.
     """
     return _utf8(_to_text(message, provider.dumps))
 
 
 def to_payload(message: Message, provider: JSONProvider) -> bytes:
-    """Return what is published to Redis for *message*: JSON, in UTF-8.
+    """Return *message* as it is published to Redis: JSON, in UTF-8.
 
-    What can't be encoded is refused here, with the publisher, and not in the
-    streams of those who listen.
+    A message that can't be encoded fails here, in the publisher, and not in the
+    streams of the listeners.
 
-    :raises TypeError: as :func:`encode`.
-    :raises ValueError: as :func:`encode`.
+    :raises TypeError: like :func:`encode`.
+    :raises ValueError: like :func:`encode`.
     """
     encode(message, provider)
     return _utf8(provider.dumps(message.to_dict()))
 
 
 def split_payload(message: Message, provider: JSONProvider) -> tuple[bytes, bytes]:
-    """Return what :func:`to_payload` does, in two parts between which Redis puts the id.
+    """Return the result of :func:`to_payload` in two parts; Redis puts the id between them.
 
-    :raises TypeError: as :func:`encode`.
-    :raises ValueError: as :func:`encode`.
+    :raises TypeError: like :func:`encode`.
+    :raises ValueError: like :func:`encode`.
     """
     message.id = _ID_MARK
     head, _, tail = to_payload(message, provider).partition(_ID_MARK.encode())
@@ -178,12 +177,12 @@ def split_payload(message: Message, provider: JSONProvider) -> tuple[bytes, byte
 
 
 def from_payload(payload: bytes, provider: JSONProvider) -> Message:
-    """Return the message that a publisher, of whatever kind, has stored.
+    """Return the message that any kind of publisher has stored.
 
-    Unknown keys are ignored, so that a later version may add some. The others are
-    converted and checked as the parameters of :class:`Message` are.
+    Unknown keys are ignored, so that later versions can add keys. The others are
+    converted and checked like the parameters of :class:`Message`.
 
-    :raises ValueError: if it is no JSON object with ``data``, or one of its values
+    :raises ValueError: if it is not a JSON object with ``data``, or one of its values
         can't be part of an event.
     :raises TypeError: if one of its values has a type that can't be converted.
     """
@@ -209,7 +208,7 @@ def _to_text(message: Message, dumps: Callable[[Any], str]) -> str:
 
 
 def _line(field: str, value: str) -> str:
-    # The client drops one space after the colon, so one that is meant needs another.
+    # The client drops one space after the colon, so a value with a leading space needs another.
     return f"{field}: {value}\n" if value.startswith(" ") else f"{field}:{value}\n"
 
 
@@ -253,19 +252,19 @@ def _convert_retry(value: object) -> int | None:
 
 
 def _convert(name: str, value: object) -> str | float:
-    """Return a string or a number, as which 1.0 delivered a value.
+    """Convert a value to the string or number that 1.0 delivered.
 
-    It stored values as JSON, and wrote what came back with `str`.
+    1.0 stored values as JSON, and wrote the decoded values with `str`.
     """
     if isinstance(value, str):
-        # Of a member of a string enumeration this is the string, as in JSON.
+        # For a member of a string enumeration, this is the plain string, as in JSON.
         return str.__str__(value)
     if value is True:
         return "True"
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        # JSON has no word for the others.
+        # JSON can't represent the others.
         return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, bytes):
         try:
@@ -286,7 +285,7 @@ def _convert_by_json(name: str, value: object) -> str:
 
 
 _ID_MARK: Final = secrets.token_hex(16)
-"""Stands for an id that is not known yet. No data contains it: it is never published."""
+"""A placeholder for an unknown id. Data can't contain it, because it is never published."""
 _TYPES: Final = {
     "type": "a str or None",
     "id": "a str, an int or None",

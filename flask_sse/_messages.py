@@ -1,6 +1,6 @@
 """The generator of a channel's messages.
 
-It is for one thread, and waits in it.
+One thread uses it, and it blocks that thread.
 """
 
 from collections.abc import Generator
@@ -18,7 +18,7 @@ from flask_sse._subscriber import Follower, Subscriber
 
 
 def new_subscriber(limit: int, *, is_logged: bool) -> Subscriber:
-    """Return what :func:`listen` takes the messages from.
+    """Return a subscriber for :func:`listen`.
 
     :param limit: Bytes that may wait to be fetched.
     :param is_logged: Whether the channel has history.
@@ -27,17 +27,17 @@ def new_subscriber(limit: int, *, is_logged: bool) -> Subscriber:
 
 
 def new_strict_subscriber(limit: int, after: Position | None) -> Subscriber:
-    """Return what :func:`listen` takes the messages of a channel with history from.
+    """Return a subscriber for :func:`listen` to a channel with history.
 
-    It has :func:`listen` raise :exc:`LookupError` where messages may be missing.
+    It makes :func:`listen` raise :exc:`LookupError` if messages may be missing.
 
-    :param after: The position after which to begin, or `None` for the newest one.
+    :param after: The position after which to begin, or `None` for the newest position.
     """
     return Follower(limit, after, is_strict=True)
 
 
 class Observer(Protocol):
-    """Is told of the subscriptions that are made while it is set."""
+    """Told about the subscriptions that are made while it is set."""
 
     def began(self, subscriber: Subscriber) -> None:
         """Note a subscription, which it may end."""
@@ -47,7 +47,7 @@ class Observer(Protocol):
 
 
 observer: Final[ContextVar[Observer | None]] = ContextVar("flask_sse_observer", default=None)
-"""The stream, if there is one, for which the generator runs."""
+"""The stream for which the generator runs, if there is one."""
 
 
 def listen(
@@ -55,10 +55,10 @@ def listen(
 ) -> Generator[Message, None, None]:
     """Yield the messages of *channel*, until the generator is closed or the server stops.
 
-    Each listener gets messages of its own, which it may change.
+    Each listener gets its own messages, which it may change.
 
-    :raises redis.RedisError: if there is no subscription to be had.
-    :raises BufferError: if more waited than may wait.
+    :raises redis.RedisError: if the subscription fails.
+    :raises BufferError: if more bytes waited than the limit allows.
     """
     stream = observer.get()
     if stream is not None:

@@ -1,8 +1,8 @@
-"""Has the receivers of signals called, so that they harm nobody.
+"""Calls the receivers of signals so that they can't disturb anything else.
 
-`send` and `later` may be called from any thread. `later` never blocks: the receivers run one
-after the other in a thread of their own, which starts with the first notice and ends when there
-has been none for a while.
+`send` and `later` can be called from any thread. `later` never blocks: the receivers run one
+after the other in a separate thread, which starts with the first notice and ends when there
+have been no notices for a while.
 """
 
 import atexit
@@ -37,24 +37,24 @@ class _Notice(NamedTuple):
 
 
 class Notices:
-    """Tells the receivers of one application.
+    """Calls the receivers for one application.
 
-    :param app: The sender of its signals.
+    :param app: The sender of the signals.
     """
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._waiting: deque[_Notice] = deque()
         self._dropped = 0
-        # For the worker's start and end alone. It can be taken twice: the garbage collector may
-        # close a stream within it.
+        # Only for the worker's start and end. It is reentrant: while it is held, the garbage
+        # collector may close a stream.
         self._lock = threading.RLock()
         self._worker: _Worker | None = None
         self._pid = os.getpid()
         self._is_awaited = False
 
     def send(self, signal: NamedSignal, **values: Any) -> None:
-        """Call the receivers here and now; an error is logged."""
+        """Call the receivers immediately, in this thread; errors are logged."""
         if signal.is_muted:
             return
         for receiver in signal.receivers_for(self._app):
@@ -63,11 +63,11 @@ class Notices:
                 if iscoroutinefunction(receiver):
                     call = self._app.ensure_sync(receiver)
                 call(self._app, **values)
-            except Exception:  # noqa: BLE001 - whatever it is, it ends nothing else
+            except Exception:  # noqa: BLE001 - no error may stop anything else
                 _log.exception("a receiver of the signal %s has failed", signal.name)
 
     def later(self, signal: NamedSignal, **values: Any) -> None:
-        """Have the receivers called in the other thread, in the order of the calls of this."""
+        """Call the receivers in the other thread, in the order of the calls of this method."""
         if not signal.receivers:
             return
         if len(self._waiting) >= _MOST_WAITING:
@@ -79,15 +79,15 @@ class Notices:
             self._start()
 
     def await_at_exit(self) -> None:
-        """Have the process wait for the receivers, a second at most, before it ends."""
+        """Make the process wait for the receivers before it exits, for at most a second."""
         if not self._is_awaited:
             self._is_awaited = True
             atexit.register(_finish_at_exit, ref(self))
 
     def finish(self, seconds: float) -> None:
-        """Wait until the receivers of all that has been sent have run, and end the thread.
+        """Wait until the receivers of all sent signals have run, and end the thread.
 
-        :param seconds: For how long to wait at the most.
+        :param seconds: How long to wait at most.
         """
         deadline = time.monotonic() + seconds
         with self._lock:
@@ -99,12 +99,12 @@ class Notices:
             worker.has_ended.wait(seconds)
             if type(worker.thread) is threading.Thread and worker.has_ended.is_set():
                 worker.thread.join(seconds)
-        # An interpreter that shuts down starts no thread any more.
+        # An interpreter that is shutting down can't start threads any more.
         while self._worker is None and time.monotonic() < deadline and self._tell_next():
             pass
 
     def finish_at_exit(self) -> None:
-        """Finish, a second at most, where this is the process that has sent."""
+        """Finish within a second, if this is the process that sent the signals."""
         if self._pid == os.getpid():
             self.finish(_EXIT_WITHIN)
 
@@ -128,7 +128,7 @@ class Notices:
             worker.has_ended.set()
 
     def _tell_next(self) -> bool:
-        """Tell what waits first; return whether there was anything."""
+        """Send the first waiting notice; return whether there was one."""
         try:
             signal, values = self._waiting.popleft()
         except IndexError:
@@ -142,7 +142,7 @@ class Notices:
 
     def _retire(self, worker: "_Worker") -> bool:
         with self._lock:
-            # In this order: a thread that leaves a notice looks at this afterwards.
+            # The order matters: a thread that adds a notice checks this flag afterwards.
             worker.is_retired = True
             if self._waiting:
                 worker.is_retired = False
@@ -165,33 +165,33 @@ def _finish_at_exit(found: "ref[Notices]") -> None:
 
 
 class _Worker:
-    """How the thread is woken, and whether it has ended."""
+    """The state of the thread, and the way to wake it."""
 
     def __init__(self) -> None:
         self.lingers = True
         self.is_retired = False
         self.has_ended = threading.Event()
         self.thread: threading.Thread | None = None
-        # Locked as long as there is nothing to wake up for; a lock alone, since nobody who
-        # wakes it may wait.
+        # Locked while there is nothing to do. It is only a lock, since the threads that wake
+        # the worker must not wait.
         self._gate = threading.Lock()
         self._gate.acquire()
 
     def wake(self) -> bool:
-        """End the wait; return whether somebody is still going to look."""
+        """End the wait; return whether the thread will still look for notices."""
         if self._gate.locked():
-            # Two may have found it locked.
+            # Two threads may have found it locked.
             with contextlib.suppress(RuntimeError):
                 self._gate.release()
         return not self.is_retired
 
     def wait(self, waiting: Sized) -> bool:
-        """Wait until something waits; `False` if there has been nothing for a while."""
+        """Wait for a notice; return `False` if there has been none for a while."""
         deadline = time.monotonic() + _LINGER
         while self.lingers and (left := deadline - time.monotonic()) > 0:
             if waiting:
                 return True
-            # A lock of gevent's that another thread releases may not wake this one.
+            # If another thread releases a gevent lock, this thread may not wake up.
             if _gevent.crosses_threads():
                 left = min(left, _LOOK_AGAIN)
             self._gate.acquire(timeout=left)

@@ -1,6 +1,6 @@
-"""Whether Redis is away: said once an outage, not once a client or an attempt.
+"""Logs outages of Redis: once per outage, not once per client or attempt.
 
-For the hub's owner alone.
+Only the hub's owner uses it.
 """
 
 import logging
@@ -14,14 +14,14 @@ from flask_sse._signals import redis_lost, redis_regained
 
 _log: Final = logging.getLogger("flask_sse")
 
-# redis-py raises 2 to this power, and overflows beyond 1023.
+# redis-py computes 2 to this power, which overflows above 1023.
 _MOST_DOUBLINGS: Final = 8
 
 
 class Outage:
     """Counts the attempts to reach Redis.
 
-    :param notices: Tells of the outage.
+    :param notices: Sends the signals of an outage.
     """
 
     def __init__(self, notices: Notices | None = None) -> None:
@@ -30,10 +30,10 @@ class Outage:
         self._attempts = 0
         self._backoff = FullJitterBackoff(cap=2.0, base=0.1)
 
-    def goes_on(self, error: Exception, *, unforeseen: bool = False) -> float:
-        """Note a failure; return for how many seconds to wait.
+    def note_failure(self, error: Exception, *, unforeseen: bool = False) -> float:
+        """Note a failure; return how many seconds to wait.
 
-        :param unforeseen: Whether to log where the error comes from.
+        :param unforeseen: Whether to log the error with its traceback.
         """
         if not self._attempts:
             text = "Redis is unavailable: %s; streams stay open and continue when it is back"
@@ -44,7 +44,7 @@ class Outage:
         self._attempts += 1
         return self._backoff.compute(min(self._attempts, _MOST_DOUBLINGS))
 
-    def is_over(self) -> None:
+    def note_success(self) -> None:
         """Note that Redis has answered."""
         if self._attempts:
             _log.warning("Redis is back after %d attempts", self._attempts)

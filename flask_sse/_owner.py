@@ -1,7 +1,7 @@
-"""The one loop of a hub: Redis, requests, the clients' sockets, timers, the stop.
+"""The loop of a hub: Redis, requests, the clients' sockets, timers, the shutdown.
 
-It runs in a thread of its own, a greenlet where gevent has patched, and everything it owns
-is its own: others leave requests. It never blocks on Redis or on a client.
+It runs in its own thread, or greenlet if gevent has patched. Only this thread uses the objects
+that it owns; other threads leave requests. It never blocks on Redis or on a client.
 """
 
 import logging
@@ -45,11 +45,11 @@ _EXPENSIVE: Final = 0.001
 _GATHER: Final = 0.005
 _MOST_WARNINGS: Final = 100
 _TURN: Final = 0.02
-"""Seconds after which other greenlets have their turn."""
+"""Seconds after which other greenlets may run."""
 
 
 class Request(NamedTuple):
-    """What another thread asks for."""
+    """A request from another thread."""
 
     channel: bytes
     listener: Listener
@@ -57,24 +57,24 @@ class Request(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How an owner works."""
+    """The options of an owner."""
 
     connect: Connect
     provider: JSONProvider
     keepalive: float | None
-    """Seconds of silence within which a connection is sent a comment."""
+    """A connection is sent a comment within this many seconds of silence."""
     linger: float
-    """Seconds for which a connection to Redis is kept that nobody needs."""
+    """Seconds for which an unused connection to Redis is kept."""
     history: History | None = None
     notices: Notices | None = None
-    """Tells of what has been sent, if anybody wants to know."""
+    """Sends the signals about delivered messages, if they have receivers."""
 
 
 class Owner:
-    """Owns the connection to Redis, those of the clients, and who listens to what.
+    """Owns the connection to Redis, the clients' connections, and the channels.
 
-    :param requests: What others have asked for, in order.
-    :param watch: The clients of those subscribers whose stream the server reads.
+    :param requests: The requests from other threads, in order.
+    :param watch: The clients whose streams the server reads.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class Owner:
         self._watch = watch
         self.waker = Waker()
         self.stop_requested = False
-        """Set by others to have every stream ended."""
+        """Set by other threads to end all streams."""
         self.has_stopped = threading.Event()
-        """Set when there is no stream left after that."""
+        """Set when no streams are left after that."""
         self.rest_requested = False
-        """Set by others to have it end as soon as nobody listens."""
+        """Set by other threads to make it end as soon as there are no listeners."""
         self.has_rested = threading.Event()
         """Set when it has ended after that, or found new listeners."""
         self.thread: threading.Thread | None = None
@@ -116,14 +116,14 @@ class Owner:
     def run(self, retire: Callable[[], bool]) -> None:
         """Work as long as there is something to do.
 
-        :param retire: Asked whether to end; `False` if there are requests again.
+        :param retire: Returns whether it may end; `False` if there are new requests.
         """
         self.thread = threading.current_thread()
         while True:
             try:
                 while not self._is_idle() or not retire():
                     self._turn()
-            except Exception:  # noqa: BLE001 - whatever it is, the streams keep an owner
+            except Exception:  # noqa: BLE001 - the streams need an owner after any error
                 _log.exception("the event hub has failed and continues")
                 time.sleep(_TICK)
             else:
@@ -132,11 +132,11 @@ class Owner:
         self.has_rested.set()
 
     def close(self) -> None:
-        """Give all descriptors back."""
+        """Close all descriptors."""
         self._subscription.close()
         if self._logs is not None:
             self._logs.close()
-        # A poller must not know of a descriptor that is closed.
+        # Close the poller before the descriptors that it watches.
         self._poller.close()
         self.waker.close()
 
@@ -151,11 +151,11 @@ class Owner:
         self._check_shutdown()
 
     def _wait(self) -> None:
-        # Without channels, nothing is wanted of Redis.
+        # Without channels, Redis is not needed.
         longest = self._tick
         timeout = self._subscription.timeout(longest) if self._channels else longest
         ready = self._poller.poll(timeout)
-        # Other greenlets have had their turn.
+        # Other greenlets have run in the meantime.
         self._yielded = time.monotonic()
         for descriptor, events in ready:
             if descriptor == self.waker.fileno():
@@ -185,7 +185,7 @@ class Owner:
 
     def _has_work(self) -> bool:
         if self._stopping_since is not None:
-            # Streams that the server reads are waited for too: a client may hold one up.
+            # Also wait for streams that the server reads: a client may delay one.
             return bool(self._clients or self._watch)
         return bool(
             self._channels
@@ -246,7 +246,7 @@ class Owner:
         try:
             self._clients.add(connection, connection.commented + CONFIRM_WITHIN)
         except OSError:
-            # The user may watch no more descriptors (epoll(7), max_user_watches).
+            # The user can't watch more descriptors (epoll(7), max_user_watches).
             _log.exception("a client is rejected because its socket can't be watched")
             connection.reason = ERROR
             connection.reject()
@@ -272,7 +272,7 @@ class Owner:
             self._settle_logged(channel)
 
     def _end(self, listener: Listener, reason: str, error: Exception | None = None) -> None:
-        """End a stream properly; what waits for a client is sent first."""
+        """End a stream properly; data that waits for a client is sent first."""
         if isinstance(listener, Subscriber):
             listener.error = error
             listener.reason = reason
@@ -281,7 +281,7 @@ class Owner:
             listener.reason = reason
             listener.reject() if not listener.is_open else listener.finish()
             self._remove(listener.channel, listener)
-            # Nobody waits for a client that does not read, except when everything ends.
+            # Don't wait for a client that does not read, except at shutdown.
             if not listener.is_lagging or listener.is_gone or self._stopping_since is None:
                 self._drop(listener)
 
@@ -298,7 +298,7 @@ class Owner:
     def _serve_client(self, descriptor: int, events: int) -> None:
         connection, has_left = self._clients.look_up(descriptor, events)
         if connection is None:
-            # It is that of Redis, which is read in every turn.
+            # This is the descriptor of Redis, which is read in every turn.
             return
         if connection.is_lagging:
             connection.flush()
@@ -309,7 +309,7 @@ class Owner:
             self._end(connection, CLIENT)
 
     def _settle(self, connection: Connection) -> None:
-        """Do what follows from what a connection has taken of what waited for it."""
+        """Update the state of a connection after it has accepted waiting data."""
         channel = self._channels.get(connection.channel)
         if connection.is_closing:
             if not connection.is_lagging:
@@ -352,13 +352,13 @@ class Owner:
         self._dispatch(self._subscription.read(self._channels))
         spent = time.monotonic() - begin
         if spent > _EXPENSIVE and not self._subscription.has_more:
-            # Of a burst, the first event has been sent alone. The rest gathers meanwhile, and a
-            # little more of it now: to send many events costs as many calls as to send one.
+            # The first event of a burst has been sent alone. The others gather in the meantime,
+            # and this pause gathers more: sending many events takes as many calls as sending one.
             time.sleep(min(spent / 2, _GATHER))
 
     def _dispatch(self, arrivals: Iterable[Arrival]) -> None:
-        # All that has come for a channel is written at once: one system call a
-        # client carries many events.
+        # All events for a channel are written together: one system call per client
+        # sends many events.
         payloads: dict[bytes, list[bytes]] = {}
         for arrival in arrivals:
             name = arrival.channel
@@ -369,8 +369,8 @@ class Owner:
             elif isinstance(arrival, Published):
                 payloads.setdefault(name, []).append(arrival.payload)
             else:
-                # What was sent for an earlier subscription is not for those who have
-                # waited for this one: there is a hole in between.
+                # Events from an earlier subscription are not for the listeners that wait
+                # for this one: there is a gap in between.
                 self._fan_out(name, payloads.pop(name, []))
                 self._begin(self._channels[name])
         for name, some in payloads.items():
@@ -419,7 +419,7 @@ class Owner:
         )
 
     def _begin(self, channel: Channel) -> None:
-        """Go on with a channel to which Redis has confirmed a subscription."""
+        """Continue with a channel after Redis has confirmed its subscription."""
         if isinstance(channel, LoggedChannel):
             channel.verify()
         else:
@@ -444,7 +444,7 @@ class Owner:
         _log_dropped("malformed event", self._malformed, name, error)
 
     def _refuse(self, name: bytes, error: Exception) -> None:
-        """End the streams of a channel that Redis forbids, and no others."""
+        """End only the streams of a channel that Redis forbids."""
         self._refused += 1
         _log_dropped("subscription", self._refused, name, error)
         channel = self._channels.pop(name, None)
@@ -504,7 +504,7 @@ class Owner:
         self._settle_logged(channel)
 
     def _settle_logged(self, channel: LoggedChannel) -> None:
-        """Do what follows from what a channel with history has done."""
+        """Process the results that a channel with history has left."""
         troubled, channel.troubled = channel.troubled, []
         for listener in troubled:
             self._give_up(channel.name, listener)
@@ -544,11 +544,11 @@ class Owner:
 
 
 def _do_nothing() -> None:
-    """Threads need no pause: the interpreter itself takes turns between them."""
+    """Threads need no pause: the interpreter switches between them."""
 
 
 def format_channel(name: bytes) -> str:
-    """Return a channel's name as the log shows it."""
+    """Return a channel's name as it appears in log messages."""
     return repr(name[:100].decode(errors="replace"))
 
 
@@ -560,8 +560,8 @@ def _log_overflow(name: bytes) -> None:
 
 
 def _log_dropped(what: str, number: int, name: bytes, error: Exception) -> None:
-    # A publisher of malformed events, or a client that asks for forbidden channels, could fill
-    # the log: the first is logged, and then each whose number is a power of two.
+    # A publisher of malformed events, or a client that requests forbidden channels, could fill
+    # the log. So the first is logged, and then only numbers that are powers of two.
     if number & (number - 1) == 0:
         text = "dropped %s number %d, on channel %s: %.200s"
         _log.warning(text, what, number, format_channel(name), error)

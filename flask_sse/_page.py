@@ -1,4 +1,4 @@
-"""A part of a log, as Redis has sent it, and what comes after a position in it."""
+"""A part of a log as Redis has sent it, and the search for the entries after a position."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -16,14 +16,15 @@ class Page(NamedTuple):
     """A part of a log, and the newest position at that time."""
 
     after: int
-    """The offset after which the entries come."""
+    """The offset before the first entry."""
     top: Position
     entries: Sequence[Entry]
 
     def find(self, cursor: Position) -> "Sequence[Entry] | str | None":
         """Return the entries after a cursor.
 
-        :return: what is wrong with the cursor, in words; or `None` if the page can't tell.
+        :return: the entries; a text that says why the cursor is invalid; or `None` if the page
+            can't tell.
         """
         if cursor.epoch != self.top.epoch:
             return _NEW_EPOCH
@@ -39,7 +40,7 @@ class Page(NamedTuple):
 
 
 def find_after(entries: Sequence[Entry], cursor: Position) -> "Sequence[Entry] | str | None":
-    """Return those of consecutive entries that come after a cursor, as :meth:`Page.find`."""
+    """Return the entries after a cursor from consecutive ones, like :meth:`Page.find`."""
     index = cursor.offset + 1 - entries[0].position.offset
     if not 0 <= index < len(entries):
         return None

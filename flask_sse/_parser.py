@@ -1,6 +1,6 @@
-"""Understands the bytes of an event stream, as a browser does.
+"""Parses the bytes of an event stream, as a browser does.
 
-A parser belongs to the one that reads the stream. The format is that of the WHATWG's
+Only the reader of the stream uses a parser. The format is defined in the WHATWG
 specification, section 9.2.6 "Interpreting an event stream".
 """
 
@@ -12,7 +12,7 @@ _LINE_END: Final = re.compile("\r\n|\n|\r")
 
 
 class Parsed(NamedTuple):
-    """An event, with the fields that it has brought itself."""
+    """An event, with only those fields that were sent with it."""
 
     data: str
     type: str | None
@@ -21,7 +21,7 @@ class Parsed(NamedTuple):
 
 
 class Parser:
-    """Takes a stream piece by piece."""
+    """Parses a stream piece by piece."""
 
     def __init__(self) -> None:
         self.retry: int | None = None
@@ -32,9 +32,9 @@ class Parser:
         self._data: list[str] = []
 
     def feed(self, piece: bytes) -> list[Parsed]:
-        """Return the events that are complete with this piece."""
+        """Return the events that this piece completes."""
         text = self._rest + self._decoder.decode(piece)
-        # A carriage return at the end may be half of a line end.
+        # A carriage return at the end may be the first half of a line break.
         end = len(text) - text.endswith("\r")
         *lines, rest = _LINE_END.split(text[:end])
         self._rest = rest + text[end:]
@@ -51,7 +51,7 @@ class Parser:
             self._fields[name] = value
         elif name == "retry" and value.isascii() and value.isdigit():
             self.retry = int(value)
-            # What begins the stream has no blank line after it, and is of no event.
+            # At the start of a stream, it has no blank line after it, and belongs to no event.
             if self._data or self._fields:
                 self._fields[name] = value
         return None

@@ -1,6 +1,6 @@
-"""How many streams may be open: ``SSE_MAX_CLIENTS``, or what the process has descriptors for.
+"""How many streams may be open: ``SSE_MAX_CLIENTS``, or as many as there are descriptors.
 
-May be called from any thread; nothing blocks.
+It can be called from any thread; nothing blocks.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ _DESCRIPTORS: Final = "/dev/fd"
 class Places:
     """Places for streams.
 
-    :param limit: How many there are, or `None` for as many as come.
-    :param reason: What sets the limit, for the log.
+    :param limit: The number of places, or `None` for no limit.
+    :param reason: The origin of the limit, for the log.
     """
 
     def __init__(self, limit: int | None, reason: str) -> None:
@@ -32,7 +32,7 @@ class Places:
 
     @classmethod
     def of(cls, limit: int | None) -> Self:
-        """Return the places of an application that sets the limit, or the process's places."""
+        """Return new places for the application's limit, or those of the process without one."""
         return cls._default(os.getpid()) if limit is None else cls(limit, "SSE_MAX_CLIENTS")
 
     @classmethod
@@ -57,7 +57,7 @@ class Places:
         return entered
 
     def exit(self) -> None:
-        """Give a place back."""
+        """Free a place."""
         if self._places is not None:
             self._places.release()
 
@@ -65,7 +65,7 @@ class Places:
 def nine_tenths_of_descriptors() -> int | None:
     """Return nine tenths of the descriptors that the process may still open.
 
-    A stream takes one. The last tenth is for the server, which could accept nobody without.
+    A stream takes one descriptor. The server needs the last tenth to accept connections.
     """
     if sys.platform == "win32":
         return None
@@ -80,12 +80,12 @@ def nine_tenths_of_descriptors() -> int | None:
 def _open_files() -> int:
     """Count the descriptors of everything but sockets.
 
-    Most sockets are clients that wait for their turn: a worker that starts while thousands
-    reconnect has accepted hundreds of them by the time of the first stream.
+    Most sockets are clients that are waiting to be served: if a worker starts while thousands
+    of clients reconnect, it has accepted hundreds of them before it opens the first stream.
     """
     number = 0
     for name in os.listdir(_DESCRIPTORS):
-        # The descriptor with which the folder is read has been closed by now.
+        # The descriptor for reading the folder has been closed by now.
         with contextlib.suppress(OSError, ValueError):
             number += not stat.S_ISSOCK(os.fstat(int(name)).st_mode)
     return number

@@ -1,6 +1,6 @@
 """Waits for descriptors: one wait for everything that a hub's owner does.
 
-For the owner alone. `poll` blocks the owner's thread, or its greenlet where gevent has patched.
+Only the owner uses it. `poll` blocks the owner's thread, or its greenlet if gevent has patched.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ READ: Final = 1
 
 
 class Poller:
-    """What :class:`select.epoll` does, where there is none and under gevent too.
+    """Does the work of :class:`select.epoll`, also under gevent and on systems without epoll.
 
-    gevent's own selector would need two turns of its loop for each event. Between these, all
-    views that are ready run: with busy ones that was 0.3 s at the median.
+    gevent's own selector would need two turns of its loop for each event. Between the turns,
+    all views that are ready run: with busy views, that took 0.3 s at the median.
     """
 
     def __init__(self) -> None:
@@ -29,9 +29,9 @@ class Poller:
         self._has_waited = False
 
     def register(self, descriptor: int, events: int) -> None:
-        """Watch a descriptor; without epoll for :data:`READ` only.
+        """Watch a descriptor; without epoll, only for :data:`READ`.
 
-        :raises OSError: if this user may watch no more descriptors.
+        :raises OSError: if this user can't watch more descriptors.
         """
         if self._epoll is not None:
             self._epoll.register(descriptor, events)
@@ -39,7 +39,7 @@ class Poller:
             self._selector.register(descriptor, selectors.EVENT_READ)
 
     def forget(self, descriptor: int) -> None:
-        """Watch a descriptor no more, if it is watched."""
+        """Stop watching a descriptor, if it is watched."""
         if self._epoll is not None:
             _syscalls.forget(self._epoll.fileno(), descriptor)
         elif self._selector is not None:
@@ -47,12 +47,12 @@ class Poller:
                 self._selector.unregister(descriptor)
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
-        """Wait *timeout* seconds at most; return the descriptors with their events."""
+        """Wait at most *timeout* seconds; return the descriptors with their events."""
         if self._epoll is None:
             assert self._selector is not None
             return [(key.fd, READ) for key, _ in self._selector.select(timeout)]
         if not self._has_waited:
-            # Not before: it belongs to the loop of the thread that waits.
+            # Not earlier, because it belongs to the loop of the thread that waits.
             self._has_waited = True
             self._wait = _gevents_wait(self._epoll.fileno())
         if self._wait is not None:
@@ -61,19 +61,19 @@ class Poller:
         return self._epoll.poll(timeout)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         for closeable in (self._epoll, self._selector):
             if closeable is not None:
                 closeable.close()
 
 
 def _gevents_wait(descriptor: int) -> Callable[[float], None] | None:
-    """Return what waits for a descriptor in a greenlet, where gevent has patched."""
+    """Return a function that waits for a descriptor in a greenlet, if gevent has patched."""
     if not _gevent.is_patched():
         return None
     gevent: Any = sys.modules["gevent"]
     loop = gevent.get_hub().loop
-    # Of what is ready in a turn of the loop, the owner comes first.
+    # In each turn of the loop, the owner comes first.
     watcher = loop.io(descriptor, READ, priority=loop.MAXPRI)
 
     def wait(timeout: float) -> None:

@@ -1,8 +1,8 @@
-"""Pools whose connections are asked for a PONG after they have been idle.
+"""Pools that send a PING on connections that have been idle.
 
-A firewall or a NAT that has forgotten a connection shows it only when something is sent
-on that connection, or not even then. What was sent may have arrived, so a command must
-not be sent again; a PING may. The pools can be shared between threads.
+If a firewall or a NAT has dropped a connection, this shows only when something is sent on
+it, or not even then. The data may have arrived, so a command must not be sent again, but a
+PING can be. The pools can be shared between threads.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ import redis
 from redis.sentinel import SentinelConnectionPool
 
 _TRUSTED_FOR: Final = 1.0
-"""Seconds for which a connection may be idle and is used without a PING."""
+"""A connection that was idle for up to this many seconds is used without a PING."""
 _PONG_WITHIN: Final = 1.0
 
 
 class _Connection(Protocol):
-    """What is used of redis-py's connections, with the types that they lack."""
+    """The methods used of redis-py's connections, with the types that they lack."""
 
     def connect(self) -> None: ...
     def disconnect(self) -> None: ...
@@ -29,18 +29,18 @@ class _Connection(Protocol):
 
 
 class CheckedPool(redis.ConnectionPool):
-    """A pool that replaces an idle connection on which no PONG comes."""
+    """A pool that replaces an idle connection if no PONG arrives."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._released: WeakKeyDictionary[object, float] = WeakKeyDictionary()
         super().__init__(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType] - untyped
 
     def get_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a connection that is there.
+        """Return a connection that works.
 
-        :raises redis.RedisError: if there is none to be had.
+        :raises redis.RedisError: if no connection can be made.
         """
-        # Its parameters have changed over the years; redis-py deprecates the use of any.
+        # The parameters have changed over the years; redis-py deprecates all of them.
         connection: Any = super().get_connection(  # pyright: ignore[reportUnknownMemberType]
             *args, **kwargs
         )
@@ -60,7 +60,7 @@ class CheckedPool(redis.ConnectionPool):
 
 
 class CheckedSentinelPool(CheckedPool, SentinelConnectionPool):
-    """The same for connections to the primary that sentinels name."""
+    """The same, for connections to the primary that the sentinels name."""
 
 
 def _revive(connection: _Connection) -> None:
@@ -73,7 +73,7 @@ def _answers(connection: _Connection) -> bool:
     with contextlib.suppress(redis.ConnectionError, redis.TimeoutError, OSError):
         connection.send_command("PING", check_health=False)
         if connection.can_read(timeout=_PONG_WITHIN):
-            # Any answer proves that Redis is there, even that PING is forbidden.
+            # Any answer proves that Redis is there, even an error that PING is forbidden.
             with contextlib.suppress(redis.ResponseError):
                 connection.read_response()
             return True

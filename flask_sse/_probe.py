@@ -1,6 +1,6 @@
-"""A stream from outside, with the times at which things came.
+"""A stream from outside, with the times at which its parts arrived.
 
-It is read in a daemon thread of its own; everything else is for the thread that made it.
+A separate daemon thread reads it; everything else is for the thread that made it.
 """
 
 import http.client
@@ -22,17 +22,17 @@ class Probe:
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self.started = time.monotonic()
         self.stream: Stream | None = None
-        """The response, once its head is there."""
+        """The response, once its head has arrived."""
         self.error: Exception | None = None
-        """Why there is none."""
+        """The reason why there is no response."""
         self.headers_after: float | None = None
-        """Seconds until the head was there."""
+        """Seconds until the head arrived."""
         self.first_after: float | None = None
-        """Seconds until the first byte of the body was there."""
+        """Seconds until the first byte of the body arrived."""
         self.heard = self.started
-        """When something came last."""
+        """When the last data arrived."""
         self.ended: float | None = None
-        """When the stream has ended, or could not be opened."""
+        """When the stream ended or failed to open."""
         self.parser = Parser()
         self.events: list[Event] = []
         self._socket: socket.socket | None = None
@@ -54,7 +54,7 @@ class Probe:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the stream has ended."""
         return self.ended is not None
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -64,24 +64,24 @@ class Probe:
             return condition()
 
     def wait_head(self, seconds: float) -> bool:
-        """Wait for the head of the response; return whether it is there."""
+        """Wait for the head of the response; return whether it has arrived."""
         return self.wait(lambda: self.stream is not None, seconds)
 
     def wait_first(self, seconds: float) -> bool:
-        """Wait for the first byte of the body; return whether it is there."""
+        """Wait for the first byte of the body; return whether it has arrived."""
         return self.wait(lambda: self.first_after is not None, seconds)
 
     def wait_event(self, data: str, seconds: float) -> bool:
-        """Wait for an event with such data; return whether it is there."""
+        """Wait for an event with this data; return whether it has arrived."""
         return self.wait(lambda: any(event.data == data for event in self.events), seconds)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         with self._changed:
             self._is_closed = True
             if self._socket is not None:
                 hang_up(self._socket)
-        # It may still look for the host.
+        # The thread may still be looking up the host.
         self._thread.join(_END_WITHIN)
 
     def _run(self, url: str, headers: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
-"""Publishes the events of one application, on connections of its own.
+"""Publishes the events of one application, on its own connections.
 
-May be called from any thread. It blocks until Redis has answered, for a few seconds at most.
+It can be called from any thread. It blocks until Redis has answered, for a few seconds at most.
 """
 
 import inspect
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 
 
 class Client(Protocol):
-    """What publishing needs of a client of Redis, which may be the application's own."""
+    """The method that publishing needs of a Redis client, which the application may provide."""
 
     def publish(self, channel: bytes, message: bytes, /) -> object:
         """Publish at once; return how many connections are subscribed to the channel."""
@@ -34,27 +34,27 @@ class Publisher:
         self._new_client = broker.new_publishing_client
         self._client = broker.new_publishing_client()
         self._connections = broker.connections
-        # redis-py's pool that waits for a free connection can't be one for sentinels too.
+        # redis-py has no pool that both waits for a free connection and supports sentinels.
         self._free = threading.BoundedSemaphore(broker.connections)
 
     def publish(self, channel: bytes, payload: bytes) -> int:
         """Publish a payload; return how many connections are subscribed to the channel.
 
-        :raises redis.RedisError: if Redis can't be reached or gives no answer.
+        :raises redis.RedisError: if Redis can't be reached or does not answer.
         """
         return self._use(partial(publish, channel=channel, payload=payload))
 
     def append(self, channel: bytes, event: Event) -> int:
         """Publish an event and keep it; return how many connections are subscribed.
 
-        :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+        :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
         """
         return self._use(partial(append, channel=channel, event=event))
 
     def position(self, channel: bytes) -> Position:
         """Return the newest position in the log of a channel.
 
-        :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+        :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
         """
         return self._use(partial(_position, channel=channel))
 
@@ -79,8 +79,8 @@ class Publisher:
 def publish(client: Client, channel: bytes, payload: bytes) -> int:
     """Publish through a client; return how many connections are subscribed to the channel.
 
-    :raises TypeError: if it is no client that publishes at once.
-    :raises redis.RedisError: if Redis can't be reached or gives no answer.
+    :raises TypeError: if it is not a client that publishes at once.
+    :raises redis.RedisError: if Redis can't be reached or does not answer.
     """
     if not callable(getattr(client, "publish", None)):
         raise TypeError(
@@ -95,7 +95,7 @@ def publish(client: Client, channel: bytes, payload: bytes) -> int:
         return number
     if inspect.iscoroutine(number):
         number.close()
-    # A MagicMock, of an application's test, can be converted to a number.
+    # A MagicMock in an application's test can be converted to a number.
     if not isinstance(number, SupportsInt):
         raise TypeError(
             f"redis must be a client that publishes at once, such as redis.StrictRedis, and not "
@@ -108,8 +108,8 @@ def publish(client: Client, channel: bytes, payload: bytes) -> int:
 def append(client: Client, channel: bytes, event: Event) -> int:
     """Publish an event through a client and keep it; return how many connections are subscribed.
 
-    :raises TypeError: if it is no client that runs scripts at once.
-    :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+    :raises TypeError: if it is not a client that runs scripts at once.
+    :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
     """
     if not isinstance(client, redis.Redis) or isinstance(client, Pipeline):
         raise TypeError(
@@ -130,5 +130,5 @@ def _position(client: redis.StrictRedis, channel: bytes) -> Position:
 
 
 def _unknown_host(error: UnicodeError) -> redis.ConnectionError:
-    # All that is encoded here is the host's name; redis-py converts an OSError alone.
+    # Only the host name is encoded here; redis-py converts only an OSError.
     return redis.ConnectionError(f"the host of Redis can't be looked up; check REDIS_URL: {error}")

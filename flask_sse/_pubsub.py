@@ -1,11 +1,11 @@
 """One Pub/Sub connection to Redis, which never reconnects by itself.
 
-redis-py's own ``PubSub`` reconnects and says nothing: at a ``CLIENT KILL TYPE pubsub``
-twenty events were lost, and a second reply to SUBSCRIBE was the only sign. This
-has redis-py connect and log in, and then speaks for itself: every loss is an exception,
-after which the object is of no more use.
+redis-py's own ``PubSub`` reconnects silently: after a ``CLIENT KILL TYPE pubsub``, twenty
+events were lost, and a second reply to SUBSCRIBE was the only sign. Here, redis-py only
+connects and logs in; this module then sends and reads by itself. Every loss raises an
+exception, after which the object can no longer be used.
 
-Everything is for the hub's owner alone, once the connection has been made.
+Once the connection has been made, only the hub's owner uses it.
 """
 
 import socket
@@ -22,7 +22,7 @@ from redis.retry import Retry
 from flask_sse._resp import Reader, Reply
 
 LOST: Final = (redis.RedisError, OSError, UnicodeError)
-"""What a connection raises that is lost, or can't be had, for its host's name too."""
+"""The exceptions of a connection that is lost or fails, including an invalid host name."""
 
 _CONNECT_TIMEOUT: Final = 5.0
 _READ_TIMEOUT: Final = 5.0
@@ -45,7 +45,7 @@ class Subscribed(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Redis does not let us subscribe to a channel."""
+    """Redis does not allow a subscription to a channel."""
 
     channel: bytes
     error: redis.ResponseError
@@ -62,7 +62,7 @@ class _Command(NamedTuple):
 
 
 class RedisConnection(Protocol):
-    """What is used of redis-py's connections, with the types that they lack."""
+    """The methods used of redis-py's connections, with the types that they lack."""
 
     def connect(self) -> None: ...
     def disconnect(self) -> None: ...
@@ -76,18 +76,18 @@ class _Transport(Protocol):
     """Carries commands and replies. Nothing blocks."""
 
     has_more: bool
-    """Whether :meth:`receive` has left something, of which no poller may know."""
+    """Whether :meth:`receive` has left data that a poller may not see."""
 
     @property
     def must_be_polled(self) -> bool:
-        """Whether no poller can tell when something can be sent or received."""
+        """Whether a poller can't tell when data can be sent or received."""
         ...
 
     def send(self, data: list[bytes]) -> None:
-        """Send, or keep what Redis does not take now for the next :meth:`receive`."""
+        """Send data, and keep the part that Redis does not accept for the next :meth:`receive`."""
 
     def receive(self) -> Iterator[Reply]:
-        """Yield what there is, until there is no more or the caller has enough."""
+        """Yield the replies that have arrived, until there are no more or the caller stops."""
         ...
 
 
@@ -97,8 +97,8 @@ class _SocketTransport:
     def __init__(self, sock: socket.socket) -> None:
         self.has_more = False
         self._socket = sock
-        # What TLS has decrypted is read until there is no more; else, less than was asked for is
-        # all there is, and asking again would release the GIL for nothing.
+        # With TLS, read until there is no more decrypted data. Without it, a short read means
+        # that there is no more data, and another read would release the GIL for nothing.
         self._short_is_all = not isinstance(sock, ssl.SSLSocket)
         self._reader = Reader()
         self._unsent = b""
@@ -139,7 +139,7 @@ class _SocketTransport:
 
 
 class _PolledTransport:
-    """Goes through redis-py for what has no socket, as fakeredis."""
+    """Uses redis-py for connections without a socket, such as those of fakeredis."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self.has_more = False
@@ -161,15 +161,15 @@ class _PolledTransport:
 
 
 class PubSubConnection:
-    """A connection to the Redis of a client, outside of that client's pool.
+    """A connection to the Redis of a client, outside that client's pool.
 
-    Making one blocks until Redis has answered.
+    The constructor blocks until Redis has answered.
 
     :param client: Says where Redis is and how to log in.
-    :param ping_after: Seconds of silence after which Redis is asked for a PONG.
-    :param answer_within: Seconds that Redis has for any answer. redis-py's own
-        health check sends PING, but never looks whether a PONG comes.
-    :raises redis.RedisError: if there is no connection to be had.
+    :param ping_after: Seconds of silence after which a PING is sent.
+    :param answer_within: The timeout for any answer, in seconds. redis-py's own
+        health check sends PING, but never checks whether a PONG arrives.
+    :raises redis.RedisError: if the connection fails.
     """
 
     def __init__(
@@ -177,17 +177,17 @@ class PubSubConnection:
     ) -> None:
         self._ping_after = ping_after
         self._answer_within = answer_within
-        # Commands that wait for their answer; answers keep the order.
+        # Commands that wait for their answers, which arrive in the same order.
         self._asked: deque[_Command] = deque()
         self._unconfirmed: Counter[bytes] = Counter()
         self.channels: set[bytes] = set()
         self._connection = open_connection(client)
         self._heard = time.monotonic()
         self._answer_due: float | None = None
-        # redis-py has no public name for it, from 5.0 to 8.1.
+        # From 5.0 to 8.1, redis-py has no public name for it.
         sock = getattr(self._connection, "_sock", None)
         self.socket: socket.socket | None = sock if isinstance(sock, socket.socket) else None
-        """What to wait for, if there is one: fakeredis has none."""
+        """The socket to wait for; `None` with fakeredis, which has no socket."""
         self._transport: _Transport = (
             _PolledTransport(self._connection)
             if self.socket is None
@@ -196,12 +196,12 @@ class PubSubConnection:
 
     @property
     def has_more(self) -> bool:
-        """Whether `read` has left something, of which no poller may know."""
+        """Whether `read` has left data that a poller may not see."""
         return self._transport.has_more
 
     @property
     def must_be_polled(self) -> bool:
-        """Whether no poller can tell when something can be sent or received."""
+        """Whether a poller can't tell when data can be sent or received."""
         return self._transport.must_be_polled
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ class PubSubConnection:
         return channel in self.channels and channel not in self._unconfirmed
 
     def subscribe(self, channels: Collection[bytes]) -> None:
-        """Send SUBSCRIBE; `read` tells when Redis has confirmed it, or refuses."""
+        """Send SUBSCRIBE; `read` yields the confirmation or refusal from Redis."""
         self.channels.update(channels)
         self._unconfirmed.update(channels)
         self._send("SUBSCRIBE", channels)
@@ -226,13 +226,13 @@ class PubSubConnection:
     def read(self, limit: int) -> Iterator[Arrival]:
         """Yield what Redis has sent, without waiting for more.
 
-        :param limit: Bytes after which the rest is left for the next time.
+        :param limit: Bytes after which the rest is left for the next call.
         """
         size = 0
         for reply in self._transport.receive():
             arrival = self._understand(reply)
             if isinstance(arrival, Published):
-                # An empty event has its cost too.
+                # An empty event has a cost too.
                 size += len(arrival.payload) + len(arrival.channel) + _COST_OF_AN_EVENT
             if arrival is not None:
                 yield arrival
@@ -240,9 +240,9 @@ class PubSubConnection:
                 return
 
     def check(self) -> None:
-        """Make sure that Redis is still there; to be called from time to time.
+        """Make sure that Redis is still there; must be called from time to time.
 
-        :raises redis.TimeoutError: if Redis owes an answer for too long.
+        :raises redis.TimeoutError: if an answer is overdue.
         """
         now = time.monotonic()
         if self._answer_due is not None:
@@ -253,7 +253,7 @@ class PubSubConnection:
             self._send_packed([("PING",)])
 
     def _send(self, command: str, channels: Collection[bytes]) -> None:
-        # A command for each channel, in one packet: Redis refuses a command as a whole.
+        # One command per channel, in one packet, because Redis refuses a command as a whole.
         self._asked.extend(_Command(command, channel) for channel in channels)
         self._send_packed((command, channel) for channel in channels)
 
@@ -275,19 +275,19 @@ class PubSubConnection:
                 raise reply
             return None
         name, channel = self._asked.popleft()
-        # Any answer to PING proves that Redis is there, that it is forbidden too. A refused
-        # UNSUBSCRIBE costs Redis some work, and nobody an event.
+        # Any answer to PING proves that Redis is there, even an error that PING is forbidden. A
+        # refused UNSUBSCRIBE causes some work for Redis, but no events are lost.
         if name != "SUBSCRIBE":
             return None
         is_last = self._is_last(channel)
         if isinstance(reply, redis.ResponseError):
             self.channels.discard(channel)
             return Refused(channel, reply)
-        # Of several SUBSCRIBE that are under way, the last one is the one in force.
+        # If several SUBSCRIBE commands are in progress, the last one counts.
         return Subscribed(channel) if is_last else None
 
     def _is_last(self, channel: bytes) -> bool:
-        """Count an answer to SUBSCRIBE; return whether no other is awaited."""
+        """Count an answer to SUBSCRIBE; return whether it is the last one expected."""
         self._unconfirmed[channel] -= 1
         if self._unconfirmed[channel] > 0:
             return False
@@ -296,20 +296,20 @@ class PubSubConnection:
 
 
 def open_connection(client: redis.Redis) -> RedisConnection:
-    """Return a connection to the Redis of a client, outside of that client's pool.
+    """Return a connection to the Redis of a client, outside that client's pool.
 
-    :raises redis.RedisError: if there is none to be had.
+    :raises redis.RedisError: if the connection fails.
     """
     pool = client.connection_pool
     kwargs = {
         key: value
         for key, value in pool.connection_kwargs.items()
-        # What belongs to the pool's own connections (redis-py 7 and later).
+        # These options belong to the pool's own connections (redis-py 7 and later).
         if not key.startswith(("maint", "oss_cluster_maint", "orig_"))
     }
     kwargs.setdefault("socket_connect_timeout", _CONNECT_TIMEOUT)
     kwargs.update(
-        # A message that trickles in more slowly than this would be lost silently.
+        # A message that arrives more slowly than this would be lost silently.
         socket_timeout=_READ_TIMEOUT,
         decode_responses=False,
         health_check_interval=0,

@@ -1,6 +1,6 @@
-"""What the current application and request say: the state, the channel, the position.
+"""The state of the current application; the channel and the position of the current request.
 
-For the thread or greenlet that serves the request. Nothing blocks.
+Only the thread or greenlet that serves the request uses it. Nothing blocks.
 """
 
 from flask import current_app, has_request_context, request
@@ -12,7 +12,7 @@ from flask_sse._state import State
 def current_state() -> State:
     """Return the state of the current application.
 
-    :raises RuntimeError: if it is in memory and this server has several processes.
+    :raises RuntimeError: if it uses ``memory://`` and this server has several processes.
     """
     state = State.of(current_app)
     if (
@@ -28,7 +28,7 @@ def current_state() -> State:
 
 
 def named_cursor() -> Position | None:
-    """Return the position that the client names, or `None` if it names none."""
+    """Return the position that the client sent, or `None` if it sent none."""
     query = request.args
     text = (
         request.headers.get("Last-Event-ID")
@@ -39,10 +39,10 @@ def named_cursor() -> Position | None:
 
 
 def encode_channel(channel: object) -> bytes:
-    """Return a channel's name as Redis has it; of a name that is no text, as redis-py writes it.
+    """Return a channel's name as bytes; a number is converted as redis-py does it.
 
-    :raises TypeError: if it has a type that makes no sense.
-    :raises ValueError: if it is text that UTF-8 can't carry.
+    :raises TypeError: if it has an unsupported type.
+    :raises ValueError: if it is text that UTF-8 can't encode.
     """
     if isinstance(channel, (bytes, bytearray)):
         return bytes(channel)

@@ -1,8 +1,8 @@
-"""Reads what Redis sends, in pieces of any size: version 2 of its protocol, RESP.
+"""Parses data from Redis, in pieces of any size: version 2 of its protocol, RESP.
 
-redis-py's parsers wait for the rest of an answer, and look for it with calls that let
-others run in between: under gevent beside busy views that cost 0.3 s an event. Pure; for
-one thread at a time. The format: https://redis.io/docs/latest/develop/reference/protocol-spec/
+redis-py's parsers wait for the rest of an answer, with calls that let other greenlets run in
+between: under gevent with busy views, that took 0.3 s per event. Pure; for one thread at a
+time. The format: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
 from collections.abc import Iterator
@@ -11,27 +11,27 @@ from typing import Final
 import redis
 
 Reply = list["Reply"] | bytes | int | None | redis.ResponseError
-"""A reply of Redis. An error is returned, not raised, since it answers one command of several."""
+"""A reply from Redis. Errors are returned, not raised: each answers one command of several."""
 
 _END: Final = b"\r\n"
 
 
 class Reader:
-    """Takes bytes and gives replies."""
+    """Parses replies from bytes."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        # Bytes that the reply at the beginning of the buffer has at least.
+        # The minimum size of the reply at the beginning of the buffer, in bytes.
         self._needed = 1
 
     def feed(self, data: bytes) -> None:
-        """Add what has been received."""
+        """Add received data."""
         self._buffer += data
 
     def replies(self) -> Iterator[Reply]:
         """Yield the replies that are complete.
 
-        :raises redis.InvalidResponse: if it is not RESP, so that nothing else can be read.
+        :raises redis.InvalidResponse: if the data is not RESP; nothing more can be read then.
         """
         while len(self._buffer) >= self._needed:
             try:

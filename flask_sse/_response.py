@@ -1,6 +1,6 @@
 """The body of a stream's response: handed over to the hub, or read by the server.
 
-A body belongs to the one thread or greenlet in which the server serves its client.
+Only the thread or greenlet in which the server serves the client uses a body.
 """
 
 import errno
@@ -28,7 +28,7 @@ _RETRY: Final = 3_000
 
 
 class Streams:
-    """What the streams of an application have in common."""
+    """The state that the streams of an application share."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -44,16 +44,17 @@ class Streams:
         self._warned = False
 
     def rejection(self) -> bytes:
-        """Return what a client is told that gets no stream.
+        """Return the frames for a client that gets no stream.
 
-        A browser gives up for good after a 5xx, but comes back after a stream that has ended
-        (WHATWG specification, section 9.2.3); not all clients at the same time.
+        A browser gives up for good after a 5xx, but reconnects after a stream that has ended
+        (WHATWG specification, section 9.2.3). The time is random, so that clients don't all
+        reconnect together.
         """
         usual = self.settings.retry or _RETRY
         return _retry(random.randint(usual, 2 * usual))
 
     def warn_of_blocking(self) -> None:
-        """Say once that a stream blocks the whole server."""
+        """Log once that a stream blocks the whole server."""
         if not self._warned:
             self._warned = True
             _log.warning(
@@ -67,17 +68,17 @@ class Streams:
 
 
 class EventStream:
-    """The file from which the server reads what it sends to one client.
+    """The file from which the server reads the data for one client.
 
-    It subscribes when it is first read and not before, so that a body which the
-    server never asks for leaves nothing behind. Where the server is gunicorn and holds
-    this very body, the first `read` takes the client's connection over: the server finds
-    that the client has gone, and the hub serves it.
+    It subscribes only when it is first read, so that a body that the server never reads
+    leaves nothing behind. If the server is gunicorn and holds this very body, the first
+    `read` takes the client's connection over: to the server, the client seems to have gone,
+    and the hub serves it.
 
-    :param environ: The request's.
+    :param environ: The WSGI environ of the request.
     :param is_logged: Whether the channel has history.
-    :param cursor: The position in its log that the client has named.
-    :param visit: Whom to tell of the stream's beginning and end, if anybody wants to know.
+    :param cursor: The position in the channel's log that the client sent.
+    :param visit: Sends the signals of this stream, if they have receivers.
     """
 
     __slots__ = (
@@ -128,16 +129,16 @@ class EventStream:
         self._ended = False
 
     def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:
-        """Have a function called once, when the stream has ended, however it has ended.
+        """Register a function to call once, when the stream has ended, however it ends.
 
-        It stands in for the response's own method, which knows nothing of a hand-over.
+        It replaces the response's own method, which does not know about a hand-over.
         """
         self._close_callbacks.append(func)
         _callbacks.await_at_exit()
         return func
 
     def fileno(self) -> int:
-        """Refuse; but where gunicorn asks, note that its connection can be taken over.
+        """Raise an error; if gunicorn calls this, note that its connection can be taken over.
 
         :raises io.UnsupportedOperation: always, so that the server calls `read`.
         """
@@ -146,12 +147,12 @@ class EventStream:
         raise io.UnsupportedOperation("an event stream has no descriptor")
 
     def read(self, size: int = -1) -> bytes:
-        """Wait for what comes next and return all of it.
+        """Wait for data and return all of it.
 
         :param size: Ignored, since frames are returned whole.
-        :return: frames, a comment after a while of silence, or nothing at the end.
+        :return: frames, a comment after a period of silence, or nothing at the end.
         :raises BrokenPipeError: if the connection has been taken over, so that the server
-            does what it does for a client that has gone: nothing.
+            treats the client as gone, and does nothing more.
         """
         if self._ended:
             return b""
@@ -171,7 +172,7 @@ class EventStream:
         return frames
 
     def close(self) -> None:
-        """Unsubscribe. The server calls this however the response has ended."""
+        """Unsubscribe. The server always calls this, however the response ends."""
         self._ended = True
         subscriber, self._subscriber = self._subscriber, None
         try:
@@ -196,7 +197,7 @@ class EventStream:
         except BrokenPipeError:
             raise
         except BaseException:
-            # Of descriptors or threads there may be none left; of places there must be.
+            # There may be no descriptors or threads left, but the place must be freed.
             self._leave(ERROR)
             self.close()
             raise
@@ -234,7 +235,7 @@ class EventStream:
         return opening
 
     def _hand_over(self, handover: Handover) -> bool:
-        """Have the hub serve the client; `False` if there is no descriptor left for that."""
+        """Let the hub serve the client; return `False` if there is no descriptor left for it."""
         assert self._client is not None
         _sockets.bound_costs(self._client)
         streams, callbacks, entered = self._streams, self._close_callbacks, self._entered
@@ -257,14 +258,14 @@ class EventStream:
                 self._hub.adopt(self._channel, take)
             else:
                 # The server would wait for the client to close, for a round trip or for two
-                # seconds, and gunicorn's default worker would do nothing else meanwhile.
+                # seconds, and gunicorn's default worker would do nothing else in that time.
                 connection = take()
                 connection.reason = FULL
                 connection.reject()
                 connection.close()
         except OSError:
             return False
-        # From here on nothing is this body's any more.
+        # From here on, this body no longer owns anything.
         self._ended = True
         self._entered = False
         self._close_callbacks = []
@@ -293,5 +294,5 @@ def _run_in_background(callbacks: Sequence[_callbacks.Callback]) -> None:
 
 
 def _retry(milliseconds: int) -> bytes:
-    # As after a comment, a blank line would make some clients raise an empty event.
+    # As after a comment, a blank line would make some clients dispatch an empty event.
     return b"retry:%d\n" % milliseconds

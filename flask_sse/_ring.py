@@ -1,6 +1,6 @@
-"""The newest entries of a log in memory, from which most clients that come back are served.
+"""The newest entries of a log in memory, which are enough for most clients that resume.
 
-For the hub's owner alone. Nothing blocks.
+Only the hub's owner uses it. Nothing blocks.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,13 +10,13 @@ from flask_sse._history import Entry, Position
 from flask_sse._page import Page, find_after
 
 _COST_OF_AN_ENTRY: Final = 400
-"""Bytes that an entry takes besides its frame and its payload."""
+"""Bytes that an entry takes in addition to its frame and its payload."""
 
 
 class Ring:
-    """The newest entries of a log, as far as they are known and within a bound.
+    """The newest entries of a log, as far as they are known and within a limit.
 
-    :param room: Tells for how many bytes there is room; the newest entry is kept anyway.
+    :param room: Returns the limit in bytes; the newest entry is always kept.
     """
 
     def __init__(self, room: Callable[[], int]) -> None:
@@ -26,7 +26,7 @@ class Ring:
 
     @property
     def before_last(self) -> Position | None:
-        """The position before the newest entry, if that is known."""
+        """The position before the newest entry, if it is known."""
         if not self._entries:
             return None
         last = self._entries[-1]
@@ -38,7 +38,7 @@ class Ring:
         self._size = 0
 
     def begin(self, page: Page) -> None:
-        """Forget all entries, and have those of a page instead if it goes up to the newest."""
+        """Replace all entries with those of a page, or with none if it lacks the newest entry."""
         self.clear()
         if page.entries and page.entries[-1].position == page.top:
             for entry in page.entries:
@@ -53,12 +53,12 @@ class Ring:
     def extend_left(self, entries: Sequence[Entry], end: Position | None) -> None:
         """Add older entries, if the ring begins right after them, as far as there is room.
 
-        :param end: The position after the newest entry, where an empty ring begins.
+        :param end: The position after the newest entry, which is where an empty ring begins.
         """
         if self._entries:
             first = self._entries[0]
             end = Position(first.position.epoch, first.position.offset - 1, first.previous)
-        # Of these entries, some may be in the ring or after it.
+        # Some of these entries may be in the ring or after it.
         known = [index for index, entry in enumerate(entries) if entry.position == end]
         if not known:
             return
@@ -91,7 +91,7 @@ class Ring:
         room = self._room()
         if self._size <= room:
             return
-        # Some more than needed, so that it is not done for each entry.
+        # Remove a few more than necessary, so that this does not run for each entry.
         number = 0
         while self._size > room * 3 // 4 and number < len(self._entries) - 1:
             self._size -= _size(self._entries[number])

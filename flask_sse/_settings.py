@@ -1,6 +1,6 @@
 """The settings of one application: the only reader of ``app.config``.
 
-Pure: called once for an application, from whichever thread comes first.
+Pure: called once for an application, from the first thread that needs them.
 """
 
 import math
@@ -18,32 +18,32 @@ _A_YEAR: Final = 366 * _A_DAY
 
 
 class Retention(NamedTuple):
-    """What is kept of a channel's events."""
+    """Which events of a channel are kept."""
 
     length: int
-    """How many of them."""
+    """How many events are kept."""
     is_latest: bool
-    """Whether a client that names no position gets the newest one at once."""
+    """Whether a client that sends no position gets the newest event at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an application has configured, checked."""
+    """The settings of an application, after all checks."""
 
     redis_url: str | None
     """Where Redis is; `None` if the application does not say."""
     keepalive: float | None
     """Seconds of silence after which a stream gets a comment."""
     retry: int | None
-    """Milliseconds, told to each client at the start of its stream."""
+    """Milliseconds, sent to each client at the start of its stream."""
     max_pending: int
     """Bytes that may wait for one client."""
     max_clients: int | None
-    """Streams that one process serves at a time."""
+    """Streams that one process serves at the same time."""
     direct: bool
-    """Whether events may be written to a client's socket, past the server."""
+    """Whether events may be written directly to a client's socket, without the server."""
     history: tuple[tuple[str, Retention], ...]
-    """What is kept of which channels; the first pattern that matches counts."""
+    """Which events of which channels are kept; the first pattern that matches counts."""
     history_ttl: int
     """Seconds after a channel's last event for which its events are kept."""
 
@@ -52,7 +52,7 @@ class Settings:
         """Read the settings of an application.
 
         :raises TypeError: if a value has the wrong type; the message names the key.
-        :raises ValueError: if a value is out of its range; the message names the key.
+        :raises ValueError: if a value is out of range; the message names the key.
         """
         return cls(
             redis_url=_redis_url(config),
@@ -66,7 +66,7 @@ class Settings:
         )
 
     def retention(self, channel: bytes) -> Retention | None:
-        """Return what is kept of a channel, or `None` for nothing."""
+        """Return which events of a channel are kept, or `None` if none are."""
         if not self.history:
             return None
         name = channel.decode(errors="replace")
@@ -77,7 +77,7 @@ class Settings:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the events stay inside of this process."""
+        """Whether the events stay inside this process."""
         return self.redis_url is not None and self.redis_url.startswith(IN_MEMORY)
 
 
@@ -87,7 +87,7 @@ def _redis_url(config: Mapping[str, Any]) -> str | None:
         if url is None or url == "":
             continue
         if not isinstance(url, str):
-            # Its value may hold a password, and so is not shown.
+            # The message does not show the value, which may contain a password.
             raise TypeError(
                 f"{key} must be a str such as 'redis://localhost', not of the type "
                 f"{type(url).__name__}; pass str() of it"

@@ -1,6 +1,6 @@
 """The signals themselves, which :mod:`flask_sse.signals` documents.
 
-Pure: a signal knows its receivers, and is asked for them before it is sent.
+Pure: a signal knows its receivers, and senders check for receivers first.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
-"""What one application has in this process: its settings, its Redis, its hubs.
+"""The state of one application in this process: its settings, its Redis, its hubs.
 
-Kept in ``app.extensions``, so that applications do not meet. May be called from any
-thread.
+It is kept in ``app.extensions``, so that applications are independent. It can be used from
+any thread.
 """
 
 import os
@@ -35,7 +35,7 @@ _WHO: Final = ("username", "password", "credential_provider", "redis_connect_fun
 
 
 class _Redis(NamedTuple):
-    """The Redis that the application names."""
+    """The Redis that the application is configured to use."""
 
     broker: Broker
     client: redis.StrictRedis
@@ -43,7 +43,7 @@ class _Redis(NamedTuple):
 
 
 class State:
-    """An application's part in this process."""
+    """The state of an application in this process."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -59,13 +59,13 @@ class State:
     def of(cls, app: Flask) -> Self:
         """Return the state of *app* in this process.
 
-        After a fork there is a new one: threads, connections and locks of the parent
-        process are of no use here.
+        After a fork, there is a new state: threads, connections and locks of the parent
+        process can't be used here.
         """
         states: dict[int, Self] = app.extensions.setdefault(_KEY, {})
         pid = os.getpid()
         if pid not in states:
-            # Not `current_app`, which is a proxy, and another application elsewhere.
+            # Not `current_app`, a proxy that may refer to another application later.
             states.setdefault(pid, cls(app.app_context().app))
             for other in states.keys() - {pid}:
                 states.pop(other, None)
@@ -74,7 +74,7 @@ class State:
     @classmethod
     @contextmanager
     def in_memory(cls, app: Flask) -> Generator[None, None, None]:
-        """Give *app* another state until the block ends, with the embedded Redis."""
+        """Give *app* a separate state with the embedded Redis, until the block ends."""
         states = app.extensions.pop(_KEY, None)
         try:
             with _changed(app.config, URL_KEYS[0], IN_MEMORY):
@@ -92,12 +92,12 @@ class State:
 
     @property
     def settings(self) -> Settings:
-        """The application's settings, which are kept from their first use on.
+        """The application's settings, which are kept after their first use.
 
-        As long as the URL of Redis is missing, or wrong, it is looked for again.
+        As long as the Redis URL is missing or wrong, it is read again.
 
         :raises TypeError: if a setting has the wrong type.
-        :raises ValueError: if a setting is out of its range.
+        :raises ValueError: if a setting is out of range.
         """
         kept = self._settings
         if kept is not None and self._redis is not None:
@@ -107,7 +107,7 @@ class State:
 
     @property
     def streams(self) -> Streams:
-        """What the application's streams have in common."""
+        """The state that the application's streams share."""
         with self._lock:
             if self._streams is None:
                 self._settings = self.settings
@@ -118,7 +118,7 @@ class State:
         """Return the application's client.
 
         :raises KeyError: if no URL is set.
-        :raises ValueError: if the URL cannot be understood.
+        :raises ValueError: if the URL can't be parsed.
         """
         own = self._redis or self._find_redis()
         if not _gevent.in_foreign_thread():
@@ -128,11 +128,11 @@ class State:
         return client
 
     def publish(self, client: Client, channel: bytes, payload: bytes) -> int:
-        """Publish through *client*, or where that is the application's, through the publisher.
+        """Publish through *client*, or through the publisher if it is the application's client.
 
         :return: how many connections are subscribed to the channel.
-        :raises TypeError: if it is no client that publishes at once.
-        :raises redis.RedisError: if Redis can't be reached or gives no answer.
+        :raises TypeError: if it is not a client that publishes at once.
+        :raises redis.RedisError: if Redis can't be reached or does not answer.
         """
         own = self._redis
         if own is not None and (client is own.client or self._is_of_thread(client)):
@@ -140,11 +140,11 @@ class State:
         return _publisher.publish(client, channel, payload)
 
     def append(self, client: Client, channel: bytes, event: Event) -> int:
-        """Publish an event and keep it, as :meth:`publish` publishes one.
+        """Publish an event like :meth:`publish`, and keep it.
 
         :return: how many connections are subscribed to the channel.
-        :raises TypeError: if it is no client that runs scripts at once.
-        :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+        :raises TypeError: if it is not a client that runs scripts at once.
+        :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
         """
         own = self._redis
         if own is not None and (client is own.client or self._is_of_thread(client)):
@@ -154,23 +154,23 @@ class State:
     def position(self, channel: bytes) -> Position:
         """Return the newest position in the log of a channel.
 
-        :raises redis.RedisError: if Redis can't be reached, gives no answer or refuses.
+        :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
         """
         return (self._redis or self._find_redis()).publisher.position(channel)
 
     def hub(self, client: redis.Redis) -> Hub:
-        """Return the hub for the Redis to which *client* leads.
+        """Return the hub for the Redis that *client* connects to.
 
-        :raises TypeError: if that can't be told.
+        :raises TypeError: if the client does not say which Redis that is.
         """
         pool = _pool_of(client)
-        # A log is in one database, an event that is only published in all of them.
+        # A log is in one database; an event that is only published reaches all databases.
         database = pool.connection_kwargs.get("db") or 0 if self.settings.history else None
         key = (_destination(pool), database)
         hub = self._hubs.get(key)
         if hub is None:
             self._settings = self.settings
-            # The client may be a proxy, which means nothing outside of the request.
+            # The client may be a proxy, which does not work outside the request.
             own = redis.StrictRedis(connection_pool=pool)
             connect = partial(PubSubConnection, own)
             history = None
@@ -180,7 +180,7 @@ class State:
                     partial(open_connection, own),
                     _history.database_of(own),
                 )
-            # Of two threads that come first, one wins; a hub that nobody joins is nothing.
+            # If two threads do this at the same time, one wins; an unused hub costs nothing.
             hub = self._hubs.setdefault(
                 key,
                 Hub(
@@ -194,15 +194,15 @@ class State:
         return hub
 
     def wake_hubs(self) -> None:
-        """Have the hubs look for events that only they could otherwise poll for."""
+        """Make the hubs look for events that they would otherwise find only by polling."""
         if self._hubs and self.settings.in_memory:
             for hub in [*self._hubs.values()]:
                 hub.wake()
 
     def rest(self, seconds: float) -> None:
-        """End the threads of which nothing is wanted now, and wait until they have ended.
+        """End the threads that have nothing to do, and wait until they have ended.
 
-        :param seconds: For how long to wait for each at the most.
+        :param seconds: How long to wait for each at most.
         """
         for hub in [*self._hubs.values()]:
             hub.rest(seconds)
@@ -229,13 +229,13 @@ def _changed(config: dict[str, Any], key: str, value: str) -> Generator[None, No
     try:
         yield
     finally:
-        # The block may have taken it away itself.
+        # The block may have removed it.
         config.pop(key, None)
         config.update(before)
 
 
 def _pool_of(client: redis.Redis) -> redis.ConnectionPool:
-    """Return the pool of a client, which may be the application's own and of any kind."""
+    """Return the pool of a client; an application may provide any kind of object as client."""
     pool: object = getattr(client, "connection_pool", None)
     if not isinstance(pool, redis.ConnectionPool):
         raise TypeError(
@@ -247,7 +247,7 @@ def _pool_of(client: redis.Redis) -> redis.ConnectionPool:
 
 
 def _destination(pool: redis.ConnectionPool) -> Hashable:
-    """Tell where a pool leads, and as whom, so that others that lead there share its hub."""
+    """Return a key for the server and the user of a pool; pools with the same key share a hub."""
     known = pool.connection_kwargs
     server: Hashable = known.get("server")
     if server is not None:

@@ -1,9 +1,9 @@
-"""What waits for one client, within its bound.
+"""The data that waits for one client, up to a limit.
 
-One end belongs to the hub, which never blocks here: `confirm`, `offer`, `end`. The
-other belongs to the one thread or greenlet that serves the client: `wait_confirmed`,
-`take`. Each counter has one writer. The list of what waits is only appended to by the
-one end and only emptied, of what it has copied, by the other, so it needs no lock.
+The hub calls `confirm`, `offer` and `end`, and never blocks there. The thread or greenlet that
+serves the client calls `wait_confirmed` and `take`. Each counter has one writer. The list of
+waiting batches needs no lock: the hub only appends to it, and the other side only removes
+batches that it has copied.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _LOOK_AGAIN: Final = 0.1
 
 
 class Batch:
-    """What Redis has sent for one channel at one time, decoded and encoded once.
+    """The events that Redis has sent for one channel at one time, decoded and encoded once.
 
     :param payloads: The events as they are stored.
     :param frames: The events as an event stream carries them, joined.
@@ -45,8 +45,8 @@ class Subscriber:
     """The batches that wait for one client.
 
     :param limit: Bytes that may wait. A client that lags behind by more is disconnected:
-        whatever waits is dropped, and nothing more comes. A client for which nothing
-        waits gets its batch however large that is.
+        waiting batches are dropped, and no more batches follow. If nothing waits, a batch of
+        any size is accepted.
     """
 
     __slots__ = (
@@ -74,10 +74,10 @@ class Subscriber:
         self.overflowed = False
         self.error: Exception | None = None
         self.reason = "client"
-        """Why it has ended, for the signals."""
+        """Why the stream ended, for the signals."""
         self.cursor: Position | None = None
-        """Where a follower is in the log; `None` for one that is live, or starts at the top."""
-        # A list and a lock, since a queue of gevent's takes 2.8 KiB: of 17 for a client.
+        """A follower's position in the log; `None` if it is live, or starts at the top."""
+        # A list and a lock, since a gevent queue takes 2.8 KiB, of 17 KiB for a client.
         self._waiting: list[Batch] = []
         # Locked as long as there is nothing to wake up for.
         self._gate = threading.Lock()
@@ -90,7 +90,7 @@ class Subscriber:
 
     @property
     def pending(self) -> int:
-        """How many bytes wait, those that the server is sending included."""
+        """How many bytes wait, including those that the server is sending."""
         return self._offered - self._taken
 
     def confirm(self) -> None:
@@ -99,11 +99,11 @@ class Subscriber:
         self._open_gate()
 
     def offer(self, batch: Batch) -> bool:
-        """Leave a batch for the client; `False` if the client is disconnected instead."""
+        """Add a batch for the client; return `False` if the client is disconnected instead."""
         size = len(batch.frames)
         pending = self._offered - self._taken
         if pending and pending + size > self.limit:
-            self._cut_off()
+            self._overflow()
             return False
         self._offered += size
         self._waiting.append(batch)
@@ -111,29 +111,29 @@ class Subscriber:
         return True
 
     def put(self, batch: Batch) -> None:
-        """Leave a batch for the client, whatever waits for it."""
+        """Add a batch for the client, regardless of the limit."""
         self._offered += len(batch.frames)
         self._waiting.append(batch)
         self._open_gate()
 
     def end(self) -> None:
-        """Let the client know that nothing comes after what waits for it."""
+        """Mark the end: no more batches follow after those that wait."""
         self._ended = True
         self._open_gate()
 
     def wait_confirmed(self, timeout: float) -> bool:
-        """Wait *timeout* seconds for the confirmation; `False` if none has come."""
+        """Wait *timeout* seconds for the confirmation; return `False` if there was none."""
         self._wait(lambda: self._confirmed or self._ended, timeout)
         return self._confirmed and not self._ended
 
     def take(self, timeout: float | None) -> list[Batch] | None:
-        """Wait for what the client gets next.
+        """Wait for the next batches.
 
-        What was taken before is counted as waiting until now: only now is it known
-        that the server has got rid of it.
+        The batches of the previous call count as waiting until this call: only now is it
+        known that the server has sent them.
 
-        :param timeout: Seconds, or `None` to wait without a bound.
-        :return: all that waits; an empty list when the time is over; `None` at the end.
+        :param timeout: Seconds, or `None` to wait without a limit.
+        :return: all waiting batches; an empty list after the timeout; `None` at the end.
         """
         self._taken += self._handed
         self._wait(self.is_waiting, timeout)
@@ -143,17 +143,17 @@ class Subscriber:
         return None if self._ended and not batches else batches
 
     def has_ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether no more batches will be added."""
         return self._ended
 
     def is_waiting(self) -> bool:
-        """Whether something waits, the end included."""
+        """Whether something waits, including the end."""
         return bool(self._waiting) or self._ended
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
         while not condition():
-            # What opened the gate may have been taken since, so the condition decides.
+            # The batch that opened the gate may have been taken since, so check the condition.
             left = -1 if deadline is None else max(0, deadline - time.monotonic())
             if _gevent.crosses_threads():
                 left = _LOOK_AGAIN if left < 0 else min(left, _LOOK_AGAIN)
@@ -162,11 +162,11 @@ class Subscriber:
 
     def _open_gate(self) -> None:
         if self._gate.locked():
-            # The hub and the caretaker may both have found it locked.
+            # Two threads may have found it locked.
             with contextlib.suppress(RuntimeError):
                 self._gate.release()
 
-    def _cut_off(self) -> None:
+    def _overflow(self) -> None:
         self.overflowed = True
         self._waiting = []
         self.end()
@@ -179,11 +179,11 @@ def _is_over(deadline: float | None) -> bool:
 class Follower(Subscriber):
     """The batches that wait for one client of a channel with history.
 
-    When it lags behind it is not disconnected: the hub offers it no more until nothing waits, and
-    then goes on from the log.
+    When it lags behind, it is not disconnected: the hub offers it no more batches until nothing
+    waits, and then continues from the log.
 
-    :param cursor: The position that the client has named.
-    :param is_strict: Whether it ends with a :exc:`LookupError` when the log has a gap.
+    :param cursor: The position that the client sent.
+    :param is_strict: Whether it ends with a :exc:`LookupError` if the log has a gap.
     """
 
     __slots__ = ("is_behind", "is_strict", "refill")
@@ -194,13 +194,13 @@ class Follower(Subscriber):
         super().__init__(limit)
         self.cursor = cursor
         self.is_behind = False
-        """Whether a batch has been left out, since which the hub has not gone on."""
+        """Whether a batch was left out, and the hub has not continued since."""
         self.is_strict = is_strict
         self.refill: Callable[[], None] | None = None
-        """Tells the hub, from any thread, that nothing waits any more."""
+        """Tells the hub, from any thread, that nothing is waiting."""
 
     def offer(self, batch: Batch) -> bool:
-        """Leave a batch for the client, or note that there is no room for it."""
+        """Add a batch for the client, or note that there is no room for it."""
         pending = self.pending
         if self.is_behind or (pending and pending + len(batch.frames) > self.limit):
             self.is_behind = True
@@ -208,10 +208,10 @@ class Follower(Subscriber):
         return super().offer(batch)
 
     def take(self, timeout: float | None) -> list[Batch] | None:
-        """Wait for what the client gets next, as the other subscribers do."""
+        """Wait for the next batches, like other subscribers."""
         self._taken += self._handed
         self._handed = 0
-        # The hub, which sets these first and then looks for what is pending, misses nothing.
+        # The hub sets these first and then checks what is pending, so it misses nothing.
         if (self.is_behind or self.cursor is not None) and self.refill and not self._waiting:
             self.refill()
         return super().take(timeout)

@@ -1,6 +1,6 @@
-"""The hub's subscription to Redis: gets a connection, subscribes, and starts again after a loss.
+"""The hub's subscription to Redis: connects, subscribes, and starts again after a loss.
 
-For the hub's owner alone. Nothing blocks: a connection is made in a thread of its own.
+Only the hub's owner uses it. Nothing blocks: connections are made in a separate thread.
 """
 
 import time
@@ -14,16 +14,16 @@ from flask_sse._pubsub import LOST, Arrival, PubSubConnection, Subscribed
 from flask_sse._waker import Waker
 
 Connect = Callable[[], PubSubConnection]
-"""Makes a connection to Redis. It may block, and raise anything."""
+"""Makes a connection to Redis. It may block, and may raise any exception."""
 
 _POLL_INTERVAL: Final = 0.02
 _READ_LIMIT: Final = 1 << 16
 
 
 class Subscription:
-    """The channels that are wanted, on a connection that may come and go.
+    """The subscriptions to the wanted channels, on a connection that may be lost and replaced.
 
-    :param poller: Is told of the connection's descriptor.
+    :param poller: Watches the connection's descriptor.
     :param waker: Ends the owner's wait when there is a connection.
     """
 
@@ -35,7 +35,7 @@ class Subscription:
         self._connection: PubSubConnection | None = None
         self._attempt: _Attempt | None = None
         self._next_attempt = 0.0
-        # The channels whose subscription may not be what is wanted.
+        # The channels whose subscription may have to change.
         self._changed: set[bytes] = set()
 
     @property
@@ -45,12 +45,12 @@ class Subscription:
 
     @property
     def is_connecting(self) -> bool:
-        """Whether a thread is at work that will need the owner."""
+        """Whether a thread is working whose result the owner must handle."""
         return self._attempt is not None
 
     @property
     def has_more(self) -> bool:
-        """Whether :meth:`read` has left something, of which no poller may know."""
+        """Whether :meth:`read` has left data that a poller may not see."""
         return self._connection is not None and self._connection.has_more
 
     def timeout(self, longest: float) -> float:
@@ -64,7 +64,7 @@ class Subscription:
         return min(longest, _POLL_INTERVAL) if self._connection.must_be_polled else longest
 
     def note_change(self, channel: bytes) -> None:
-        """Look at a channel with the next :meth:`read`: it may be wanted now, or no more."""
+        """Make the next :meth:`read` check whether a channel is wanted."""
         self._changed.add(channel)
 
     def is_confirmed(self, channel: bytes) -> bool:
@@ -72,9 +72,9 @@ class Subscription:
         return self._connection is not None and self._connection.is_confirmed(channel)
 
     def read(self, wanted: Collection[bytes]) -> Iterator[Arrival]:
-        """Subscribe to what is wanted and to nothing else, and yield what has arrived.
+        """Subscribe to the wanted channels only, and yield what has arrived.
 
-        A loss of the connection ends the iteration, after what had arrived before.
+        If the connection is lost, the iteration ends, after everything that arrived before.
         """
         if self._connection is None:
             self._reconnect(wanted)
@@ -85,22 +85,22 @@ class Subscription:
             self._align(connection, wanted)
             for arrival in connection.read(_READ_LIMIT):
                 if isinstance(arrival, Subscribed):
-                    self._outage.is_over()
+                    self._outage.note_success()
                 yield arrival
             connection.check()
         except LOST as error:
             self.close()
-            self._next_attempt = time.monotonic() + self._outage.goes_on(error)
+            self._next_attempt = time.monotonic() + self._outage.note_failure(error)
 
     def close(self) -> None:
-        """Give the connection up, if there is one, or the attempt to get one."""
+        """Close the connection, or abandon the attempt to make one."""
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.abandon()
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        # A descriptor that is closed is watched no more.
+        # A closed descriptor is no longer watched.
         if connection.socket is not None and connection.socket.fileno() >= 0:
             self._poller.forget(connection.socket.fileno())
         connection.close()
@@ -128,19 +128,19 @@ class Subscription:
                 self._use(attempt.connection, wanted)
             elif attempt.error is not None:
                 unforeseen = not isinstance(attempt.error, LOST)
-                pause = self._outage.goes_on(attempt.error, unforeseen=unforeseen)
+                pause = self._outage.note_failure(attempt.error, unforeseen=unforeseen)
                 self._next_attempt = time.monotonic() + pause
 
     def _use(self, connection: PubSubConnection, wanted: Collection[bytes]) -> None:
         self._connection = connection
-        # On each connection what is wanted is subscribed to, not what was remembered.
+        # A new connection subscribes to the channels that are wanted now.
         self._changed.update(wanted)
         if connection.socket is not None:
             self._poller.register(connection.socket.fileno(), READ)
 
 
 class _Attempt:
-    """An attempt to connect, in a thread: Redis must not hold up the clients."""
+    """An attempt to connect, in a thread: Redis must not delay the clients."""
 
     def __init__(self, connect: Connect, waker: Waker) -> None:
         self._connect = connect
@@ -159,7 +159,7 @@ class _Attempt:
             self.is_done = True
 
     def abandon(self) -> None:
-        """Close the connection, or have it closed once it is there."""
+        """Close the connection now, or as soon as it is made."""
         self._is_abandoned = True
         if self.connection is not None:
             self.connection.close()
@@ -169,7 +169,7 @@ class _Attempt:
             self.connection = self._connect()
             if self._is_abandoned:
                 self.connection.close()
-        except Exception as error:  # noqa: BLE001 - whatever it is, there is another attempt
+        except Exception as error:  # noqa: BLE001 - there is another attempt after any error
             self.error = error
         finally:
             self.is_done = True

@@ -1,6 +1,6 @@
-"""How the commands write: one line a thing, for people or for machines.
+"""The output of the commands: one line per item, for people or for machines.
 
-For the main thread of a command.
+Only the main thread of a command uses it.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _CONTROL: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def one_line(text: str) -> str:
-    r"""Return *text* with everything escaped that would move the cursor of a terminal.
+    r"""Return *text* with all characters escaped that would move a terminal's cursor.
 
     >>> print(one_line("two\nlines, \x1b[31mred"))
     two\nlines, \x1b[31mred
@@ -65,11 +65,11 @@ def write_finding(finding: Finding) -> None:
 
 
 def is_output_closed() -> bool:
-    """Whether the program that reads the output has gone, as ``head`` does.
+    """Whether the program that reads the output has ended, as ``head`` does.
 
-    Writing would tell as well, but a channel may be silent for hours.
+    Writing would show it too, but a channel may be silent for hours.
     """
-    # Windows has no poll, and where gevent has patched, there is none either.
+    # There is no poll on Windows, or if gevent has patched.
     poll = getattr(select, "poll", None)
     try:
         descriptor = sys.stdout.fileno()
@@ -84,13 +84,13 @@ def is_output_closed() -> bool:
 
 @contextlib.contextmanager
 def ending_quietly() -> Generator[None]:
-    """Take Ctrl-C, and an output that is closed, for the end that they are."""
+    """Treat Ctrl-C and a closed output as a normal end."""
     try:
         yield
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        # What is buffered would be written at the interpreter's end, and fail once more.
+        # The interpreter would write buffered data at exit, and fail again.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)

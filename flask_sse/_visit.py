@@ -1,7 +1,7 @@
-"""One client's stream, as the signals tell of it.
+"""One client's stream, as the signals report it.
 
-Each stream has a visit of its own if anybody wants to know, and `None` if nobody does. It belongs
-to what serves the client: a thread of the server's, and the hub's owner after the hand-over.
+Each stream has its own visit if a signal has receivers, and otherwise `None`. Only the thread
+that serves the client uses it: one of the server's, or after the hand-over, the hub's owner.
 Nothing blocks.
 """
 
@@ -14,23 +14,23 @@ from flask_sse._signals import client_connected, client_gone, client_refused
 CLIENT: Final = "client"
 """The client has closed its connection, or can't be reached."""
 OVERFLOW: Final = "overflow"
-"""More waited for it than may wait."""
+"""More data waited for the client than the limit allows."""
 STOP: Final = "stop"
 """The server is about to stop."""
 REDIS: Final = "redis"
-"""There is no subscription to be had."""
+"""The subscription has failed."""
 FULL: Final = "full"
-"""There is no place for another stream."""
+"""The limit of streams is reached."""
 ERROR: Final = "error"
 """Something has failed."""
 END: Final = "end"
-"""An overridden generator of messages has come to its end."""
+"""An overridden generator of messages has ended."""
 
 
 class Visit:
     """Sends the signals of one stream: connected and then gone, or refused.
 
-    :param client: What the application has said of the client.
+    :param client: What the application has said about the client.
     """
 
     __slots__ = ("_bytes", "_events", "_notices", "_opened", "_values")
@@ -48,15 +48,15 @@ class Visit:
         self._notices.later(client_connected, **self._values)
 
     def count(self, events: int, size: int) -> None:
-        """Add what has been sent.
+        """Count sent data.
 
-        :param size: Bytes.
+        :param size: The number of bytes.
         """
         self._events += events
         self._bytes += size
 
     def ended(self, reason: str) -> None:
-        """Note that the stream has ended; to be called once."""
+        """Note that the stream has ended; must be called once."""
         if self._opened is not None:
             self._notices.later(
                 client_gone,
@@ -71,7 +71,7 @@ class Visit:
 
 
 def new_visit(notices: Notices, channel: bytes, client: object) -> Visit | None:
-    """Return a visit, if there is a receiver that wants to know of it."""
+    """Return a visit, if one of its signals has receivers."""
     signals = (client_connected, client_gone, client_refused)
     if not any(signal.receivers for signal in signals):
         return None

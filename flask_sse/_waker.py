@@ -1,6 +1,6 @@
 """Ends the wait of a hub's owner.
 
-`Waker.set` may be called from any thread; the rest is for the owner alone.
+`Waker.set` can be called from any thread; only the owner uses the rest.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ class Waker:
         self.is_set = False
 
     def fileno(self) -> int:
-        """Return the descriptor that can be read after `set`."""
+        """Return the descriptor that becomes readable after `set`."""
         return self._receiver.fileno()
 
     def set(self) -> None:
@@ -29,12 +29,12 @@ class Waker:
                 self._sender.send(b"\0")
 
     def clear(self) -> None:
-        """Wait again from now on."""
+        """Reset, so that the owner can wait again."""
         with contextlib.suppress(BlockingIOError):
             self._receiver.recv(64)
         self.is_set = False
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         self._receiver.close()
         self._sender.close()

@@ -1,7 +1,7 @@
-"""The clients of streams that a server reads: which of them have closed their side.
+"""Watches the clients of streams that a server reads, to see which have closed their side.
 
-`add` and `discard` are for the thread that serves the client, the rest for the hub's
-owner. Nothing blocks.
+The thread that serves the client calls `add` and `discard`; the hub's owner uses the rest.
+Nothing blocks.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ _ERROR: Final = getattr(select, "EPOLLERR", 0)
 class Watch:
     """The sockets of such clients, which belong to the server.
 
-    Where the system has no epoll, nothing is noticed here, and the keep-alives find out.
+    If the system has no epoll, nothing is noticed here; the keep-alives find lost clients.
     """
 
     def __init__(self) -> None:
-        # Held while an event is looked at: a client that is discarded meanwhile must not give
-        # its descriptor back, or the next client would be taken for the one that went.
+        # Held while an event is processed: a client that is discarded in that time must not
+        # free its descriptor, or the next client would be mistaken for the one that left.
         self._lock = threading.Lock()
         self._subscribers: dict[int, Subscriber] = {}
         # waitress may have closed the socket by the time it is discarded.
@@ -36,7 +36,7 @@ class Watch:
         return len(self._clients)
 
     def fileno(self) -> int | None:
-        """Return a descriptor that can be read when somebody has gone."""
+        """Return a descriptor that is readable when a client has gone."""
         return None if self._epoll is None else self._epoll.fileno()
 
     def add(self, client: socket.socket, subscriber: Subscriber) -> None:
@@ -49,7 +49,7 @@ class Watch:
             self._clients[subscriber] = client, descriptor
 
     def discard(self, client: socket.socket, subscriber: Subscriber) -> None:
-        """Watch it no more; its socket may be closed when this returns."""
+        """Stop watching a client; its socket may be closed when this returns."""
         with self._lock:
             _, descriptor = self._clients.pop(subscriber, (client, -1))
             if self._subscribers.get(descriptor) is subscriber:
@@ -72,14 +72,14 @@ class Watch:
                 subscriber.end()
 
     def disconnect(self, subscriber: Subscriber) -> None:
-        """Disconnect a client, to which the server may be writing."""
+        """Disconnect a client that the server may be writing to."""
         with self._lock:
             client, _ = self._clients.get(subscriber, (None, -1))
             if client is not None:
                 _sockets.disconnect(client)
 
     def disconnect_all(self) -> None:
-        """Disconnect clients that would delay the server's stop by not reading."""
+        """Disconnect the remaining clients, which would delay the server's shutdown."""
         with self._lock:
             for client, _ in self._clients.values():
                 _sockets.disconnect(client)

@@ -1,7 +1,7 @@
 """Positions in the log of a channel, and its messages from a position on.
 
-For channels that have history, which the setting :confval:`SSE_HISTORY` says. A position is the
-``id`` of an event, which browsers send back in ``Last-Event-ID``.
+It works with channels that have history, which :confval:`SSE_HISTORY` turns on. A position is
+the ``id`` of an event, which browsers send back in ``Last-Event-ID``.
 
 >>> from flask_sse import history
 >>> with app.app_context():
@@ -25,17 +25,17 @@ __all__ = ["messages", "position"]
 
 
 def position(channel: str = "sse") -> str:
-    """Return the id of the newest event of a channel, or of its log's beginning.
+    """Return the id of the newest event of a channel, or of the beginning of an empty log.
 
-    A page that is rendered with it, and opens the stream with it as ``last_event_id``, gets
-    every event that is published in between. It waits for Redis, as
-    :meth:`~flask_sse.ServerSentEventsBlueprint.publish` does.
+    If a page is rendered with this id, and opens the stream with it as ``last_event_id``, it
+    gets every event that is published in between. The function waits for Redis, like
+    :meth:`~flask_sse.ServerSentEventsBlueprint.publish`.
 
     :param channel: The channel, which must have history.
-    :raises TypeError: if *channel* has a type that makes no sense.
+    :raises TypeError: if *channel* has an unsupported type.
     :raises ValueError: if the channel has no history.
     :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
-    :raises redis.exceptions.RedisError: if Redis can't be reached, gives no answer or refuses.
+    :raises redis.exceptions.RedisError: if Redis can't be reached, does not answer or refuses.
 
     >>> from flask import url_for
     >>> from flask_sse import history
@@ -53,18 +53,18 @@ def position(channel: str = "sse") -> str:
 def messages(channel: str = "sse", after: str | None = None) -> Generator[Message, None, None]:
     """Generate the :class:`~flask_sse.Message` objects of a channel from a position on.
 
-    First come those that have been published since, and then the others as they are published.
-    Each has its position as its ``id``, with which a consumer can go on
-    later. The subscription begins with the first ``next()`` and ends with ``close()``. An
-    application context is needed only for the call.
+    The messages that have been published since that position come first, and then new messages
+    as they are published. The ``id`` of each message is its position, from which a consumer can
+    continue later. The subscription begins with the first ``next()`` and ends with ``close()``.
+    Only the call needs an application context.
 
     :param channel: The channel, which must have history.
-    :param after: The id after which to begin; by default the newest one at the first ``next()``.
-    :raises TypeError: if *channel* has a type that makes no sense.
-    :raises ValueError: if the channel has no history, or *after* is no id of a log.
+    :param after: The id after which to begin; by default the newest id at the first ``next()``.
+    :raises TypeError: if *channel* has an unsupported type.
+    :raises ValueError: if the channel has no history, or *after* is not an id from a log.
     :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
-    :raises LookupError: from any ``next()``, if messages may be missing: they are not
-        kept any more, or Redis has lost them. It is what browsers get as ``sse.reset``.
+    :raises LookupError: from any ``next()``, if messages may be missing, because they are no
+        longer kept or Redis has lost them. Browsers get ``sse.reset`` in this case.
     :raises redis.exceptions.RedisError: from the first ``next()``, if Redis can't be reached.
 
     >>> from flask_sse import history

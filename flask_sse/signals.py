@@ -1,17 +1,17 @@
-"""What happens to streams, messages and Redis: signals, as Flask's own.
+"""Signals about streams, messages and Redis, like Flask's own signals.
 
-They are signals of blinker's, which Flask has installed. The sender is the application, so a
-receiver can be connected for one application or for all. Everything else is given by name. There
-may be more in later versions: let receivers take ``**extra``.
+They are blinker signals; Flask installs blinker. The sender is the application, so a receiver
+can be connected for one application or for all. All other values are keyword arguments. Later
+versions may add more, so receivers should accept ``**extra``.
 
 Receivers of :data:`message_published` run where the message is published. All others run in a
-thread of their own (a greenlet where gevent has patched), one after the other, in the order
-of what has happened, each time in a new application context and without a request. A receiver
-that is slow delays other receivers, and no stream. If 65,536 signals wait, further ones are
-dropped, with a warning. An error of a receiver is logged.
+separate thread (a greenlet if gevent has patched), one after the other, in the order of the
+events, each time in a new application context and without a request. A slow receiver delays
+other receivers, but not streams. If 65,536 signals are waiting, further signals are dropped,
+with a warning. Errors of receivers are logged.
 
-As long as a signal has no receivers, it costs nothing. Streams that have begun before there was
-a receiver for their client are not told of.
+A signal without receivers costs nothing. Streams that began before a receiver for their client
+was connected are not reported.
 
 >>> from flask_sse import signals
 >>> def log(sender, *, channel, message, **extra):
@@ -41,38 +41,38 @@ client_connected: Final[NamedSignal] = _signals.client_connected
 """A stream has begun: Redis has confirmed its subscription.
 
 * ``channel`` - the name of the channel, a :class:`str`;
-* ``client`` - what the application has put into ``g.sse_client`` while it handled the request,
-  for example in a handler registered with ``sse.before_request``; else ``None``.
+* ``client`` - the value of ``g.sse_client`` that the application set while it handled the
+  request, for example in a handler registered with ``sse.before_request``; otherwise ``None``.
 """
 
 client_gone: Final[NamedSignal] = _signals.client_gone
-"""A stream has ended. For each that has begun this is sent once.
+"""A stream has ended. It is sent once for each stream that has begun.
 
 * ``channel`` and ``client`` - as before;
 * ``reason`` - ``"client"`` if the client has closed its connection or can't be reached,
   ``"overflow"`` if it was disconnected because it read too slowly, ``"stop"`` if the server has
-  been told to stop, ``"redis"`` if Redis does not allow the channel any more; of an overridden
-  :meth:`~flask_sse.ServerSentEventsBlueprint.messages` also ``"end"`` and ``"error"``, if the
-  generator has ended or raised;
-* ``duration`` - for how many seconds it was open;
-* ``events_sent`` - how many messages were given to its connection. A client that has gone without
-  a word may not have received the last of them;
-* ``bytes_sent`` - how many bytes of the body the operating system has taken, or the server. Under
-  gunicorn the marks of HTTP's chunks are included.
+  been told to stop, ``"redis"`` if Redis no longer allows the channel; for an overridden
+  :meth:`~flask_sse.ServerSentEventsBlueprint.messages` also ``"end"`` or ``"error"``, if the
+  generator has ended or raised an exception;
+* ``duration`` - how many seconds it was open;
+* ``events_sent`` - how many messages were written to its connection. A client that has vanished
+  without closing may not have received the last of them;
+* ``bytes_sent`` - how many bytes of the body the operating system, or the server, has accepted.
+  Under gunicorn, this includes the framing of HTTP chunks.
 """
 
 client_refused: Final[NamedSignal] = _signals.client_refused
-"""A client got no stream, and was told to come back later.
+"""A client got no stream, and was told to reconnect later.
 
 * ``channel`` and ``client`` - as before;
-* ``reason`` - ``"full"`` if there is no place (:confval:`SSE_MAX_CLIENTS`), ``"redis"`` if Redis
-  has not confirmed the subscription, ``"stop"`` if the server has been told to stop, ``"error"``
-  if something has failed, which the log explains.
+* ``reason`` - ``"full"`` if the limit of streams is reached (:confval:`SSE_MAX_CLIENTS`),
+  ``"redis"`` if Redis has not confirmed the subscription, ``"stop"`` if the server has been told
+  to stop, ``"error"`` if something has failed; the log has the reason.
 """
 
 message_published: Final[NamedSignal] = _signals.message_published
-"""Redis has accepted a message of this process. Receivers run in the thread, and in the contexts,
-of the publisher, which waits for them; their errors are logged, and are not raised there.
+"""Redis has accepted a message from this process. Receivers run in the publisher's thread and
+contexts, and the publisher waits for them; their errors are logged and not raised there.
 
 * ``channel`` - the name of the channel, a :class:`str`;
 * ``message`` - the :class:`~flask_sse.Message`, which a receiver must not change;
@@ -80,28 +80,28 @@ of the publisher, which waits for them; their errors are logged, and are not rai
 """
 
 messages_delivered: Final[NamedSignal] = _signals.messages_delivered
-"""Messages have been written to the clients of a channel in this process, or left for the
-threads that serve them. Messages that Redis has sent together are told of together.
+"""Messages have been written to the clients of a channel in this process, or passed to the
+threads that serve them. Messages that Redis has sent together are reported together.
 
 * ``channel`` - the name of the channel, a :class:`str`;
 * ``messages`` - how many there are;
-* ``listeners`` - to how many they went: streams, and generators of
+* ``listeners`` - how many listeners they went to: streams, and generators of
   :meth:`~flask_sse.ServerSentEventsBlueprint.messages`;
-* ``lagging`` - how many clients of the channel have not taken everything yet;
+* ``lagging`` - how many clients of the channel have not received everything yet;
 * ``duration`` - how many seconds passed from their arrival to the last client;
-* ``replayed`` - whether they come from the history, for one client that has missed them. Then
-  ``duration`` is 0.
+* ``replayed`` - whether they come from the history, for one client that missed them. In this
+  case, ``duration`` is 0.
 """
 
 redis_lost: Final[NamedSignal] = _signals.redis_lost
-"""This process has no subscription to Redis any more, or can't get its first one.
+"""This process has lost its subscription to Redis, or can't get its first one.
 
-* ``error`` - the exception that says why.
+* ``error`` - the exception with the reason.
 """
 
 redis_regained: Final[NamedSignal] = _signals.redis_regained
-"""The subscription is there again.
+"""The subscription has been restored.
 
-* ``duration`` - how many seconds the outage has lasted;
-* ``attempts`` - how often a connection has failed meanwhile.
+* ``duration`` - how many seconds the outage lasted;
+* ``attempts`` - how many connections failed during the outage.
 """

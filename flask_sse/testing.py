@@ -1,8 +1,8 @@
-"""Streams, and what is published, in an application's own tests.
+"""Tests streams and published messages in an application's own tests.
 
-Nothing here needs a Redis, a server or a pause, and no thread is left behind. Install the
-extra ``memory``. With pytest, there is the fixture ``sse_harness``, which is :func:`harness`
-until the test ends.
+Nothing here needs a Redis, a server or a pause, and no threads are left behind. Install the
+extra ``memory``. With pytest, the fixture ``sse_harness`` is :func:`harness`, until the test
+ends.
 
 >>> from flask_sse.testing import harness
 >>> with harness(app) as tested:
@@ -50,9 +50,9 @@ _OF_GENERATORS: Final = "flask-sse-messages"
 
 
 class ReceivedMessage(Message):
-    """A :class:`~flask_sse.Message` as a browser gets it.
+    """A :class:`~flask_sse.Message` as a browser receives it.
 
-    Its data is text, as ``event.data`` is in a browser, and its id is text too. It is equal to
+    Its data is text, like ``event.data`` in a browser, and its id is text too. It is equal to
     any message that looks the same to a browser.
 
     >>> from flask_sse.testing import harness
@@ -75,9 +75,9 @@ class ReceivedMessage(Message):
 
     @property
     def json(self) -> Any:
-        """What ``JSON.parse(event.data)`` gives.
+        """The data, parsed as ``JSON.parse(event.data)`` does it.
 
-        :raises ValueError: if the data is no JSON.
+        :raises ValueError: if the data is not JSON.
         """
         return self._provider.loads(self.data)
 
@@ -87,19 +87,19 @@ class ReceivedMessage(Message):
         return self._frame(self) == self._frame(other)
 
     def _frame(self, message: Message) -> bytes:
-        # On its way through Redis a tuple becomes a list, and a date a text.
+        # On the way through Redis, a tuple becomes a list, and a date becomes text.
         provider = self._provider
         return encode(from_payload(to_payload(message, provider), provider), provider)
 
 
 class _Deadline:
-    """Until when the reader of a stream waits."""
+    """The time until which the reader of a stream waits."""
 
     def __init__(self, seconds: float) -> None:
         self._time = time.monotonic() + seconds
 
     def move(self, seconds: float) -> None:
-        """Wait for some seconds from now on."""
+        """Set the deadline to some seconds from now."""
         self._time = time.monotonic() + seconds
 
     def left(self) -> float:
@@ -108,7 +108,7 @@ class _Deadline:
 
 
 class Stream:
-    """An event stream that is open: what is published from now on arrives.
+    """An open event stream: messages that are published from now on arrive.
 
     :func:`open_stream` makes it.
     """
@@ -117,11 +117,11 @@ class Stream:
         self, response: TestResponse, provider: JSONProvider, timeout: float, deadline: _Deadline
     ) -> None:
         self.response = response
-        """What Flask's test client got, with the status and the headers."""
+        """The response of Flask's test client, with the status and the headers."""
         self.timeout = timeout
         """Seconds that :meth:`get` waits by default."""
         self.last_event_id: str = ""
-        """What a browser that has got these messages sends as ``Last-Event-ID``."""
+        """The ``Last-Event-ID`` that a browser would send after these messages."""
         self._provider = provider
         self._deadline = deadline
         self._pieces = response.iter_encoded()
@@ -129,19 +129,19 @@ class Stream:
         self._messages: list[ReceivedMessage] = []
         self._number = 0
         self._has_ended = False
-        # The first piece comes when Redis has confirmed the subscription.
+        # The first piece arrives when Redis has confirmed the subscription.
         self._read()
 
     @property
     def retry(self) -> int | None:
-        """What the stream has said last about when to reconnect, in milliseconds."""
+        """The last reconnection time that the stream has sent, in milliseconds."""
         return self._parser.retry
 
     def get(self, timeout: float | None = None) -> ReceivedMessage:
-        """Return the next message, which may have to come first.
+        """Return the next message, and wait for it if necessary.
 
-        :param timeout: Seconds to wait at the most; by default those of the stream.
-        :raises TimeoutError: if none comes in time.
+        :param timeout: Seconds to wait at most; by default the timeout of the stream.
+        :raises TimeoutError: if no message arrives in time.
         :raises EOFError: if the stream has ended.
         """
         seconds = self.timeout if timeout is None else timeout
@@ -152,7 +152,7 @@ class Stream:
                 raise EOFError(f"the stream has ended after {self._describe()}")
             if is_over:
                 raise TimeoutError(f"no message within {seconds} s, after {self._describe()}")
-            # What waits is taken even without any time.
+            # Waiting data is read even if the timeout is 0.
             is_over = self._deadline.left() <= 0
             self._read()
         self._number += 1
@@ -162,7 +162,7 @@ class Stream:
         return message
 
     def __iter__(self) -> Iterator[ReceivedMessage]:
-        """Iterate over the messages until the stream ends; :meth:`get` says what is raised."""
+        """Iterate over the messages until the stream ends; see :meth:`get` for exceptions."""
         while True:
             try:
                 message = self.get()
@@ -183,14 +183,14 @@ class Stream:
 
 
 class Published(NamedTuple):
-    """What was published, and where."""
+    """A published message and its channel."""
 
     channel: str
     message: Message
 
 
 class Harness:
-    """An application under test: on ``memory://``, with its streams and what it publishes.
+    """An application under test, on ``memory://``, with its streams and published messages.
 
     :func:`harness` makes it.
     """
@@ -199,7 +199,7 @@ class Harness:
         self.app = app
         """The application under test."""
         self.published = published
-        """What the application has published, in a list that grows: see :func:`record`."""
+        """Messages that the application has published, in a growing list; see :func:`record`."""
         self._streams = streams
 
     def open(
@@ -212,9 +212,9 @@ class Harness:
         headers: Mapping[str, str] | None = None,
         timeout: float = 5.0,
     ) -> Stream:
-        """Open a stream, which ends with the harness; see :func:`open_stream`.
+        """Open a stream that ends with the harness; see :func:`open_stream`.
 
-        :param client: The client that opens it; by default a new one.
+        :param client: The client that opens it; by default a new client.
         """
         stream = open_stream(
             client or self.app,
@@ -228,11 +228,11 @@ class Harness:
 
 
 def in_memory(app: Flask) -> AbstractContextManager[None]:
-    """Have an application use an embedded Redis of its own, which is empty at first.
+    """Make an application use its own embedded Redis, which is empty at first.
 
     Until the block ends, :confval:`SSE_REDIS_URL` is ``memory://``, and all settings are read
-    afresh. What the application had before is put back then. An overridden
-    :attr:`~flask_sse.ServerSentEventsBlueprint.redis` is used as ever.
+    again. At the end, the previous state is restored. An overridden
+    :attr:`~flask_sse.ServerSentEventsBlueprint.redis` is used as before.
 
     >>> from flask_sse.testing import in_memory
     >>> app.config["SSE_REDIS_URL"] = "redis://production"
@@ -257,19 +257,19 @@ def open_stream(
 ) -> Generator[Stream, None, None]:
     """Open a stream through Flask's test client, and close it when the block ends.
 
-    The subscription is there when the block begins. When it ends, so do the threads that
-    Flask-SSE has started for the application, unless somebody else still listens.
+    The subscription exists when the block begins. When the block ends, the threads that
+    Flask-SSE has started for the application end too, unless there are other listeners.
 
-    :param source: The application, or a client of it, which may have logged in.
-    :param channel: The channel to listen to; by default the query has none.
-    :param url: Where the stream is; by default where the application has registered
-        ``flask_sse.sse``.
-    :param last_event_id: What to send as ``Last-Event-ID``.
-    :param headers: What else to send.
+    :param source: The application, or a test client of it, which may have logged in.
+    :param channel: The channel to listen to; by default, the query does not name one.
+    :param url: The URL of the stream; by default the URL at which the application has
+        registered ``flask_sse.sse``.
+    :param last_event_id: The value to send as ``Last-Event-ID``.
+    :param headers: Other headers to send.
     :param timeout: Seconds that :meth:`Stream.get` waits by default.
-    :raises LookupError: if no *url* is given and ``sse`` is not registered.
-    :raises AssertionError: if the answer is no event stream. To test who may listen, look at
-        the status that the client itself gets.
+    :raises LookupError: if *url* is not given and ``sse`` is not registered.
+    :raises AssertionError: if the answer is not an event stream. To test access control, use
+        the test client directly and check the status.
 
     >>> from flask_sse.testing import open_stream
     >>> with open_stream(app, "users") as stream:
@@ -305,10 +305,10 @@ def open_stream(
 
 @contextmanager
 def record(app: Flask) -> Generator[list[Published], None, None]:
-    """Record what an application publishes in this process, in a list that grows.
+    """Record the messages that an application publishes in this process, in a list that grows.
 
-    The events are published all the same, and those that Redis has not accepted are left out. The
-    data is what the publisher has given, and not a copy.
+    The messages are still published. Messages that Redis has not accepted are left out. The
+    data is the publisher's own object, not a copy.
 
     >>> from flask_sse.testing import record
     >>> with record(app) as published, app.app_context():
@@ -328,9 +328,9 @@ def record(app: Flask) -> Generator[list[Published], None, None]:
 
 @contextmanager
 def harness(app: Flask) -> Generator[Harness, None, None]:
-    """Put an application on ``memory://``, record what it publishes, and open streams of it.
+    """Run an application on ``memory://``, record its published messages, and open its streams.
 
-    All of it ends with the block.
+    Everything ends with the block.
     """
     with in_memory(app), record(app) as published, ExitStack() as streams:
         yield Harness(app, published, streams)
@@ -352,7 +352,7 @@ def _with_channel(url: str, channel: str | None) -> str:
 
 
 def _await_threads(names: set[str]) -> None:
-    """Wait for threads that are about to end by themselves."""
+    """Wait for threads that will soon end by themselves."""
     deadline = time.monotonic() + _REST_WITHIN
     for thread in threading.enumerate():
         if thread.name in names and type(thread) is threading.Thread:

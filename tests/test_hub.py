@@ -327,10 +327,10 @@ def test_messages_are_not_shared(shared_redis: RedisServer) -> None:
 def test_an_outage_may_last(caplog: pytest.LogCaptureFixture) -> None:
     """The pauses stay bounded, however often it was tried; both ends are told once."""
     outage = Outage()
-    pauses = [outage.goes_on(ConnectionError("refused")) for _ in range(3000)]
+    pauses = [outage.note_failure(ConnectionError("refused")) for _ in range(3000)]
     assert all(0 <= pause <= 2 for pause in pauses)
-    outage.is_over()
-    outage.is_over()
+    outage.note_success()
+    outage.note_success()
     assert [record.getMessage() for record in caplog.records] == [
         "Redis is unavailable: refused; streams stay open and continue when it is back",
         "Redis is back after 3000 attempts",
