@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures for all tests."""
 
 import itertools
 import signal
@@ -18,8 +18,8 @@ _names = itertools.count()
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
-    """Have Ctrl-C end what the tests start, though they may be a job in the background."""
-    # A shell has such jobs ignore it, and so does what they start.
+    """Make Ctrl-C end the processes that tests start, even if the tests are a background job."""
+    # A shell makes background jobs and their child processes ignore it.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)
@@ -27,7 +27,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Return a redis-server that no test stops."""
+    """Return a shared redis-server, which tests must not stop."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
@@ -45,7 +45,7 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture(params=["redis", "memory"])
 def redis_url(request: pytest.FixtureRequest) -> str:
-    """Return the URL of a Redis, a real one and then the embedded one."""
+    """Return the URL of a real Redis, and then that of the embedded Redis."""
     if request.param == "memory":
         return "memory://"
     server: RedisServer = request.getfixturevalue("shared_redis")

@@ -1,4 +1,4 @@
-"""A plugin of pytest's: the names that the examples in docstrings take for granted.
+"""A pytest plugin: defines the names that the examples in docstrings use.
 
 Sphinx runs the same examples, with the same names (``doctest_global_setup``).
 """
@@ -13,7 +13,7 @@ from flask_sse import Message, ServerSentEventsBlueprint, sse
 
 @pytest.fixture(autouse=True)
 def names_of_examples(doctest_namespace: dict[str, Any]) -> None:
-    """Give an example an application of its own."""
+    """Give an example its own application."""
     app = Flask("examples")
     app.config["REDIS_URL"] = "memory://"
     app.config["SSE_HISTORY"] = {"news": 100}

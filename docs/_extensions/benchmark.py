@@ -1,7 +1,7 @@
-"""Shows what the benchmark has measured: its tables, and one figure of them as a chart.
+"""Shows the results of the benchmark: its tables, and one figure of them as a chart.
 
-Where the benchmark has not written its files yet, the page says so. A chart of what it has not
-measured yet is left out.
+If the benchmark has not written its files yet, the page says so. Charts without measurements
+are left out.
 """
 
 import json
@@ -19,7 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 Rounds = dict[str, list[dict[str, float]]]
-"""The figures of each round, by the name of what was measured."""
+"""The figures of each round, by the name of the measurement."""
 
 _PLAIN_NAMES: Final = {
     "flask-sse-2-gthread": "Flask-SSE 2 (gthread)",
@@ -28,12 +28,12 @@ _PLAIN_NAMES: Final = {
     "flask-sse-1": "Flask-SSE 1.0",
     "floor": "floor (plain C)",
 }
-"""Systems that the benchmark calls by its own short names; the others are called what they are."""
+"""Systems for which the benchmark has short names; it uses the full names of the others."""
 
 _NAME: Final = re.compile(rf"(?<![\w-])(?:{'|'.join(_PLAIN_NAMES)})(?![\w-])")
 _TABLE: Final = "performance-table.rst"
 _FIGURES: Final = "performance-table.json"
-# Narrow, so that the text can still be read where a phone shrinks the chart.
+# Narrow, so that the text is still readable if a phone shrinks the chart.
 _WIDTH: Final = 400
 _ROW: Final = 44
 _BAR: Final = 14
@@ -66,7 +66,7 @@ class Tables(SphinxDirective):
 
 
 class Chart(SphinxDirective):
-    """``.. benchmark-chart:: cpu_us``: the medians of one figure, a bar for each system."""
+    """``.. benchmark-chart:: cpu_us``: the medians of one figure, with a bar for each system."""
 
     required_arguments = 1
     has_content = True
@@ -78,7 +78,7 @@ class Chart(SphinxDirective):
     }
 
     def run(self) -> list[nodes.Node]:
-        """Draw the chart, if there is anything to draw; the content is its caption."""
+        """Draw the chart, if there is data; the content is its caption."""
         source = Path(self.env.srcdir, _FIGURES)
         self.env.note_dependency(str(source))
         if not source.exists():
@@ -101,13 +101,13 @@ class Chart(SphinxDirective):
 
 
 def of_variant(rounds: Rounds, variant: str) -> Rounds:
-    """Return what was measured in one variant, such as ``10,000 clients``, by system."""
+    """Return the measurements of one variant, such as ``10,000 clients``, by system."""
     end = f", {variant}"
     return {name.removesuffix(end): each for name, each in rounds.items() if name.endswith(end)}
 
 
 def medians(rounds: Rounds, key: str) -> dict[str, float]:
-    """Return the median of one figure for each system that has it, the lowest first."""
+    """Return the median of one figure for each system that has it, lowest first."""
     values = {
         name: median(figures[key] for figures in each if key in figures)
         for name, each in rounds.items()
@@ -117,12 +117,12 @@ def medians(rounds: Rounds, key: str) -> dict[str, float]:
 
 
 def plain(text: str) -> str:
-    """Replace the benchmark's short names of systems by what the systems are."""
+    """Replace the benchmark's short names by the full names of the systems."""
     return _NAME.sub(lambda match: _PLAIN_NAMES[match[0]], text)
 
 
 def _names(node: nodes.Node) -> Iterator[nodes.Text]:
-    """Return the texts that name a system: items of lists, and what heads tables."""
+    """Return the texts that name a system: items of lists, and headings of tables."""
     for item in node.findall(nodes.list_item):
         yield from item.findall(nodes.Text)
     for row in node.findall(nodes.row):
@@ -132,7 +132,7 @@ def _names(node: nodes.Node) -> Iterator[nodes.Text]:
 
 
 def draw(values: dict[str, float], unit: str, title: str) -> str:
-    """Return a chart of horizontal bars as SVG; its colours are those of the theme."""
+    """Return a chart of horizontal bars as SVG, in the colours of the theme."""
     longest = max(values.values()) or 1.0
     height = _ROW * len(values)
     rows = [

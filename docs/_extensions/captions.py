@@ -1,4 +1,4 @@
-"""Says of which level the captions in the sidebar are, as headings have to; Sphinx does not."""
+"""Adds the missing level to the captions in the sidebar, which are headings."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _TREE = "furo_navigation_tree"
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register with Sphinx."""
-    # After the theme, which makes the tree.
+    # This runs after the theme, which makes the tree.
     app.connect("html-page-context", _add_level, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 

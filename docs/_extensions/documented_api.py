@@ -1,4 +1,4 @@
-"""What autodoc can't find out about the documented API by itself."""
+"""Facts about the documented API that autodoc can't find out by itself."""
 
 import inspect
 from typing import Any
@@ -20,14 +20,14 @@ _INSTANCE = "flask_sse.sse"
 _MADE_BY_FUNCTIONS = {
     f"flask_sse.testing.{name}" for name in ("Harness", "Published", "ReceivedMessage", "Stream")
 }
-"""Classes whose constructors are for nobody."""
+"""Classes whose constructors are not public."""
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register with Sphinx."""
     app.connect("missing-reference", _link_stored_message)
     app.connect("autodoc-process-docstring", _describe_instance, priority=100)
-    # Before sphinx-autodoc-typehints, since the first answer counts.
+    # This runs before sphinx-autodoc-typehints, since the first result counts.
     app.connect("autodoc-process-signature", _write_class, priority=100)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -52,7 +52,7 @@ def _describe_instance(app: Sphinx, what: str, name: str, *rest: Any) -> None:
 
 
 def _write_class(app: Sphinx, what: str, name: str, obj: object, *_: object) -> _Signature | None:
-    """Write a class without a return type, and a default of Flask's that is no Python."""
+    """Write a class without a return type, and a Flask default that is not Python."""
     del app
     if name in _MADE_BY_FUNCTIONS:
         return "", None

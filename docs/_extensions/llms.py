@@ -1,7 +1,7 @@
-"""Writes ``llms.txt``, a list of the pages, and ``llms-full.txt``, all their text.
+"""Writes ``llms.txt``, a list of the pages, and ``llms-full.txt``, with all their text.
 
-Both are what https://llmstxt.org/ describes. The text is what Sphinx makes of the pages, with
-the docstrings, the examples and the settings in it, which their sources only name.
+https://llmstxt.org/ describes both. The text is Sphinx's output, so it includes the
+docstrings, the examples and the settings, which the sources of the pages only name.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
 """Describes each page by its first paragraph, for search engines and previews of links.
 
-sphinxext-opengraph would go on with what follows it: leads to examples, without the examples.
+sphinxext-opengraph would also use the text after it, such as introductions to examples, but
+without the examples.
 """
 
 import re
@@ -18,20 +19,20 @@ _LENGTH: Final = 200
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register with Sphinx."""
-    # Before sphinxext-opengraph, which adds nothing to what is there.
+    # This runs before sphinxext-opengraph, which does not replace existing descriptions.
     app.connect("html-page-context", _describe, priority=400)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def summary(document: nodes.document) -> str:
-    """Return a page's first paragraph, or nothing if it has none."""
+    """Return a page's first paragraph, or an empty string if it has none."""
     for paragraph in document.findall(nodes.paragraph):
         return without_lead(" ".join(paragraph.astext().split()))
     return ""
 
 
 def without_lead(text: str) -> str:
-    """Leave out a last sentence that only leads to what follows the paragraph."""
+    """Remove a last sentence that only introduces the text after the paragraph."""
     return re.sub(r"^(.*[.!?])\s.*:$", r"\1", text)
 
 

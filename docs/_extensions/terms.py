@@ -1,4 +1,4 @@
-"""Gives each term of a definition list an anchor, and a link to it as headings have."""
+"""Gives each term of a definition list an anchor, and a link to it, like headings."""
 
 from docutils import nodes
 from sphinx.addnodes import glossary

@@ -1,1 +1,1 @@
-"""What tests share: processes, servers, clients and a parser."""
+"""Code that tests share: processes, servers, clients and a parser."""

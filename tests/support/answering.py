@@ -1,4 +1,4 @@
-"""A server in this process that answers what a test tells it to."""
+"""A server in this process that gives the answers that a test specifies."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ def streaming(
     server: str = "test",
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """Return what answers with a stream.
+    """Return a handler that answers with a stream.
 
-    :param stays_open: Whether it ends with the client, and not before.
+    :param stays_open: Whether the stream stays open until the client closes it.
     :param server: What the server calls itself.
     :param headers: More headers of the response.
     """
@@ -37,7 +37,7 @@ def streaming(
 
 
 def answering(status: int, location: str | None = None) -> Answer:
-    """Return what answers with a status, and no stream."""
+    """Return a handler that answers with a status and without a stream."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
@@ -51,9 +51,9 @@ def answering(status: int, location: str | None = None) -> Answer:
 
 @contextmanager
 def serving(*answers: Answer) -> Iterator[tuple[str, list[BaseHTTPRequestHandler]]]:
-    """Answer one request after the other, the last answer for ever.
+    """Answer one request after the other, and repeat the last answer.
 
-    It yields the URL of a stream, and what has been asked.
+    It yields the URL of a stream, and the requests.
     """
     left, asked = list(answers), list[BaseHTTPRequestHandler]()
 
@@ -63,7 +63,7 @@ def serving(*answers: Answer) -> Iterator[tuple[str, list[BaseHTTPRequestHandler
             (left.pop(0) if len(left) > 1 else left[0])(self)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever, args=(0.01,))

@@ -1,4 +1,4 @@
-"""How streams behave under each server: what the documentation's table says.
+"""How streams behave under each server, as in the documentation's table.
 
 ``python -m tests.support.behaviour`` prints the table; each cell is tested.
 """
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Body(StrEnum):
-    """Who writes to the client."""
+    """What writes to the client."""
 
     HANDED_OVER = "handed over"
     READ = "read by the server"
 
 
 class Leave(StrEnum):
-    """When the server lets a client go that has left."""
+    """When the server drops a client that has left."""
 
     AT_ONCE = "at once"
     KEEPALIVE = "at the second keep-alive"
@@ -32,7 +32,7 @@ class Leave(StrEnum):
 
 
 class Slow(StrEnum):
-    """What happens to a client that does not read, once too much waits for it."""
+    """What happens to a client that does not read, once too much data waits for it."""
 
     DISCONNECTED = "disconnected"
     ENDS = "its stream ends; it takes a place until it goes"
@@ -59,13 +59,13 @@ class Server(NamedTuple):
     slow: Slow
     stop: Stop
     long: bool = False
-    """Whether to test it only where there is time."""
+    """Whether only the long tests include it."""
     one_at_a_time: bool = False
     """Whether an open stream blocks all other requests."""
     ends_head_with_a_chunk: bool = False
-    """Whether it ends the body that HEAD does not have with a last chunk, whatever the app."""
+    """Whether it sends a last chunk in answer to HEAD, with any application."""
     logs_broken_pipes: bool = False
-    """Whether it logs a traceback for each client that has left, whatever the app."""
+    """Whether it logs a traceback for each client that has left, with any application."""
 
 
 SERVERS: Final = (

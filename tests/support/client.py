@@ -13,9 +13,9 @@ from tests.support.processes import LOOPBACK
 
 
 class StreamClient:
-    """Opens a stream and parses strictly what comes.
+    """Opens a stream and parses its data strictly.
 
-    :param receive_buffer: Bytes that the kernel may keep for this client.
+    :param receive_buffer: Bytes that the kernel may buffer for this client.
     :param tls: Connects to ``localhost`` through TLS.
     """
 
@@ -68,7 +68,7 @@ class StreamClient:
         self.close()
 
     def close(self) -> None:
-        """Go away."""
+        """Close the connection."""
         self.socket.close()
 
     def open(self, seconds: float = 10) -> Self:
@@ -84,7 +84,7 @@ class StreamClient:
         return self
 
     def read_rest(self, seconds: float = 10) -> bytes:
-        """Return all bytes that come after the headers, until the server hangs up."""
+        """Return all bytes after the headers, until the server closes the connection."""
         rest = self._raw
         self.socket.settimeout(seconds)
         while piece := self.socket.recv(1 << 16):
@@ -93,7 +93,7 @@ class StreamClient:
 
     @property
     def retry(self) -> int | None:
-        """What the stream's last ``retry`` said."""
+        """The value of the stream's last ``retry``."""
         return self.parser.retry
 
     @property
@@ -102,12 +102,12 @@ class StreamClient:
         return self.parser.events
 
     def wait_events(self, number: int, seconds: float = 10) -> list[Event]:
-        """Wait until there are *number* events in all; return them all."""
+        """Wait until there are *number* events in total; return them all."""
         self._read_until(lambda: len(self.events) >= number, seconds)
         return self.events
 
     def wait_comments(self, number: int, seconds: float = 10) -> None:
-        """Wait until there were *number* comments in all."""
+        """Wait until there have been *number* comments in total."""
         self._read_until(lambda: self.parser.comments >= number, seconds)
 
     def wait_end(self, seconds: float = 10) -> Self:
@@ -116,7 +116,7 @@ class StreamClient:
         return self
 
     def describe(self) -> str:
-        """Return what has come so far, for a message."""
+        """Return the data so far, for a message."""
         return (
             f"ended: {self.ended}, reset: {self.was_reset}, status: {self.status}, "
             f"comments: {self.parser.comments}, retry: {self.retry}, "
@@ -135,7 +135,7 @@ class StreamClient:
             self.receive()
 
     def receive(self) -> None:
-        """Read once, and parse what has come."""
+        """Read once, and parse the data."""
         try:
             piece = self.socket.recv(1 << 16)
         except TimeoutError:

@@ -19,9 +19,9 @@ time.time_ns = lambda: int(moved() * 1e9)
 
 
 class Clock:
-    """The time of day of some processes; clocks that measure durations go on as they are.
+    """The time of day of some processes; clocks that measure durations are not changed.
 
-    :param folder: Where the file lies from which the processes read the difference.
+    :param folder: The folder of the file from which the processes read the difference.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class Clock:
             if line.startswith("LD_PRELOAD=")
         ]
         return {
-            # Redis brings an allocator that asks for the time before it can allocate anything.
+            # The allocator of Redis asks for the time before it can allocate anything.
             "LD_PRELOAD": f"{library}:libc.so.6",
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
@@ -59,8 +59,8 @@ class Clock:
         return {"PYTHONPATH": str(self._folder), "CLOCK_FILE": str(self._file)}
 
     def move(self, seconds: int) -> None:
-        """Have the clock differ from the machine's by so many seconds."""
-        # A process that reads the file meanwhile finds it whole.
+        """Set the difference from the machine's clock, in seconds."""
+        # A process that reads the file at the same time finds it complete.
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.replace(self._file)

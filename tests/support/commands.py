@@ -1,4 +1,4 @@
-"""Commands of `flask`, as somebody runs them in a shell."""
+"""Commands of `flask`, run as in a shell."""
 
 import json
 import os
@@ -17,7 +17,7 @@ FLASK: Final = (sys.executable, "-m", "flask", "--app", SITE)
 
 
 class Command:
-    """A command that runs until it ends or is told to."""
+    """A command that runs until it ends or is stopped."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path, errors: Path) -> None:
         self._process = process
@@ -31,16 +31,16 @@ class Command:
 
     @property
     def errors(self) -> list[str]:
-        """The lines that it has written for people alone."""
+        """The lines that it has written to standard error, for people."""
         return self._errors.read_text(encoding="utf-8").splitlines()
 
     def wait_errors(self, number: int) -> list[str]:
-        """Wait until it has written as many lines for people alone."""
+        """Wait until it has written this many lines to standard error."""
         wait_until(lambda: len(self.errors) >= number, f"{number} lines, not {self.errors}", 20)
         return self.errors
 
     def wait_output(self, number: int) -> list[str]:
-        """Wait until it has written as many lines."""
+        """Wait until it has written this many lines."""
         wait_until(lambda: len(self.output) >= number, f"{number} lines, not {self.output}", 20)
         return self.output
 
@@ -63,8 +63,8 @@ def flask_command(
 ) -> Iterator[Command]:
     """Run `flask` with arguments until the block ends.
 
-    :param stdin: What it reads.
-    :param stdout: Where its output goes instead of a file.
+    :param stdin: Its standard input.
+    :param stdout: Where to write its output instead of a file.
     """
     output, errors = folder / "output", folder / "errors"
     with output.open("wb") as out, errors.open("wb") as err:

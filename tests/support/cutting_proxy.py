@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts the connections of streams in the middle of what the server sends."""
+"""A TCP proxy that cuts the connections of streams in the middle of the server's data."""
 
 import random
 import socket
@@ -23,15 +23,15 @@ class _Link(Link):
 
 
 class CuttingProxy(Relay[_Link]):
-    """Relays to a port, and cuts connections when it is told to.
+    """Relays to a port, and cuts connections on request.
 
-    A cut comes after a random number of the next bytes of a stream's events, so it may be in any
-    place: in the replay, between two events, in the middle of one. Every other cut resets the
-    connection, and the rest close it. The head of a response is never cut: it is sent in one
-    packet, and some clients take a part of it for the whole, miss `Content-Type`, and give up.
+    A cut comes after a random number of the next bytes of a stream's events, so it may be
+    anywhere: in the replay, between two events, in the middle of an event. Every other cut resets
+    the connection, and the rest close it. The head of a response is never cut: it is sent in one
+    packet, and some clients mistake a part of it for the whole, miss `Content-Type`, and give up.
 
     :param port: The port of the server.
-    :param seed: Decides the places of the cuts.
+    :param seed: Determines where the cuts are.
     """
 
     def __init__(self, port: int, seed: int) -> None:
@@ -44,17 +44,17 @@ class CuttingProxy(Relay[_Link]):
 
     @property
     def streams(self) -> int:
-        """How many connections of streams there are."""
+        """How many connections carry streams."""
         return sum(link.is_stream for link in [*self._links])
 
     def cut(self) -> None:
-        """Cut the next stream on which something is sent, and wait until that has happened."""
+        """Cut the next stream on which data is sent, and wait until it has been cut."""
         with self.cutting(after=self._random.randint(0, _MOST_BYTES)):
             pass
 
     @contextmanager
     def cutting(self, *, after: int) -> Iterator[None]:
-        """Cut a stream because of what is sent in the block, and wait for it at the end.
+        """Cut a stream when data is sent in the block, and wait for the cut at the end.
 
         :param after: How many bytes are relayed before the cut, without the head of a response.
         """
@@ -74,7 +74,7 @@ class CuttingProxy(Relay[_Link]):
             self._refuses = False
 
     def relay(self, link: _Link, data: bytes, *, from_client: bool) -> None:
-        """Send on, and cut the connection when its place has come."""
+        """Forward data, and cut the connection at the chosen byte."""
         if from_client:
             link.is_stream, link.has_begun = data.startswith(b"GET /stream"), False
         place = None if from_client else self._place_of_cut(link, data)
@@ -84,7 +84,7 @@ class CuttingProxy(Relay[_Link]):
             self.cuts += 1
 
     def tick(self) -> None:
-        """Reset what is connected while connections are refused."""
+        """Reset all connections while connections are refused."""
         if self._refuses:
             for link in [*self._links]:
                 self.drop(link, reset=True)

@@ -12,7 +12,7 @@ from tests.support import servers
 from tests.support.processes import LOOPBACK, free_port, running
 from tests.support.servers import DEMO, Site
 
-# A name and a colour are chosen at random, and a picture of the page is always the same.
+# The page chooses a name and a colour at random, but a picture of it must always be the same.
 _CHOOSE: Final = """
 let random = %d;
 Math.random = () => (random = (random * 16807) %% 2147483647) / 2147483647;
@@ -28,7 +28,7 @@ def serve(folder: Path) -> AbstractContextManager[Site]:
 def serve_with_flask(
     folder: Path, *, redis_url: str = "", port: int | None = None
 ) -> Iterator[Site]:
-    """Serve it with Flask's own server, which takes no time to end."""
+    """Serve it with Flask's own server, which stops immediately."""
     port = port or free_port()
     command = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", str(port)]
     log = folder / f"flask-{port}.log"
@@ -41,7 +41,7 @@ class Window:
 
     def __init__(self, context: BrowserContext, port: int, *, seed: int | None = None) -> None:
         self.errors: list[str] = []
-        """What has gone wrong in the page's script."""
+        """The errors of the page's script."""
         self.page: Page = context.new_page()
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         if seed is not None:
@@ -68,12 +68,12 @@ class Window:
         return self.page.locator(f"#channel-{channel} li").filter(has_text=text)
 
     def tab(self) -> str:
-        """Return what the page calls itself."""
+        """Return the name that the page has chosen."""
         own = self.page.locator(".cursor", has_text="(you)")
         return own.get_attribute("data-tab") or ""
 
     def point(self, x: float, y: float) -> None:
-        """Move the pointer to a place in the shared field, in shares of its size."""
+        """Move the pointer to a position in the shared field, as fractions of its size."""
         box = self.page.get_by_role("application").bounding_box()
         assert box is not None
         self.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])

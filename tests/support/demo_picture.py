@@ -14,7 +14,7 @@ from tests.support.demo import Window
 
 SIZE: Final[ViewportSize] = {"width": 1200, "height": 900}
 SEEDS: Final = (222, 268, 52, 112)
-"""Each makes a window's name and colour; found by looking at what they make."""
+"""Each determines a window's name and colour; chosen by looking at the results."""
 
 CENTERS: Final = ((0.46, 0.76), (0.66, 0.42), (0.87, 0.26), (0.88, 0.76))
 
@@ -35,12 +35,12 @@ _DRAW: Final = """
 
 
 def take(path: Path) -> None:
-    """Open windows, let things happen in them, and take the picture of the first."""
+    """Open windows, let things happen in them, and take a picture of the first."""
     with TemporaryDirectory() as folder, chromium() as browser, ExitStack() as stack:
         site = stack.enter_context(demo.serve(Path(folder)))
         windows: list[Window] = []
         for seed in SEEDS:
-            # Each is a browser of its own, since one opens six connections for all its windows.
+            # Each is a separate browser: the windows of one share six connections.
             context = browser.new_context(viewport=SIZE)
             stack.callback(context.close)
             windows.append(Window(context, site.port, seed=seed))

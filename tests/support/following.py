@@ -1,4 +1,4 @@
-"""Clients that come back after each loss, and a check of what they have received."""
+"""Clients that reconnect after each loss, and a check of what they have received."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ _PAUSE = 0.1
 
 
 class FollowingClient:
-    """Follows a channel with history, and comes back with its position, as browsers do."""
+    """Follows a channel with history, and reconnects with its position, as browsers do."""
 
     def __init__(self, port: int, channel: str) -> None:
         self.port = port
@@ -63,13 +63,13 @@ class FollowingClient:
         wait_until(lambda: number in self.numbers()[-5:], f"number {number} has come", seconds)
 
     def wait_position(self, app: Flask) -> None:
-        """Wait until the client is where the log is, by an event or by a reset."""
+        """Wait until the client has reached the log's position, by an event or by a reset."""
         with app.app_context():
             position = history.position(self.channel)
         wait_until(lambda: self.events[-1].id == position, f"{position} is reached", 30)
 
     def wait_connections(self, number: int) -> None:
-        """Wait until the stream has been begun, or gone on with, so many times."""
+        """Wait until the stream has been opened or resumed this many times."""
 
         def begun() -> bool:
             return sum(event.type == "sse.open" for event in self.events) >= number
@@ -77,7 +77,7 @@ class FollowingClient:
         wait_until(begun, f"the stream begins for the {number}th time", 30)
 
     def cut(self) -> None:
-        """Have the connection lost."""
+        """Break the connection."""
         if self._client is not None:
             with contextlib.suppress(OSError):
                 self._client.socket.shutdown(2)
@@ -105,9 +105,9 @@ class FollowingClient:
 
 
 class Publisher:
-    """Publishes numbers, from 0 or *start* on, without a pause, until it is stopped.
+    """Publishes numbers, from 0 or *start* on, without pauses, until it is stopped.
 
-    A number whose answer is lost is not repeated: it may have been published.
+    If the answer to a number is lost, it is not repeated: it may have been published.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Publisher:
         return self.number - 1
 
     def wait(self, more: int, seconds: float = 30) -> None:
-        """Wait until so many more numbers have been published."""
+        """Wait until this many more numbers have been published."""
         until = self.number + more
         wait_until(lambda: self.number >= until, f"{more} more are published", seconds)
 
@@ -158,7 +158,7 @@ class Publisher:
 def check(events: Sequence[Event], failures: Sequence[int] = ()) -> None:
     """Check a client's record: each number in its order, or a reset before the gap.
 
-    :param failures: Numbers of which nobody knows whether they were published.
+    :param failures: Numbers that may or may not have been published.
     """
     assert events[0].type == "sse.open"
     last: int | None = None

@@ -17,8 +17,8 @@ class _Link(Link):
 class ForgetfulProxy(Relay[_Link]):
     """Relays to a port, and forgets each connection that has been idle for too long.
 
-    Neither side is told that a connection is forgotten. What the client sends afterwards
-    is answered with a reset, or with nothing.
+    Neither side is told that a connection is forgotten. If the client sends data afterwards,
+    the answer is a reset, or nothing.
 
     :param port: The port of the server.
     :param idle: Seconds of idleness after which a connection is forgotten.
@@ -35,16 +35,16 @@ class ForgetfulProxy(Relay[_Link]):
 
     @property
     def idle_for(self) -> float:
-        """For how many seconds nothing has been sent on any connection."""
+        """How many seconds no data has been sent on any connection."""
         return time.monotonic() - max(link.active for link in self._links)
 
     def forget_all(self) -> None:
-        """Forget the connections that there are now."""
+        """Forget all current connections."""
         self._forgets_all = True
         wait_until(lambda: not self._forgets_all, "the connections are forgotten")
 
     def relay(self, link: _Link, data: bytes, *, from_client: bool) -> None:
-        """Send on, or else answer for a server that knows nothing of this connection."""
+        """Forward data, or answer like a server that does not know this connection."""
         if not link.is_forgotten:
             link.active = time.monotonic()
             link.send(data, from_client=from_client)
@@ -52,7 +52,7 @@ class ForgetfulProxy(Relay[_Link]):
             self.drop(link, reset=True)
 
     def tick(self) -> None:
-        """Forget what has been idle."""
+        """Forget idle connections."""
         forgets_all = self._forgets_all
         for link in self._links:
             is_idle = time.monotonic() - link.active > self._idle

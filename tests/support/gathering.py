@@ -1,4 +1,4 @@
-"""Many clients of one server, read by one loop."""
+"""Many clients of one server, which one loop reads."""
 
 import selectors
 import time

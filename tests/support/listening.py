@@ -1,4 +1,4 @@
-"""What a channel of a real Redis carries, heard by a client of the test's own."""
+"""The payloads on a channel of a real Redis, received by a separate client."""
 
 import json
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from tests.support.waiting import wait_until
 
 
 class Listener:
-    """Hears a channel."""
+    """Receives the payloads of a channel."""
 
     def __init__(self, pubsub: PubSub) -> None:
         self._pubsub = pubsub
         self._payloads: list[dict[str, Any]] = []
 
     def payloads(self, number: int) -> list[dict[str, Any]]:
-        """Wait until there are *number* payloads in all; return all that there are."""
+        """Wait until there are *number* payloads in total; return all payloads."""
         wait_until(lambda: self._hear() >= number, f"{number} payloads")
-        # A payload that came twice would have come by now: Redis keeps the order.
+        # A duplicate payload would have arrived by now: Redis keeps the order.
         self._pubsub.ping()
         while not self._is_pong(self._pubsub.get_message(timeout=1)):
             pass

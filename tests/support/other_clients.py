@@ -1,4 +1,4 @@
-"""Clients that others have written, run as `tests/clients` says, and what they are given."""
+"""Third-party clients, run as described in `tests/clients`, and the events they receive."""
 
 import json
 import subprocess
@@ -34,16 +34,16 @@ class OtherClient(Protocol):
 
     @property
     def events(self) -> list[Event]:
-        """The events that the application has been given so far."""
+        """The events that the application has received so far."""
         ...
 
 
 Follow = Callable[[int, str], AbstractContextManager[OtherClient]]
-"""Starts a client of a channel, at the site on a port."""
+"""Starts a client of a channel of the site on a port."""
 
 
 class _Program:
-    """A client in a process of its own, which writes its events as lines of JSON."""
+    """A client in a separate process, which writes its events as lines of JSON."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.events: list[Event] = []
@@ -64,7 +64,7 @@ class _Program:
 
 
 def program(*command: str) -> Follow:
-    """Return what runs a program with the stream's address."""
+    """Return a function that runs a program with the stream's URL."""
 
     @contextmanager
     def follow(port: int, channel: str) -> Iterator[OtherClient]:
@@ -82,19 +82,19 @@ def program(*command: str) -> Follow:
 
 
 def python(name: str) -> Follow:
-    """Return what runs one of the programs in Python."""
+    """Return a function that runs one of the programs in Python."""
     return program(sys.executable, "-m", f"tests.clients.{name}")
 
 
 def node(name: str) -> Follow:
-    """Return what runs one of the programs in JavaScript."""
+    """Return a function that runs one of the programs in JavaScript."""
     return program(str(NODE), str(CLIENTS / name))
 
 
 class PageClient:
     """A client in a page, which adds its events to the list `seen`.
 
-    :param options: Whatever else the page reads from its query.
+    :param options: Other parameters in the page's query.
     """
 
     def __init__(
@@ -117,19 +117,19 @@ class PageClient:
         self.page.close()
 
     def show(self, visible: bool) -> None:
-        """Have the page believe that its tab is shown, or hidden.
+        """Make the page believe that its tab is visible or hidden.
 
-        Under Playwright a page is always visible, also behind others and in a minimized window.
+        Under Playwright, a page is always visible, even behind others and in a minimized window.
         """
         self.page.evaluate(_SHOW, visible)
 
     @property
     def events(self) -> list[Event]:
-        """The events that the page has been given so far."""
+        """The events that the page has received so far."""
         self._events += [Event(*event) for event in self.page.evaluate("seen.splice(0)")]
         return self._events
 
 
 def page(browser: Browser, name: str, options: str = "") -> Follow:
-    """Return what opens one of the pages."""
+    """Return a function that opens one of the pages."""
     return lambda port, channel: PageClient(browser, port, name, channel, options)

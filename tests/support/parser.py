@@ -1,14 +1,14 @@
 """A strict parser of the event-stream format.
 
-Written after the WHATWG's specification, section 9.2.6, and for tests: what a lenient
-client would pass over is an error here.
+It follows the WHATWG specification, section 9.2.6, and is for tests: anything that a lenient
+client would ignore is an error here.
 """
 
 from typing import NamedTuple
 
 
 class Event(NamedTuple):
-    """What a client dispatches: the `id` is the last event id at that time."""
+    """An event that a client dispatches; the `id` is the last event id at that time."""
 
     type: str
     data: str
@@ -16,7 +16,7 @@ class Event(NamedTuple):
 
 
 class Parser:
-    """Takes the bytes of a stream piece by piece."""
+    """Parses the bytes of a stream piece by piece."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -29,11 +29,11 @@ class Parser:
 
     @property
     def torn(self) -> bool:
-        """Whether the stream, as it is now, ends within a frame."""
+        """Whether the stream currently ends within a frame."""
         return bool(self._rest or self._data or self._type)
 
     def feed(self, piece: bytes) -> None:
-        """Parse what has come."""
+        """Parse the next bytes."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
             assert b"\r" not in line, f"a carriage return in {line!r}"

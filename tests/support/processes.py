@@ -1,4 +1,4 @@
-"""Processes that a test starts, and ends by itself."""
+"""Processes that a test starts and stops."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Whether somebody accepts connections on *port*."""
+    """Whether a server accepts connections on *port*."""
     try:
         socket.create_connection((LOOPBACK, port), timeout=1).close()
     except OSError:
@@ -36,7 +36,7 @@ def is_listening(port: int) -> bool:
 
 def find_program(name: str) -> str:
     """Return the path of a program that `make system` installs."""
-    # Debian keeps servers where only root looks for them.
+    # Debian installs servers in a folder that only root has in its path.
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     assert path, f"{name} is not installed; run: make system"
     return path
@@ -57,7 +57,7 @@ http {{
     {site}
 }}
 """
-"""A configuration of nginx that needs no other folder than its own."""
+"""A configuration of nginx that needs only its own folder."""
 
 
 class Process:
@@ -104,7 +104,7 @@ class Process:
         return self._popen.wait(seconds)
 
     def stop(self) -> None:
-        """End it with all its children, by force if need be."""
+        """End it with all its children, by force if necessary."""
         if self._popen.poll() is None:
             family = [self.info, *self.info.children(recursive=True)]
             self._popen.send_signal(signal.SIGCONT)

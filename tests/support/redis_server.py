@@ -1,4 +1,4 @@
-"""A real redis-server, which a test can start, stop, freeze and ask."""
+"""A real redis-server, which a test can start, stop, freeze and query."""
 
 import signal
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from tests.support.waiting import wait_until
 
 
 class RedisServer:
-    """A redis-server on a port of its own, which keeps nothing on disk.
+    """A redis-server on its own port, which stores nothing on disk.
 
-    :param environment: Variables of its process beside those of the tests'.
-    :param options: What else to set, such as ``requirepass``.
+    :param environment: Environment variables in addition to those of the tests.
+    :param options: Other options, such as ``requirepass``.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """The address for ``REDIS_URL``."""
+        """The URL for ``REDIS_URL``."""
         return f"redis://{LOOPBACK}:{self.port}"
 
     @property
     def admin(self) -> redis.Redis:
-        """A client of the test's own."""
+        """A client for the test."""
         if self._admin is None:
             password = self.options.get("requirepass")
             self._admin = redis.Redis(port=self.port, password=password, client_name="tests")
@@ -65,7 +65,7 @@ class RedisServer:
     def start_sentinel(self, name: str, master: "RedisServer", quorum: int = 1) -> None:
         """Start it as a sentinel that watches *master*, and fails over after a second.
 
-        :param quorum: How many sentinels must find that it is down.
+        :param quorum: How many sentinels must agree that it is down.
         """
         config = self.folder / f"sentinel-{self.port}.conf"
         config.write_text(
@@ -89,27 +89,27 @@ class RedisServer:
             self._process = None
 
     def crash(self) -> None:
-        """Kill it, so that it writes nothing more; :meth:`start` loads its last snapshot."""
+        """Kill it, so that it can't write any more; :meth:`start` loads its last snapshot."""
         assert self._process is not None
         self._process.send(signal.SIGKILL)
         self.stop()
 
     def freeze(self) -> None:
-        """Have it do nothing, with all its connections open."""
+        """Pause it, with all its connections open."""
         assert self._process is not None
         self._process.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Have it go on."""
+        """Resume it."""
         assert self._process is not None
         self._process.send(signal.SIGCONT)
 
     def kill_pubsub(self) -> int:
-        """Cut all Pub/Sub connections; return how many there were."""
+        """Close all Pub/Sub connections; return how many there were."""
         return int(self.admin.client_kill_filter(_type="pubsub"))
 
     def pubsub_connections(self) -> int:
-        """Return how many connections are subscribed to something."""
+        """Return how many connections are subscribed to any channel."""
         return len(self.admin.client_list(_type="pubsub"))
 
     def listeners(self, channel: str = "sse") -> int:
@@ -117,12 +117,12 @@ class RedisServer:
         try:
             [(_, number)] = self.admin.pubsub_numsub(channel)
         except redis.ConnectionError:
-            # A sentinel that promotes a Redis has it close its connections.
+            # When a sentinel promotes a Redis, the Redis closes its connections.
             [(_, number)] = self.admin.pubsub_numsub(channel)
         return int(number)
 
     def wait_listeners(self, number: int, channel: str = "sse", seconds: float = 10) -> None:
-        """Wait until as many connections are subscribed to *channel*."""
+        """Wait until this many connections are subscribed to *channel*."""
         wait_until(
             lambda: self.listeners(channel) == number,
             f"{number} connections subscribed to {channel!r}",

@@ -1,4 +1,4 @@
-"""A TCP proxy, on which the proxies that do harm are built."""
+"""A TCP proxy, the base of the proxies that cause faults."""
 
 import contextlib
 import selectors
@@ -11,26 +11,26 @@ from typing import Final, Generic, Self, TypeVar
 from tests.support.processes import LOOPBACK
 
 _TICK: Final = 0.05
-# A socket that is closed without lingering resets its connection.
+# Closing a socket without lingering resets its connection.
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Link:
-    """A client's connection and the one to the server that it leads to."""
+    """A client's connection, and the matching connection to the server."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client = client
         self.server = server
 
     def send(self, data: bytes, *, from_client: bool) -> None:
-        """Send to one side what the other side has sent."""
+        """Forward data from one side to the other."""
         with contextlib.suppress(ConnectionError):
             (self.server if from_client else self.client).sendall(data)
 
     def close(self, *, reset: bool = False) -> None:
         """Close both connections.
 
-        :param reset: Whether the client's one is reset, and not ended.
+        :param reset: Whether to reset the client's connection instead of closing it.
         """
         if reset:
             self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -42,10 +42,10 @@ AnyLink = TypeVar("AnyLink", bound=Link)
 
 
 class Relay(Generic[AnyLink]):
-    """Relays to a port, in a thread of its own, which calls the methods of subclasses too.
+    """Relays to a port, in a separate thread, which also calls the methods of subclasses.
 
     :param port: The port of the server.
-    :param link_class: What holds the two connections.
+    :param link_class: The class that holds the two connections.
     """
 
     def __init__(self, port: int, link_class: type[AnyLink]) -> None:
@@ -79,11 +79,11 @@ class Relay(Generic[AnyLink]):
         self._listener.close()
 
     def relay(self, link: AnyLink, data: bytes, *, from_client: bool) -> None:
-        """Do what is to be done with data that one side has sent."""
+        """Handle data that one side has sent."""
         link.send(data, from_client=from_client)
 
     def tick(self) -> None:
-        """Do what is to be done at least every 50 ms."""
+        """Do regular work; called at least every 50 ms."""
 
     def drop(self, link: AnyLink, *, reset: bool = False) -> None:
         """Close both connections of a link."""

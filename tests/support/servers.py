@@ -1,4 +1,4 @@
-"""The servers that the tests run, each as a process of its own."""
+"""The servers that the tests run, each as a separate process."""
 
 import json
 import os
@@ -27,12 +27,12 @@ WORKERS: Final[dict[str, tuple[str, ...]]] = {
     "gthread": ("--threads", "2"),
     "gevent": ("--worker-class", "gevent"),
 }
-"""gunicorn's workers that streams are taken over from, with as few places as there can be."""
+"""gunicorn's workers that hand streams over, with as few threads or greenlets as possible."""
 
 GUNICORN_SETTINGS: Final = Config().settings
-"""What this version of gunicorn can be told."""
+"""The settings that this version of gunicorn supports."""
 
-# Later ones open a socket in the user's home, one for all.
+# Later versions open one shared socket in the user's home.
 _QUIET: Final = ("--no-control-socket",) if "control_socket_disable" in GUNICORN_SETTINGS else ()
 
 _GEVENT_PYWSGI: Final = """
@@ -92,7 +92,7 @@ _MOD_WSGI: Final = (
     *("tests.apps.site", "--callable-object", "app", "--host", LOOPBACK, "--port", "{port}"),
     *("--server-root", "{work}", "--working-directory", str(ROOT), "--log-to-terminal"),
 )
-# Apache refuses to run as root, and nobody else may read what belongs to root.
+# Apache refuses to run as root, and other users can't read root's files.
 _NOT_AS_ROOT: Final = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
@@ -116,7 +116,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "hypercorn": (*_PYTHON, "hypercorn", "--bind", "{address}", ASGI_SITE),
     "hypercorn wsgi": (*_PYTHON, "hypercorn", "--bind", "{address}", f"wsgi:{SITE}"),
 }
-"""How a server is started, but for gunicorn."""
+"""The commands that start the servers, except gunicorn."""
 
 
 class Site:
@@ -127,23 +127,23 @@ class Site:
         self.port = process.port
 
     def get(self, path: str) -> str:
-        """Return what the server answers."""
+        """Return the server's answer."""
         with urlopen(f"http://{LOOPBACK}:{self.port}{path}", timeout=10) as answer:
             text: str = answer.read().decode()
             return text
 
     def publish(self, data: str, channel: str = "sse") -> int:
-        """Have the application publish something."""
+        """Make the application publish an event."""
         return int(self.get(f"/publish?data={quote(data)}&channel={quote(channel)}"))
 
     def worker(self) -> psutil.Process:
-        """Return gunicorn's one worker, once there is just one."""
+        """Return gunicorn's worker, once there is exactly one."""
         children = self.process.children
         wait_until(lambda: len(children()) == 1, "one worker")
         return children()[0]
 
     def log(self) -> str:
-        """Return what the server has logged."""
+        """Return the server's log."""
         return self.process.log.read_text()
 
 
@@ -175,7 +175,7 @@ def gunicorn(
 
 @contextmanager
 def gunicorn_pywsgi(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
-    """Run the site under gunicorn's worker that is gevent's own server."""
+    """Run the site under gunicorn's worker that uses gevent's own server."""
     options = ("--worker-class", "gunicorn.workers.ggevent.GeventPyWSGIWorker")
     with gunicorn(folder, *options, settings=settings) as site:
         yield site
@@ -189,7 +189,7 @@ def gunicorn_eventlet(folder: Path, *, settings: Mapping[str, object]) -> Iterat
 
 
 def other(name: str) -> Serve:
-    """Return what runs the site under a server of :data:`COMMANDS`."""
+    """Return a function that runs the site under a server of :data:`COMMANDS`."""
 
     @contextmanager
     def serve(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
@@ -218,7 +218,7 @@ def sync(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
 
 @contextmanager
 def gthread(folder: Path, *, settings: Mapping[str, object]) -> Iterator[Site]:
-    """Run the site under gunicorn's worker with threads, two of them."""
+    """Run the site under gunicorn's worker with two threads."""
     with gunicorn(folder, *WORKERS["gthread"], settings=settings) as site:
         yield site
 

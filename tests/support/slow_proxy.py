@@ -1,4 +1,4 @@
-"""A TCP proxy through which answers take a while, as over a long distance."""
+"""A TCP proxy that delays answers, as over a long distance."""
 
 import time
 
@@ -6,10 +6,10 @@ from tests.support.relay import Link, Relay
 
 
 class SlowProxy(Relay[Link]):
-    """Relays to a port, and delays what the server sends.
+    """Relays to a port, and delays the server's data.
 
     :param port: The port of the server.
-    :param delay: Seconds between what the server sends and what the client receives.
+    :param delay: Seconds between sending by the server and receiving by the client.
     """
 
     def __init__(self, port: int, *, delay: float) -> None:
@@ -17,7 +17,7 @@ class SlowProxy(Relay[Link]):
         self._delay = delay
 
     def relay(self, link: Link, data: bytes, *, from_client: bool) -> None:
-        """Send on at once to the server, and later to the client."""
+        """Forward data to the server at once, and to the client later."""
         if not from_client:
             time.sleep(self._delay)
         link.send(data, from_client=from_client)

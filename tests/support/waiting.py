@@ -1,11 +1,11 @@
-"""Waiting for a condition, with a bound."""
+"""Waiting for a condition, with a timeout."""
 
 import time
 from collections.abc import Callable
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
-    """Wait until *condition* is true, for *seconds* at the most.
+    """Wait until *condition* is true, for at most *seconds*.
 
     :param what: The condition in words, for the failure.
     """

@@ -10,7 +10,7 @@ from tests.support.parser import Event, Parser
 
 
 class LocalStream:
-    """What a server holds of a stream: the pieces that it would send."""
+    """A stream as a server sees it: the pieces that it would send."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -18,21 +18,21 @@ class LocalStream:
         self.first = self.read()
 
     def read(self) -> bytes:
-        """Read one piece; nothing says that the stream has ended."""
+        """Read one piece, which is empty at the end of the stream."""
         piece = next(self._pieces, b"")
         self.parser.feed(piece)
         assert not self.parser.torn
         return piece
 
     def events(self, number: int) -> list[Event]:
-        """Read until there are *number* events in all."""
+        """Read until there are *number* events in total."""
         while len(self.parser.events) < number:
             assert self.read(), "the stream has ended"
         return self.parser.events
 
 
 def pieces_of(response: Response) -> Iterator[bytes]:
-    """Return what a server would send, piece by piece."""
+    """Return the pieces that a server would send."""
     for piece in response.response:
         assert isinstance(piece, bytes)
         yield piece
