@@ -1,1 +1,1 @@
-"""The tests of Flask-SSE, against the real thing wherever there is one."""
+"""The tests of Flask-SSE, against real servers, a real Redis and a real browser if possible."""

@@ -1,4 +1,4 @@
-"""How the house is laid out: imports run downwards only."""
+"""The architecture of the package: imports go downwards only."""
 
 import ast
 from pathlib import Path
@@ -175,7 +175,7 @@ ROOMS: Final[dict[str, set[str]]] = {
 
 
 def test_every_module_has_its_room() -> None:
-    """The table of rooms names each module, in an order in which imports run downwards."""
+    """The table names each module, in an order in which imports go downwards."""
     assert {path.stem for path in PACKAGE.glob("*.py")} == ROOMS.keys()
     order = list(ROOMS)
     for room, knows in ROOMS.items():
@@ -189,14 +189,14 @@ def test_imports_are_those_of_the_table() -> None:
 
 
 def test_names() -> None:
-    """No module overwrites the instance `sse`, and none is a place for anything."""
+    """No module overwrites the instance `sse`, and no module is a catch-all."""
     stems = {path.stem.strip("_") for path in PACKAGE.glob("*.py")}
     assert stems.isdisjoint({"sse", "utils", "util", "helpers", "common", "manager"})
     assert (PACKAGE / "py.typed").exists()
 
 
 def test_only_the_settings_read_the_configuration() -> None:
-    """`app.config` is read in one place, and handed to it in one."""
+    """`app.config` is read in one place, and passed to it in one place."""
     readers = {
         path.stem
         for path in PACKAGE.glob("*.py")

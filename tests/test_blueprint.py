@@ -49,7 +49,7 @@ def test_the_instance() -> None:
 
 
 def test_headers(app: Flask, channel: str) -> None:
-    """The headers keep caches and proxies from holding the stream up."""
+    """The headers keep caches and proxies from delaying the stream."""
     with app.test_client().get("/stream", query_string={"channel": channel}) as response:
         assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
         assert response.headers["Cache-Control"] == "no-store, no-transform"
@@ -58,7 +58,7 @@ def test_headers(app: Flask, channel: str) -> None:
 
 
 def test_publish_reaches_the_channels_stream_alone(app: Flask, channel: str) -> None:
-    """A stream carries what is published to its channel from its first bytes on."""
+    """From its first bytes on, a stream carries the events of its channel."""
     with open_stream(app, channel) as stream, open_stream(app, channel + "x") as other:
         assert stream.first == b":\n"
         with app.app_context():
@@ -81,7 +81,7 @@ def test_the_default_channel_is_sse(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize("name", ["users.social", "a b&c=d/?#", "ünïcode \U0001f980", "x" * 5000])
 def test_a_channel_can_have_any_name(make_app: MakeApp, redis_url: str, name: str) -> None:
-    """A channel bears its plain name, in UTF-8."""
+    """In Redis, a channel has its plain name, in UTF-8."""
     app = make_app(REDIS_URL=redis_url)
     with open_stream(app, name) as stream:
         with app.app_context():
@@ -109,7 +109,7 @@ def test_messages_yields_what_was_published(app: Flask, channel: str) -> None:
 
 
 def test_messages_needs_no_context_while_it_waits(app: Flask, channel: str) -> None:
-    """The context is needed when `messages` is called, and not afterwards."""
+    """`messages` needs the context for the call only, not afterwards."""
     with app.app_context():
         messages = sse.messages(channel)
         client = sse.redis
@@ -124,7 +124,7 @@ def test_messages_needs_no_context_while_it_waits(app: Flask, channel: str) -> N
 
 
 def test_a_closed_stream_unsubscribes(app: Flask, channel: str) -> None:
-    """A channel is subscribed to once, with the first, and given up after the last."""
+    """The first client subscribes to a channel, once, and the last one unsubscribes."""
     with app.app_context():
 
         def listeners() -> int:
@@ -139,7 +139,7 @@ def test_a_closed_stream_unsubscribes(app: Flask, channel: str) -> None:
 
 
 def test_a_response_that_is_never_read_subscribes_to_nothing(app: Flask, channel: str) -> None:
-    """What replaces the response, or throws it away, leaves no subscription behind."""
+    """If a response is replaced or discarded, no subscription is left behind."""
 
     @app.after_request
     def replace(response: Response) -> Response:
@@ -152,7 +152,7 @@ def test_a_response_that_is_never_read_subscribes_to_nothing(app: Flask, channel
 
 
 def test_head_subscribes_to_nothing(app: Flask, channel: str) -> None:
-    """HEAD answers the headers of GET."""
+    """HEAD returns the headers of GET."""
     answer = app.test_client().head("/stream", query_string={"channel": channel})
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
@@ -162,7 +162,7 @@ def test_head_subscribes_to_nothing(app: Flask, channel: str) -> None:
 
 
 def test_before_request_comes_first(make_app: MakeApp) -> None:
-    """Who is refused by access control subscribes to nothing."""
+    """A client that access control refuses does not subscribe."""
     blueprint = ServerSentEventsBlueprint("guarded", __name__)
     blueprint.add_url_rule("", endpoint="stream", view_func=blueprint.stream)
 
@@ -181,7 +181,7 @@ def test_before_request_comes_first(make_app: MakeApp) -> None:
 
 
 def test_last_event_id_is_ignored(app: Flask, channel: str) -> None:
-    """Without history a returning client gets what comes from now on."""
+    """Without history, a returning client gets only new events."""
     with app.app_context():
         sse.publish("before", id=1, channel=channel)
         headers = {"Last-Event-ID": "0"}
@@ -206,7 +206,7 @@ def test_the_response_is_of_the_applications_class(make_app: MakeApp) -> None:
 
 
 def test_the_applications_json_provider_is_used(make_app: MakeApp, redis_url: str) -> None:
-    """Both what is stored and what streams carry is the application's own JSON."""
+    """Redis and streams both carry the application's own JSON."""
 
     class Provider(DefaultJSONProvider):
         @staticmethod
@@ -260,7 +260,7 @@ def test_the_payload_is_that_of_flask_sse_1(make_app: MakeApp, shared_redis: Red
 def test_malformed_payloads_are_dropped(
     app: Flask, channel: str, payload: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Anything but an event is logged, and ends no stream."""
+    """Malformed events are logged, and do not end the stream."""
     with open_stream(app, channel) as stream, app.app_context():
         sse.redis.publish(channel, payload)
         sse.publish("sound", channel=channel)
@@ -283,7 +283,7 @@ def test_malformed_payloads_are_dropped(
     ],
 )
 def test_payloads_of_other_publishers(app: Flask, channel: str, payload: str, frame: str) -> None:
-    """What 1.0 delivers, of a publisher with 1.0 or in another language, is delivered."""
+    """Events that 1.0 delivers, from a publisher with 1.0 or in another language, are delivered."""
     with open_stream(app, channel) as stream, app.app_context():
         sse.redis.publish(channel, payload)
         assert stream.read().decode() == frame
@@ -360,7 +360,7 @@ def test_messages_refuses_a_bad_channel(make_app: MakeApp) -> None:
     [{}, {"REDIS_URL": None}, {"REDIS_URL": ""}, {"SSE_REDIS_URL": None, "REDIS_URL": None}],
 )
 def test_a_missing_url_is_a_key_error(make_app: MakeApp, config: dict[str, Any]) -> None:
-    """Publishing, listening and streaming all say that there is no URL, every time."""
+    """Publishing, listening and streaming all say that the URL is missing, every time."""
     app = make_app(**config)
     with app.test_request_context("/stream"):
         for _ in range(2):
@@ -377,7 +377,7 @@ def test_a_missing_url_is_a_key_error(make_app: MakeApp, config: dict[str, Any])
 
 
 def test_sse_redis_url_goes_first(make_app: MakeApp, shared_redis: RedisServer) -> None:
-    """`SSE_REDIS_URL` is looked at before `REDIS_URL`."""
+    """`SSE_REDIS_URL` takes precedence over `REDIS_URL`."""
     app = make_app(SSE_REDIS_URL=shared_redis.url + "/3", REDIS_URL="redis://unused")
     with app.app_context():
         assert sse.redis.connection_pool.connection_kwargs["db"] == 3
@@ -396,7 +396,7 @@ def test_redis_is_one_client_an_application(make_app: MakeApp, redis_url: str) -
 
 
 def test_outside_of_an_application_context(make_app: MakeApp) -> None:
-    """Flask's own error says what is missing."""
+    """Flask's own error says that the context is missing."""
     with pytest.raises(RuntimeError, match="application context"):
         sse.publish("x")
 
@@ -421,7 +421,7 @@ def test_a_subclass_may_bring_its_own_redis(shared_redis: RedisServer) -> None:
 
 
 def test_a_redis_for_each_tenant(shared_redis: RedisServer, redis_server: RedisServer) -> None:
-    """A `redis` that depends on the request leads to as many Redis servers as it says."""
+    """A `redis` that depends on the request can return clients of several Redis servers."""
     ports = {"a": shared_redis.port, "b": redis_server.port}
 
     class Tenants(ServerSentEventsBlueprint):
@@ -462,7 +462,7 @@ def test_close_ends_a_reader(make_app: MakeApp) -> None:
 def test_a_failure_to_open_gives_the_place_back(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of `SSE_MAX_CLIENTS` places none is lost to a stream that could not be opened."""
+    """A stream that could not be opened does not use up one of the `SSE_MAX_CLIENTS` places."""
     app = make_app(REDIS_URL="memory://", SSE_MAX_CLIENTS=1)
     for _ in range(2):
         with monkeypatch.context() as patch:
@@ -478,7 +478,7 @@ def _refuse_to_start(thread: threading.Thread) -> None:
 
 
 def test_two_applications_do_not_meet(make_app: MakeApp) -> None:
-    """Applications with Redis servers of their own hear nothing of each other."""
+    """Applications with separate Redis servers do not receive each other's events."""
     with harness(make_app()) as first, harness(make_app()) as second:
         stream, other = first.open(), second.open()
         with first.app.app_context():
@@ -509,7 +509,7 @@ def test_two_blueprints_share_the_applications_connection(shared_redis: RedisSer
 
 
 def test_teardown_runs_when_the_view_returns(app: Flask, channel: str) -> None:
-    """A stream that waits holds no context, so sessions are returned at once."""
+    """A waiting stream does not hold a context, so sessions are returned at once."""
     torn_down: list[str] = []
     app.teardown_appcontext(lambda _: torn_down.append("app"))
     app.teardown_request(lambda _: torn_down.append("request"))
@@ -518,7 +518,7 @@ def test_teardown_runs_when_the_view_returns(app: Flask, channel: str) -> None:
 
 
 def test_retry_is_told_first(make_app: MakeApp, redis_url: str) -> None:
-    """`SSE_RETRY` is the first that a stream says."""
+    """A stream begins with `SSE_RETRY`."""
     with open_stream(make_app(REDIS_URL=redis_url, SSE_RETRY=250), "retry") as stream:
         assert stream.first == b"retry:250\n"
 
@@ -531,7 +531,7 @@ def test_a_comment_after_silence(make_app: MakeApp, redis_url: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 0])
 def test_no_comment_without_keepalive(make_app: MakeApp, value: int | None) -> None:
-    """Without `SSE_KEEPALIVE` an event is the next that is heard."""
+    """Without `SSE_KEEPALIVE`, nothing is sent before the next event."""
     app = make_app(REDIS_URL="memory://", SSE_KEEPALIVE=value)
     with open_stream(app) as stream:
         timer = threading.Timer(0.3, _publish, [app, "late"])
@@ -541,7 +541,7 @@ def test_no_comment_without_keepalive(make_app: MakeApp, value: int | None) -> N
 
 
 def test_a_burst_is_read_in_few_pieces(app: Flask, channel: str) -> None:
-    """What has come in the meantime is read as one piece of whole frames."""
+    """Events that have arrived in the meantime are read as one piece of whole frames."""
     with open_stream(app, channel) as stream, app.app_context():
         for number in range(500):
             sse.publish(str(number), channel=channel)
@@ -550,7 +550,7 @@ def test_a_burst_is_read_in_few_pieces(app: Flask, channel: str) -> None:
 
 
 def test_max_clients(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """Who finds no place is told to come back, and finds one after another has left."""
+    """A client at the limit is told to reconnect, and gets a stream after another has left."""
     app = make_app(REDIS_URL="memory://", SSE_MAX_CLIENTS=1, SSE_RETRY=1000)
     with open_stream(app):
         for _ in range(3):
@@ -565,7 +565,7 @@ def test_max_clients(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> Non
 def test_who_reads_too_slowly_is_cut_off(
     make_app: MakeApp, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A stream for which more than `SSE_MAX_PENDING` bytes wait ends; others go on."""
+    """A stream ends if more than `SSE_MAX_PENDING` bytes wait for it; others continue."""
     app = make_app(REDIS_URL=redis_url, SSE_MAX_PENDING=10_000)
     received: list[str] = []
     with open_stream(app, "slow") as slow, open_stream(app, "slow") as quick:
@@ -580,7 +580,7 @@ def test_who_reads_too_slowly_is_cut_off(
 
 
 def test_messages_read_too_slowly_says_so(make_app: MakeApp, redis_url: str) -> None:
-    """A loop over `messages` is told that it has missed something."""
+    """A loop over `messages` gets an error if it has missed something."""
     app = make_app(REDIS_URL=redis_url, SSE_MAX_PENDING=1000)
     with app.app_context(), open_stream(app, "slow") as stream:
         messages = sse.messages("slow")

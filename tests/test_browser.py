@@ -1,4 +1,4 @@
-"""The quickstart in a real browser, and as the documentation says word for word."""
+"""The quickstart in a real browser, exactly as in the documentation."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -119,7 +119,7 @@ def test_the_command_lines_of_the_documentation(options: Sequence[str], tmp_path
 def test_a_browser_comes_back_when_redis_is_back(
     page: Page, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """A page that is opened while Redis is away sees `error`, and later its events."""
+    """A page that is opened while Redis is unavailable gets `error`, and later its events."""
     redis_server.stop()
     settings = {"REDIS_URL": redis_server.url, "SSE_RETRY": 500}
     with servers.gunicorn(tmp_path, settings=settings) as site:

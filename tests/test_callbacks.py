@@ -1,4 +1,4 @@
-"""Functions given to call_on_close: they run in the background, and harm nobody."""
+"""Functions given to call_on_close: they run in the background, and disturb nothing."""
 
 import threading
 
@@ -14,7 +14,7 @@ def closing_threads() -> int:
 
 
 def test_many_that_are_slow_share_a_few_threads() -> None:
-    """However many streams end, the number of threads is bounded, and every function runs."""
+    """The number of threads is limited, even if many streams end, and every function runs."""
     may_end = threading.Event()
     ended: list[int] = []
 
@@ -31,7 +31,7 @@ def test_many_that_are_slow_share_a_few_threads() -> None:
 
 
 def test_without_a_thread_it_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is out of threads runs the function with the next that ends."""
+    """A process that is out of threads runs the function when the next stream ends."""
     ran: list[str] = []
 
     def refuse(thread: threading.Thread) -> None:

@@ -54,7 +54,7 @@ def test_commands(run: Run) -> None:
 
 
 def test_publish(run: Run, shared_redis: RedisServer, channel: str) -> None:
-    """Text is published as it is, with all that an event may have."""
+    """Text is published as it is, with all fields of an event."""
     with listening(shared_redis.admin, channel) as listener:
         done = run(
             *("publish", '{"a": 1}', "--channel", channel),
@@ -68,7 +68,7 @@ def test_publish(run: Run, shared_redis: RedisServer, channel: str) -> None:
 
 
 def test_publish_json(run: Run, shared_redis: RedisServer, channel: str) -> None:
-    """JSON is published as what it means."""
+    """JSON is published as the value that it represents."""
     with listening(shared_redis.admin, channel) as listener:
         run("publish", '{"a": [1, null]}', "--json", "--channel", channel)
         assert listener.payloads(1) == [{"data": {"a": [1, None]}}]
@@ -101,7 +101,7 @@ def test_publish_the_standard_input(
 
 
 def test_publish_until_interrupted(tmp_path: Path, shared_redis: RedisServer, channel: str) -> None:
-    """Lines are published as they come, and Ctrl-C ends it without an error."""
+    """Lines are published as they arrive, and Ctrl-C ends it without an error."""
     reading, writing = os.pipe()
     arguments = ("sse", "publish", "-", "--lines", "--channel", channel)
     settings = {"REDIS_URL": shared_redis.url}
@@ -132,7 +132,7 @@ def test_publish_until_interrupted(tmp_path: Path, shared_redis: RedisServer, ch
 def test_publish_refuses(
     run: Run, arguments: tuple[str, ...], stdin: bytes | None, status: int, error: str
 ) -> None:
-    """What can't be published is explained without a traceback."""
+    """If an event can't be published, the error is explained without a traceback."""
     done = run("publish", *arguments, stdin=stdin)
     assert done.exit_code == status
     assert error in done.stderr
@@ -152,7 +152,7 @@ def test_publish_refuses(
 def test_without_a_redis(
     make_app: Callable[..., Flask], arguments: list[str], url: str | None, error: str
 ) -> None:
-    """What is missing is named, and the exit status is 1."""
+    """The error names the missing setting, and the exit status is 1."""
     app = make_app(REDIS_URL=url)
     done = app.test_cli_runner().invoke(args=["sse", *arguments])
     assert done.exit_code == 1
@@ -169,7 +169,7 @@ def test_listen_without_a_redis(make_app: Callable[..., Flask], url: str | None)
 
 @pytest.mark.long
 def test_listen_to_a_redis_that_is_away(make_app: Callable[..., Flask]) -> None:
-    """Where Redis does not confirm the subscription, it ends with an error after some seconds."""
+    """If Redis does not confirm the subscription, it ends with an error after some seconds."""
     app = make_app(REDIS_URL="redis://localhost:1")
     done = app.test_cli_runner().invoke(args=["sse", "listen"])
     assert done.exit_code == 1
@@ -195,7 +195,7 @@ def test_channels(run: Run, shared_redis: RedisServer, channel: str) -> None:
 
 
 def test_other_name(make_app: Callable[..., Flask], shared_redis: RedisServer) -> None:
-    """A blueprint of another name has the commands under that name, and beside its own."""
+    """A blueprint with another name has the commands under that name, in addition to its own."""
     app = make_app(REDIS_URL=shared_redis.url)
 
     class Audit(ServerSentEventsBlueprint):
@@ -220,7 +220,7 @@ def test_other_name(make_app: Callable[..., Flask], shared_redis: RedisServer) -
 
 
 def test_listen(tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str) -> None:
-    """Each event of each channel is one line; Ctrl-C ends it, and is no error."""
+    """Each event of each channel is one line; Ctrl-C ends it without an error."""
     settings = {"REDIS_URL": shared_redis.url}
     other = f"{channel}.other"
     with flask_command(tmp_path, "sse", "listen", channel, other, settings=settings) as command:
@@ -258,7 +258,7 @@ def test_listen_for_machines(
 def test_listen_on_a_terminal(
     tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str
 ) -> None:
-    """People see colours, which no file and no pipe gets."""
+    """The output has colours in a terminal, but not in a file or a pipe."""
     terminal, writing = os.openpty()
     settings = {"REDIS_URL": shared_redis.url}
     arguments = ("sse", "listen", channel, "--count", "1")
@@ -276,7 +276,7 @@ def test_listen_on_a_terminal(
 def test_listen_to_a_closed_pipe(
     tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str, first: str
 ) -> None:
-    """When nobody reads the output, it ends soon, with or without an event, and says nothing."""
+    """When the output is closed, it ends soon and silently, with or without an event."""
     reading, writing = os.pipe()
     settings = {"REDIS_URL": shared_redis.url}
     arguments = ("sse", "listen", channel)
@@ -293,7 +293,7 @@ def test_listen_to_a_closed_pipe(
 def test_listen_as_a_client(
     tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str
 ) -> None:
-    """With --url events come through the server, also from the next one after it was stopped."""
+    """With --url, events come through the server, also after the server is replaced."""
     settings: dict[str, object] = {
         "REDIS_URL": shared_redis.url,
         "SSE_RETRY": 10,
@@ -328,7 +328,7 @@ def test_listen_as_a_client(
     ],
 )
 def test_listen_refuses(run: Run, arguments: tuple[str, ...], status: int, error: str) -> None:
-    """What can't be listened to is explained without a traceback."""
+    """If listening is impossible, the error is explained without a traceback."""
     done = run("listen", *arguments)
     assert done.exit_code == status
     assert error in done.stderr

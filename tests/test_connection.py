@@ -14,7 +14,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 class Peer:
-    """A client, the connection to it, and what was called when that ended."""
+    """A client, the connection to it, and the functions that were called when it ended."""
 
     def __init__(self, *, chunked: bool, limit: int = 1 << 20) -> None:
         server, self.client = socket.socketpair()
@@ -58,7 +58,7 @@ def batch(number: int, size: int = 1000) -> Batch:
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_the_head_is_sent_with_the_first_bytes(make: Callable[..., Peer], chunked: bool) -> None:
-    """Nothing is sent before the stream is open, and the end is that of the framing."""
+    """Nothing is sent before the stream is open, and the end matches the framing."""
     peer = make(chunked=chunked)
     assert not peer.connection.is_open
     assert peer.read() == b""
@@ -72,7 +72,7 @@ def test_the_head_is_sent_with_the_first_bytes(make: Callable[..., Peer], chunke
 
 
 def test_a_rejection_is_a_whole_answer(make: Callable[..., Peer]) -> None:
-    """A client that gets no stream is told when to come back, and that the answer is complete."""
+    """A client that gets no stream is told when to reconnect, and that the answer is complete."""
     peer = make(chunked=True)
     peer.connection.reject()
     assert peer.read() == HEAD + b"8\r\nretry:7\n\r\n0\r\n\r\n"
@@ -96,7 +96,7 @@ def test_what_waits_keeps_its_order(make: Callable[..., Peer]) -> None:
 
 
 def test_the_limit(make: Callable[..., Peer]) -> None:
-    """More than may wait ends the connection, and one large event for an idle client does not."""
+    """Exceeding the limit ends the connection, but one large event for an idle client does not."""
     peer = make(limit=50_000)
     peer.connection.open()
     peer.connection.send(batch(0, size=1_000_000))
@@ -108,7 +108,7 @@ def test_the_limit(make: Callable[..., Peer]) -> None:
 
 
 def test_a_client_that_is_gone_is_noticed(make: Callable[..., Peer]) -> None:
-    """A send that fails says so, and raises nothing."""
+    """A failed send is noted, and does not raise an exception."""
     peer = make()
     peer.connection.open()
     peer.client.close()
@@ -117,7 +117,7 @@ def test_a_client_that_is_gone_is_noticed(make: Callable[..., Peer]) -> None:
 
 
 def test_a_client_that_is_gone_has_not_fallen_behind(make: Callable[..., Peer]) -> None:
-    """Nothing waits for it, so the limit is not the reason for its end."""
+    """No data waits for it, so the limit is not the reason for its end."""
     peer = make(limit=1000)
     peer.client.close()
     peer.connection.open()
@@ -139,7 +139,7 @@ def test_the_end_is_told_once(make: Callable[..., Peer]) -> None:
 
 
 def test_a_large_event_is_not_copied_for_each_client(make: Callable[..., Peer]) -> None:
-    """What waits for a client of an event for all is the same bytes for all."""
+    """If an event for all clients has to wait, all clients share the same bytes."""
     large = batch(0, size=1_000_000)
     peers = [make() for _ in range(50)]
     tracemalloc.start()

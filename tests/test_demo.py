@@ -81,7 +81,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Return a browser whose windows share their connections, as those of a person do."""
+    """Return a browser whose windows share their connections, as a user's windows do."""
     context = browser.new_context()
     yield context
     context.close()
@@ -89,7 +89,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def open_window(site: Site, context: BrowserContext) -> Iterator[Callable[[], Window]]:
-    """Return what opens a window; no script of one may have failed at the end."""
+    """Return a function that opens a window; at the end, no script may have failed."""
     windows: list[Window] = []
 
     def open_one() -> Window:
@@ -102,7 +102,7 @@ def open_window(site: Site, context: BrowserContext) -> Iterator[Callable[[], Wi
 
 @pytest.mark.parametrize("channel", ["sse", "live"])
 def test_publishing(open_window: Callable[[], Window], channel: str) -> None:
-    """What one window publishes is seen in all, in its channel, with the time that it took."""
+    """All windows show an event from one window, in its channel, with the time that it took."""
     here, there = open_window(), open_window()
     here.publish(f"to {channel}", channel)
     for window in (here, there):
@@ -117,7 +117,7 @@ def test_publishing(open_window: Callable[[], Window], channel: str) -> None:
 
 
 def test_pointers(open_window: Callable[[], Window], site: Site) -> None:
-    """A pointer moves in the other window, and goes when its window is closed or silent."""
+    """A pointer moves in the other window, and disappears when its window is closed or silent."""
     here = open_window()
     there = open_window()
     for window in (here, there):
@@ -187,7 +187,7 @@ def test_a_restart(context: BrowserContext, tmp_path: Path) -> None:
 
 
 def test_a_hidden_window(open_window: Callable[[], Window], site: Site) -> None:
-    """A hidden window has no streams; when it is shown again, it gets what it has missed."""
+    """A hidden window has no streams; when it is shown again, it gets the events that it missed."""
     here, there = open_window(), open_window()
     visitor = {**VISITOR, "tab": here.tab()}
     _hide(here.page, hidden=True)
@@ -203,7 +203,7 @@ def test_a_hidden_window(open_window: Callable[[], Window], site: Site) -> None:
 
 
 def test_the_raw_text(open_window: Callable[[], Window]) -> None:
-    """The text of the stream is shown on request, and no longer than that."""
+    """The text of the stream is shown only on request."""
     window = open_window()
     text = window.page.locator("#raw-text")
     window.button("Show").click()
@@ -232,7 +232,7 @@ def test_what_others_publish(
 
 
 def test_the_keyboard(open_window: Callable[[], Window]) -> None:
-    """Everything can be reached and done with the keyboard alone."""
+    """Everything can be done with the keyboard only."""
     window = open_window()
     keyboard = window.page.keyboard
     reached: list[str] = []
@@ -267,7 +267,7 @@ def test_the_keyboard(open_window: Callable[[], Window]) -> None:
 
 
 def test_names(open_window: Callable[[], Window]) -> None:
-    """Each control has a name for screen readers, and what flows in is not read out."""
+    """Each control has a name for screen readers, and new events are not read out."""
     window = open_window()
     session = window.page.context.new_cdp_session(window.page)
     nodes: list[dict[str, Any]] = session.send("Accessibility.getFullAXTree")["nodes"]
@@ -294,7 +294,7 @@ def test_names(open_window: Callable[[], Window]) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_looks(site: Site, browser: Browser, size: str, scheme: Any) -> None:
-    """Nothing is wider than the window, each text can be read, nothing moves if so desired."""
+    """Nothing is wider than the window, all text is readable, and reduced motion is respected."""
     width, height = SIZES[size]
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
@@ -343,12 +343,12 @@ def test_looks(site: Site, browser: Browser, size: str, scheme: Any) -> None:
     ],
 )
 def test_what_is_refused(site: Site, path: str, fields: dict[str, object]) -> None:
-    """The server takes nothing that the page would not send."""
+    """The server accepts only requests that the page would send."""
     assert _post(site, path, {**VISITOR, **fields}) == 400
 
 
 def test_other_refusals(site: Site) -> None:
-    """JSON is needed, since no other site can send that without permission; and a short one."""
+    """The server needs short JSON, which other sites can't send without permission."""
     assert _post(site, "notes", ["not", "an", "object"]) == 400
     assert _post(site, "drop", VISITOR) == 409
     assert _post(site, "notes", {**VISITOR, "channel": "sse", "text": "x" * 5000}) == 413
@@ -357,7 +357,7 @@ def test_other_refusals(site: Site) -> None:
 
 
 def _moved(page: Page, x: float, y: float) -> re.Pattern[str]:
-    """Return what the transformation of a pointer is at a place, give or take a pixel."""
+    """Return the transformation of a pointer at a position, within a pixel."""
     size = page.get_by_role("application").bounding_box()
     assert size is not None
     pixels = (x * size["width"], y * size["height"])
@@ -369,7 +369,7 @@ def _moved(page: Page, x: float, y: float) -> re.Pattern[str]:
 
 
 def _focused(page: Page) -> str:
-    """Return the name of what has the focus."""
+    """Return the name of the focused element."""
     text: str = page.evaluate(
         """() => {
           const it = document.activeElement;
@@ -382,7 +382,7 @@ def _focused(page: Page) -> str:
 
 
 def _hide(page: Page, *, hidden: bool) -> None:
-    """Have the page believe that it is hidden, which no headless browser does to it."""
+    """Make the page believe that it is hidden, which headless browsers never do."""
     page.evaluate(
         """hidden => {
           Object.defineProperty(document, "hidden", { value: hidden, configurable: true });

@@ -1,4 +1,4 @@
-"""Clients that lead to different places, or log in differently, share no connection."""
+"""Clients of different servers, or with different logins, do not share a connection."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -22,7 +22,7 @@ Clients = dict[str, Callable[[], redis.StrictRedis]]
 
 
 class Tenants(ServerSentEventsBlueprint):
-    """Has a new client for each request, of the kind that the tenant has."""
+    """Makes a new client for each request, of the tenant's kind."""
 
     clients: Clients
 
@@ -33,7 +33,7 @@ class Tenants(ServerSentEventsBlueprint):
 
 
 class Site:
-    """An application whose tenants each have a Redis, or a login, of their own."""
+    """An application in which each tenant has its own Redis or login."""
 
     def __init__(self, clients: Clients) -> None:
         self.tenants = Tenants("tenants", __name__)
@@ -52,7 +52,7 @@ class Site:
             return self.tenants.publish(data, channel=channel)
 
     def check_apart(self, channel: str = "sse") -> None:
-        """Each tenant hears its own events alone."""
+        """Each tenant receives only its own events."""
         with ExitStack() as stack:
             streams = {
                 tenant: stack.enter_context(self.open(tenant, channel))
@@ -65,7 +65,7 @@ class Site:
 
 
 def test_sentinels_with_the_same_service_name(tmp_path: Path) -> None:
-    """Two set-ups of sentinels are two, though each calls its primary ``demo``."""
+    """Two sentinel setups are separate, although each calls its primary ``demo``."""
     clients: Clients = {}
     with ExitStack() as stack:
         for tenant in ("a", "b"):
@@ -88,7 +88,7 @@ def _client_of(sentinel: RedisServer) -> Callable[[], redis.StrictRedis]:
 
 
 def test_unix_sockets(tmp_path: Path) -> None:
-    """Two sockets of a machine lead to two servers."""
+    """Two sockets on one machine belong to two servers."""
     clients: Clients = {}
     with ExitStack() as stack:
         for tenant in ("a", "b"):
@@ -101,7 +101,7 @@ def test_unix_sockets(tmp_path: Path) -> None:
 
 
 def test_databases_share_a_connection(shared_redis: RedisServer, channel: str) -> None:
-    """Pub/Sub knows no databases, so clients that differ in nothing else share a connection."""
+    """Pub/Sub ignores databases, so clients that differ only in the database share a connection."""
     site = Site(
         {
             "a": lambda: redis.StrictRedis(port=shared_redis.port, db=1),
@@ -118,7 +118,7 @@ def test_databases_share_a_connection(shared_redis: RedisServer, channel: str) -
 
 @pytest.mark.parametrize("kind", ["arguments", "connect function"])
 def test_users(redis_server: RedisServer, kind: str) -> None:
-    """Each user hears the channels that it may hear, and not those of another user."""
+    """Each user receives the channels that it may access, and not those of another user."""
 
     def connect_as(user: str) -> Callable[[Connection], None]:
         def connect(connection: Connection) -> None:
@@ -147,7 +147,7 @@ def test_users(redis_server: RedisServer, kind: str) -> None:
 
 
 def test_certificates(tmp_path: Path) -> None:
-    """A client that does not trust the server hears nothing through one that does."""
+    """A client that does not trust the server gets nothing through a client that does."""
     authority, other = trustme.CA(), trustme.CA()
     paths = {name: str(tmp_path / name) for name in ("key", "cert", "right", "wrong")}
     server_cert = authority.issue_cert(LOOPBACK)

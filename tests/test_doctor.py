@@ -1,4 +1,4 @@
-"""`flask sse doctor`: it finds each fault that is planted, and none where there is none."""
+"""`flask sse doctor`: it finds each planted fault, and finds no faults in a good site."""
 
 import json
 import os
@@ -56,7 +56,7 @@ Examine = Callable[..., Findings]
 
 
 class Proxies(dict[str, str]):
-    """The address of the stream behind each proxy."""
+    """The URL of the stream behind each proxy."""
 
     certificate = ""
 
@@ -118,7 +118,7 @@ def proxies(
 
 @pytest.fixture
 def examine(make_app: Callable[..., Flask], shared_redis: RedisServer) -> Examine:
-    """Return a function that runs the doctor and returns what each check has found."""
+    """Return a function that runs the doctor and returns the finding of each check."""
 
     def run(*arguments: str, **settings: object) -> Findings:
         return _run(make_app(**_settings(shared_redis, **settings)), *arguments)
@@ -155,7 +155,7 @@ def _bad(findings: Findings) -> dict[str, str]:
 
 
 def test_good_site(examine: Examine, proxies: Proxies, shared_redis: RedisServer) -> None:
-    """Behind the documentation's nginx there is no fault, and everything is looked at."""
+    """Behind the documentation's nginx there is no fault, and everything is checked."""
     before = shared_redis.admin.dbsize()
     url = f"{proxies['documented']}?channel=logged.doctor"
     findings = examine("--url", url, SSE_HISTORY=_HISTORY)
@@ -172,7 +172,7 @@ def test_good_site(examine: Examine, proxies: Proxies, shared_redis: RedisServer
 
 
 def test_leaves_nothing_behind(examine: Examine, site: Site, shared_redis: RedisServer) -> None:
-    """Without a channel it uses one of its own, of which nothing is left, with history too."""
+    """Without a channel it uses a new one and cleans up afterwards, also with history."""
     before = shared_redis.admin.dbsize()
     findings = examine("--url", _at(site), "--patience", "0.5", SSE_HISTORY=10)
     # The server keeps other channels.
@@ -181,7 +181,7 @@ def test_leaves_nothing_behind(examine: Examine, site: Site, shared_redis: Redis
 
 
 def test_slow_way_from_redis(examine: Examine, shared_redis: RedisServer, tmp_path: Path) -> None:
-    """An event that comes late is not taken for one that the server has kept."""
+    """An event that arrives late is not mistaken for one from the history."""
     arguments = ("--channel", "slow", "--patience", "1")
     with SlowProxy(shared_redis.port, delay=0.1) as proxy:
         settings = _settings(shared_redis, REDIS_URL=f"redis://{LOOPBACK}:{proxy.port}")
@@ -195,7 +195,7 @@ def test_slow_way_from_redis(examine: Examine, shared_redis: RedisServer, tmp_pa
 
 
 def test_good_site_without_a_proxy(examine: Examine, site: Site) -> None:
-    """The server says what it is, and that the connection is the stream's own."""
+    """The check names the server, and says that the stream has its own connection."""
     findings = examine("--url", _at(site))
     assert _bad(findings) == {}
     level, found, _ = findings["server"]
@@ -221,7 +221,7 @@ def test_lines_for_people(
 
 
 def test_output_that_is_closed(tmp_path: Path, shared_redis: RedisServer) -> None:
-    """When nobody reads the lines any more, it ends and says nothing."""
+    """When its output is closed, it ends silently."""
     reading, writing = os.pipe()
     os.close(reading)
     settings = _settings(shared_redis)
@@ -310,7 +310,7 @@ def test_headers(examine: Examine, proxies: Proxies) -> None:
 
 
 def test_redirects(examine: Examine, proxies: Proxies) -> None:
-    """A redirect to the stream costs time, and one to a page ends an EventSource."""
+    """A redirect to the stream costs time, and a redirect to a page ends an EventSource."""
     moved = proxies["moved"].replace("/stream", "/old")
     assert _bad(examine("--url", moved)) == {"redirect": "warn"}
     findings = examine("--url", proxies["login"])
@@ -333,14 +333,14 @@ def test_no_stream(examine: Examine, site: Site, path: str, check: str, found: s
 
 
 def test_server_error(examine: Examine, proxies: Proxies) -> None:
-    """A 5xx is found, after which an EventSource gives up."""
+    """A 5xx, after which an EventSource gives up, is found."""
     findings = examine("--url", proxies["error"])
     assert _bad(findings) == {"status": "fail"}
     assert "an EventSource gives up for good" in findings["status"][2]
 
 
 def test_no_server(examine: Examine) -> None:
-    """A server that is not there is found, and so is an address that is none."""
+    """A missing server is found, and so is an invalid URL."""
     findings = examine("--url", f"http://{LOOPBACK}:{free_port()}/stream")
     assert "refused" in findings["connection"][1]
     assert "is not a URL" in examine("--url", "stream")["connection"][1]
@@ -361,7 +361,7 @@ def test_tls(examine: Examine, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.long
 def test_full_server(examine: Examine, tmp_path: Path, shared_redis: RedisServer) -> None:
-    """A server that has no more places is found, from the first stream on."""
+    """A server at its limit of streams is found, from the first stream on."""
     settings = _settings(shared_redis, SSE_MAX_CLIENTS=2)
     with servers.gunicorn(tmp_path, *WORKERS["sync"], settings=settings) as full:
         url = _at(full)
@@ -380,7 +380,7 @@ def test_full_server(examine: Examine, tmp_path: Path, shared_redis: RedisServer
 def test_server_that_reads_streams(
     examine: Examine, tmp_path: Path, shared_redis: RedisServer
 ) -> None:
-    """A stream that is not handed over is seen by its connection."""
+    """A stream that is not handed over is recognized by its connection."""
     settings = _settings(shared_redis, SSE_DIRECT=False)
     with servers.gunicorn(tmp_path, "--threads", "8", settings=settings) as site:
         assert _bad(examine("--url", _at(site))) == {"server": "warn"}
@@ -399,7 +399,7 @@ def test_other_redis(examine: Examine, site: Site, redis_server: RedisServer) ->
 
 @pytest.mark.long
 def test_server_in_memory(examine: Examine, tmp_path: Path) -> None:
-    """With `memory://` one worker is a warning, and several are a fault."""
+    """With `memory://`, one worker causes a warning, and several are a fault."""
     settings = {"REDIS_URL": "memory://", "SSE_KEEPALIVE": _KEEPALIVE}
     with servers.gunicorn(tmp_path, *WORKERS["sync"], settings=settings) as site:
         findings = examine("--url", _at(site), REDIS_URL="memory://")
@@ -411,7 +411,7 @@ def test_server_in_memory(examine: Examine, tmp_path: Path) -> None:
 
 
 def test_workers_in_memory(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `memory://`, several workers that the environment asks for are a fault."""
+    """With `memory://`, an environment that starts several workers is a fault."""
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     assert _bad(examine(REDIS_URL="memory://")) == {"url": "fail"}
     monkeypatch.setenv("GUNICORN_CMD_ARGS", "--preload --workers=1")
@@ -430,14 +430,14 @@ def test_workers_in_memory(examine: Examine, monkeypatch: pytest.MonkeyPatch) ->
 def test_wrong_settings(
     examine: Examine, settings: dict[str, object], check: str, found: str
 ) -> None:
-    """A setting that is missing or makes no sense is named."""
+    """A missing or invalid setting is named."""
     findings = examine(**settings)
     assert _bad(findings) == {check: "fail"}
     assert found in findings[check][1]
 
 
 def test_doubtful_settings(examine: Examine) -> None:
-    """Comments that come too late, or never, are found, and so are more streams than files."""
+    """Late or missing comments are found, and so is a limit of streams above that of open files."""
     assert _bad(examine(SSE_KEEPALIVE=55)) == {"keep-alive setting": "warn"}
     findings = examine(SSE_KEEPALIVE=None, SSE_MAX_CLIENTS=10**7)
     assert _bad(findings) == {"keep-alive setting": "warn", "streams": "warn"}
@@ -445,7 +445,7 @@ def test_doubtful_settings(examine: Examine) -> None:
 
 
 def test_secrets(examine: Examine, tmp_path: Path) -> None:
-    """A password that is wrong is found, and none is shown."""
+    """A wrong password is found, and passwords are not shown."""
     server = RedisServer(tmp_path, requirepass="swordfish")
     server.start()
     try:
@@ -484,7 +484,7 @@ def test_permissions(
 def test_stream_without_permission_to_publish(
     examine: Examine, site: Site, shared_redis: RedisServer
 ) -> None:
-    """Where nothing can be published, all the rest of a stream is looked at."""
+    """If nothing can be published, everything else about a stream is checked."""
     user = ("ACL", "SETUSER", "mute", "on", ">secret", "+@all", "-publish", "&*", "~*")
     shared_redis.admin.execute_command(*user)
     url = shared_redis.url.replace("://", "://mute:secret@")
@@ -503,7 +503,7 @@ def test_permissions_of_history(examine: Examine, redis_server: RedisServer) -> 
 
 
 def test_silent_about_itself(examine: Examine, redis_server: RedisServer) -> None:
-    """What Redis does not tell the user is a warning, and nothing else fails for it."""
+    """Information that Redis withholds causes a warning, and other checks do not fail."""
     user = ("ACL", "SETUSER", "app", "on", ">secret", "+@all", "-info", "-psubscribe", "&*", "~*")
     redis_server.admin.execute_command(*user)
     url = redis_server.url.replace("://", "://app:secret@")
@@ -528,7 +528,7 @@ def test_event_that_is_lost(shared_redis: RedisServer) -> None:
 
 
 def test_memory_without_eviction(examine: Examine, redis_server: RedisServer) -> None:
-    """A Redis that refuses when it is full loses no history, and is no fault."""
+    """A Redis that refuses writes when it is full loses no history, and is not a fault."""
     redis_server.admin.config_set("maxmemory", "100mb")
     findings = examine("--patience", "0.3", REDIS_URL=redis_server.url, SSE_HISTORY=_HISTORY)
     assert _bad(findings) == {}
@@ -594,7 +594,7 @@ def test_publishers_of_another_opinion(
 
 
 def test_overridden_redis(redis_server: RedisServer) -> None:
-    """The Redis that a blueprint brings is the one that is looked at."""
+    """The doctor checks the Redis that a blueprint provides."""
 
     class Own(ServerSentEventsBlueprint):
         @property
@@ -627,7 +627,7 @@ def test_overridden_redis_of_another_kind() -> None:
 def test_who_may_not_ask_for_listeners(
     examine: Examine, proxies: Proxies, site: Site, shared_redis: RedisServer
 ) -> None:
-    """Where Redis does not say who listens, a fault is found, if not whose it is."""
+    """If Redis does not report listeners, a fault is found, but not its location."""
     user = ("ACL", "SETUSER", "shy", "on", ">secret", "+@all", "-pubsub", "&*", "~*")
     shared_redis.admin.execute_command(*user)
     url = shared_redis.url.replace("://", "://shy:secret@")
@@ -639,7 +639,7 @@ def test_who_may_not_ask_for_listeners(
 
 @pytest.mark.parametrize("option", ["--origin", "--header"])
 def test_options_of_a_url(make_app: Callable[..., Flask], option: str) -> None:
-    """What belongs to a URL is refused without one."""
+    """Options that require a URL are refused without one."""
     done = make_app().test_cli_runner().invoke(args=["sse", "doctor", option, "x:y"])
     assert done.exit_code == 2
     assert "require --url" in done.stderr

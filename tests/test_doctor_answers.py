@@ -1,6 +1,6 @@
-"""What `flask sse doctor --url` makes of answers that real servers seldom give.
+"""How `flask sse doctor --url` handles answers that real servers rarely give.
 
-The events are in memory, so everything is looked at but how events arrive.
+The events are in memory, so everything except the arrival of events is checked.
 """
 
 import json
@@ -17,14 +17,14 @@ _ORIGIN: Final = "https://app.example"
 _CACHING: Final = {"Cache-Control": "no-store, no-transform"}
 _END: Final = {"first byte": "fail"}
 _OLD: Final = {"url": "warn", "HTTP version": "warn"}
-"""What is found of every server of these tests, which speak HTTP/1.0."""
+"""Findings for every server of these tests, which use HTTP/1.0."""
 
 Examine = Callable[..., tuple[dict[str, str], str]]
 
 
 @pytest.fixture
 def examine(make_app: Callable[..., Flask]) -> Examine:
-    """Return a function that returns what is not as it should be, and all that was said."""
+    """Return a function that returns the bad findings, and all output."""
     app = make_app(REDIS_URL="memory://", SSE_KEEPALIVE=0.1)
 
     def run(*answers: Answer) -> tuple[dict[str, str], str]:
@@ -83,7 +83,7 @@ def test_servers(examine: Examine, server: str, found: str) -> None:
 
 
 def test_unknown_compression(examine: Examine) -> None:
-    """A compression that can't be read is found, and the rest is seen without it."""
+    """An unreadable compression is found, and the other checks are made without it."""
     compressed = streaming(b"\x0b", headers={**_CACHING, "Content-Encoding": "br"})
     bad, said = examine(compressed, streaming(headers=_CACHING))
     assert bad == {**_OLD, **_END, "compression": "fail"}
@@ -105,7 +105,7 @@ def test_unknown_compression(examine: Examine) -> None:
     ],
 )
 def test_origins(examine: Examine, headers: dict[str, str], found: str) -> None:
-    """What a page of another origin may do is told."""
+    """The doctor says what a page from another origin may do."""
     _, said = examine(streaming(headers=headers))
     assert found in said
 
@@ -127,7 +127,7 @@ def test_caching(examine: Examine) -> None:
     ],
 )
 def test_no_stream(examine: Examine, answers: list[Answer], check: str, found: str) -> None:
-    """What ends an EventSource for good is found, with what to do."""
+    """Answers that end an EventSource for good are found, with a remedy."""
     bad, said = examine(*answers)
     assert bad == {"url": "warn", check: "fail"}
     assert found in said

@@ -1,7 +1,7 @@
 """The documentation of 1.0, sentence by sentence, on a real Redis.
 
-Each test's docstring quotes or sums up what it holds the package to. Nothing here knows of
-anything that 2.0 has added.
+Each test's docstring quotes or summarizes the sentence that it checks. Nothing here uses
+features that 2.0 has added.
 """
 
 import json

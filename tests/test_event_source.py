@@ -1,4 +1,4 @@
-"""The client of `flask sse listen --url`: what it parses, and when it reconnects."""
+"""The client of `flask sse listen --url`: parsing and reconnecting."""
 
 import gzip
 import http.client
@@ -43,7 +43,7 @@ def _parse(*pieces: bytes) -> list[Event]:
 def test_examples_of_the_specification(
     text: bytes, events: list[tuple[str, str, str]] | None
 ) -> None:
-    """The specification's own examples give its own results, at once and byte by byte."""
+    """The specification's examples give the specified results, at once and byte by byte."""
     expected = [("message", "x", ""), ("message", "y", "")] if events is None else events
     assert _parse(text) == [Event(*event) for event in expected]
     assert _parse(*(bytes([byte]) for byte in text)) == [Event(*event) for event in expected]
@@ -51,14 +51,14 @@ def test_examples_of_the_specification(
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(1, 7))
 def test_reads_what_is_written(data: str, size: int) -> None:
-    """Whatever is published comes out, as the tests' own strict parser has it."""
+    """Published messages are parsed as the tests' own strict parser does it."""
     text = str(Message(data, type="kind", id=1)).encode()
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     assert [tuple(event) for event in _parse(*pieces)] == [tuple(event) for event in parse(text)]
 
 
 def test_retry_and_comments() -> None:
-    """`retry` counts if it has nothing but digits, and comments are counted."""
+    """`retry` is accepted if it has only digits, and comments are counted."""
     parser = Parser()
     assert parser.feed(b":\n:x\nretry:10\nretry:1e3\nretry:\n") == []
     assert (parser.retry, parser.comments) == (10, 2)
@@ -83,7 +83,7 @@ def test_reconnects_like_a_browser() -> None:
 
 
 def test_reconnects_after_an_outage() -> None:
-    """A server that is away for a while is asked again; one that was never there is an error."""
+    """A server that stops for a while is tried again; one that never ran is an error."""
     with serving(streaming(b"data:one\n\n")) as (url, _):
         events = follow(url, wait=lambda _: None)
         assert next(events).data == "one"
@@ -105,7 +105,7 @@ def test_reconnects_after_an_outage() -> None:
 
 
 def test_redirects() -> None:
-    """Redirects are followed, and one that leads to a page is no stream."""
+    """Redirects are followed, and a redirect to a page is not a stream."""
     with serving(answering(302, "/other?x=1"), streaming(b"data:x\n\n")) as (url, asked):
         assert next(follow(url)).data == "x"
         assert [request.path for request in asked] == ["/stream", "/other?x=1"]
@@ -123,7 +123,7 @@ def test_redirects() -> None:
 
 @pytest.mark.parametrize("compression", ["gzip", "deflate"])
 def test_compressed(compression: str) -> None:
-    """What is compressed with the oldest compressions is read."""
+    """The oldest compressions are supported."""
     text = b"data:x\n\n"
     body = gzip.compress(text) if compression == "gzip" else zlib.compress(text)
     with serving(streaming(body[:5], body[5:], headers={"Content-Encoding": compression})) as (
@@ -134,7 +134,7 @@ def test_compressed(compression: str) -> None:
 
 
 def test_compressed_otherwise() -> None:
-    """A compression that is not known is an error, and no garbage."""
+    """An unknown compression raises an error, and does not produce garbage."""
     with (
         serving(streaming(b"\x0b", headers={"Content-Encoding": "br"})) as (url, _),
         pytest.raises(http.client.HTTPException, match="compressed with br"),

@@ -1,4 +1,4 @@
-"""Streams under each of gunicorn's workers, handed over and read by the server."""
+"""Streams under each of gunicorn's workers, handed over or read by the server."""
 
 import itertools
 import signal
@@ -59,7 +59,7 @@ def test_two_hundred_clients_on_three_channels(site: Site, shared_redis: RedisSe
 
 
 def test_nothing_is_missed_after_the_first_byte(site: Site, shared_redis: RedisServer) -> None:
-    """Who has seen its stream open misses nothing, however many others come and go."""
+    """A client whose stream is open misses nothing, even if many others come and go."""
     done = threading.Event()
 
     def churn() -> None:
@@ -81,7 +81,7 @@ def test_nothing_is_missed_after_the_first_byte(site: Site, shared_redis: RedisS
 
 
 def test_a_client_that_never_reads_is_cut_off(site: Site, shared_redis: RedisServer) -> None:
-    """More than `SSE_MAX_PENDING` bytes end a stream; the others go on without a gap."""
+    """More than `SSE_MAX_PENDING` waiting bytes end a stream; the others continue without a gap."""
     data = "x" * 10_000
     with (
         StreamClient(site.port, "slow", receive_buffer=4096) as deaf,
@@ -170,7 +170,7 @@ def test_a_stop_ends_each_stream(
 def test_a_stop_ends_each_stream_that_is_read(
     how: str, worker: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """So it does where the server reads them, in under 3 s."""
+    """The same is true for streams that the server reads, in under 3 s."""
     options = ("--worker-class", worker, "--threads", "60")
     settings = {"REDIS_URL": shared_redis.url, "SSE_DIRECT": False}
     with servers.gunicorn(tmp_path, *options, settings=settings) as site:
@@ -189,7 +189,7 @@ def test_a_stop_ends_each_stream_that_is_read(
 def test_a_stop_while_redis_is_frozen(
     worker: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """Streams end cleanly though the hub waits for a Redis that does nothing."""
+    """Streams end cleanly even if the hub waits for a Redis that does nothing."""
     settings = {"REDIS_URL": redis_server.url}
     with servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings) as site:
         old = site.worker()
@@ -210,7 +210,7 @@ def test_a_stop_while_redis_is_frozen(
 def test_a_stop_does_not_wait_for_a_client_that_does_not_read(
     worker: str, direct: bool, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """A client that has stopped reading delays no worker for more than the grace of a second."""
+    """A client that has stopped reading delays a worker by no more than the grace second."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_DIRECT": direct}
     with servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings) as site:
         old = site.worker()
@@ -224,7 +224,7 @@ def test_a_stop_does_not_wait_for_a_client_that_does_not_read(
 
 @pytest.mark.parametrize("worker", servers.WORKERS)
 def test_a_stop_sends_what_waits(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
-    """A client that lags and reads on gets everything, and then the end."""
+    """A client that lags but continues to read gets everything, and then the end."""
     settings = {"REDIS_URL": shared_redis.url}
     with (
         servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings) as site,
@@ -287,7 +287,7 @@ def test_a_stop_ends_messages(worker: str, shared_redis: RedisServer, tmp_path: 
 def test_max_requests_ends_the_streams(
     worker: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """A worker that has served its number of requests is replaced, streams or not."""
+    """A worker that has served its number of requests is replaced, even with open streams."""
     options = (*servers.WORKERS[worker], "--max-requests", "3")
     settings = {"REDIS_URL": shared_redis.url}
     with servers.gunicorn(tmp_path, *options, settings=settings) as site:
@@ -305,7 +305,7 @@ def test_max_requests_ends_the_streams(
 
 
 def test_keepalive_comments_are_spread(shared_redis: RedisServer, tmp_path: Path) -> None:
-    """After an event to all clients, their comments do not come all at once."""
+    """After an event to all clients, their comments do not all come at the same time."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 8}
     with servers.gunicorn(tmp_path, settings=settings) as site:
         clients = [StreamClient(site.port, "spread") for _ in range(50)]

@@ -1,4 +1,4 @@
-"""The hand-over: only where it is safe, with nothing left behind, and never a byte astray."""
+"""The hand-over: only if it is safe, with nothing left behind, and without misdirected bytes."""
 
 import contextlib
 import itertools
@@ -56,13 +56,13 @@ def serve(
 
 
 def publish(server: RedisServer, channel: str, data: object = DATA) -> None:
-    """Publish past the application, once somebody listens."""
+    """Publish directly to Redis, once there is a listener."""
     server.wait_listeners(1, channel)
     assert server.admin.publish(channel, f'{{"data": "{data}"}}') == 1
 
 
 def was_handed_over(site: Site) -> bool:
-    """Whether the one stream that the site has served was taken over from gunicorn."""
+    """Whether the only stream of the site was taken over from gunicorn."""
     wait_until(lambda: "GET /stream sent" in site.log(), "the stream is in the access log")
     [line] = [line for line in site.log().splitlines() if line.startswith("GET /stream sent")]
     return int(line.split()[-1]) == 0
@@ -73,7 +73,7 @@ def was_handed_over(site: Site) -> bool:
 def test_the_documented_command_line_is_direct(
     worker: str, version: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """It takes no more than the gevent worker, with HTTP/1.1 as with HTTP/1.0."""
+    """The gevent worker is enough, with HTTP/1.1 and with HTTP/1.0."""
     with serve(tmp_path, shared_redis, worker) as site:
         with StreamClient(site.port, "plain", version=version).open() as client:
             publish(shared_redis, "plain")
@@ -86,7 +86,7 @@ def test_the_documented_command_line_is_direct(
 def test_it_can_be_switched_off(
     worker: str, how: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """By our setting, and by gunicorn's own that forbids to look into files."""
+    """Our setting turns it off, and so does gunicorn's own setting against sendfile."""
     options = (how,) if how.startswith("--") else ()
     settings = {"SSE_DIRECT": False} if how == "SSE_DIRECT" else {}
     app = "tests.apps.wrapped:measuring" if how == "Content-Length" else servers.SITE
@@ -102,7 +102,7 @@ def test_it_can_be_switched_off(
 def test_a_middleware_that_rewrites_the_body(
     worker: str, name: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """Each byte passes the middleware, though it hands gunicorn's question on."""
+    """Each byte passes through the middleware, even if it forwards gunicorn's `fileno` call."""
     with serve(tmp_path, shared_redis, worker, app=f"tests.apps.wrapped:{name}") as site:
         with StreamClient(site.port, "upper").open() as client:
             received = bytearray()
@@ -137,7 +137,7 @@ def test_a_middleware_that_compresses(
 def test_a_middleware_that_leaves_the_body_alone(
     worker: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """Who wraps `start_response` alone keeps nobody from being direct."""
+    """A middleware that wraps only `start_response` does not prevent the hand-over."""
     with serve(tmp_path, shared_redis, worker, app="tests.apps.wrapped:adding") as site:
         with StreamClient(site.port, "adding").open() as client:
             assert client.headers["x-added"] == "yes"
@@ -259,7 +259,7 @@ def publish_all(server: RedisServer, channel: str, number: int) -> None:
 def test_no_byte_reaches_the_wrong_client(
     worker: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """Clients of many channels come and go under load; each hears its channel alone."""
+    """Clients of many channels come and go under load; each receives only its channel."""
     names = [f"astray-{number}" for number in range(30)]
     done = threading.Event()
     heard: list[int] = []
@@ -308,7 +308,7 @@ def run_together(threads: list[threading.Thread]) -> None:
 
 @pytest.mark.parametrize("worker", servers.WORKERS)
 def test_two_thousand_channels(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
-    """Each client of a channel of its own gets its own event."""
+    """Each client has its own channel and gets its own event."""
     options = ("--worker-connections", "3000")
     with serve(tmp_path, shared_redis, worker, *options) as site:
         with ExitStack() as stack:
@@ -330,7 +330,7 @@ def test_two_thousand_channels(worker: str, shared_redis: RedisServer, tmp_path:
 def test_a_keep_alive_connection_goes_on_after_a_stream(
     worker: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """Who is sent away may use its connection for another request."""
+    """A rejected client may use its connection for another request."""
     redis_server.stop()
     with serve(tmp_path, redis_server, worker) as site, httpx.Client(timeout=10) as client:
         base = f"http://{LOOPBACK}:{site.port}"
@@ -341,7 +341,7 @@ def test_a_keep_alive_connection_goes_on_after_a_stream(
 def test_what_a_slow_or_silent_peer_may_cost_is_bounded(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """The kernel gives up a peer that does not answer, and keeps a bounded buffer for it."""
+    """The kernel gives up on a peer that does not answer, and limits its send buffer."""
     with socket.create_connection((LOOPBACK, shared_redis.port)) as peer:
         _sockets.bound_costs(peer)
         timeout = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
@@ -399,7 +399,7 @@ def test_a_stream_is_a_socket_and_nothing_else(
 def test_what_a_client_sends_on_its_stream_is_ignored(
     worker: str, sent: bytes, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """It is not answered, its own stream goes on and ends properly, and so do the others'."""
+    """It is not answered, and its own stream and the others continue and end properly."""
     with (
         serve(tmp_path, shared_redis, worker) as site,
         StreamClient(site.port, "talks").open() as talker,
@@ -511,7 +511,7 @@ def test_functions_given_to_call_on_close(
 
 @pytest.mark.parametrize("worker", servers.WORKERS)
 def test_descriptors_set_the_limit(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
-    """Views answer though more clients try than there are descriptors; the surplus comes back."""
+    """Views answer even if there are more clients than descriptors; the others reconnect."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         # The server inherits the limit that is set while it starts.
@@ -605,7 +605,7 @@ def test_a_large_event_costs_its_size_once(redis_server: RedisServer, tmp_path: 
 def test_a_client_cannot_switch_its_protection_off(
     protocol: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """Whatever it says of its version, one that does not read is disconnected."""
+    """A client that does not read is disconnected, with any HTTP version."""
     with (
         serve(tmp_path, shared_redis, "gevent", SSE_DIRECT=False, SSE_MAX_PENDING=100_000) as site,
         socket.create_connection((LOOPBACK, site.port), 10) as liar,

@@ -1,4 +1,4 @@
-"""History: the log of a channel, streams that go on after a position, and resets."""
+"""History: the log of a channel, streams that continue after a position, and resets."""
 
 import json
 import threading
@@ -57,7 +57,7 @@ def opening(channel: str, position: str, *, recovered: bool) -> Event:
 
 
 def numbers(events: Sequence[Event]) -> list[int]:
-    """Return what the published events said."""
+    """Return the data of the published events."""
     return [int(event.data) for event in events if event.type == "message"]
 
 
@@ -84,7 +84,7 @@ def test_a_stream_begins_with_its_position(app: Flask, channel: str) -> None:
 
 @pytest.mark.parametrize("way", ["header", "last_event_id", "lastEventId"])
 def test_a_stream_goes_on_after_a_position(app: Flask, channel: str, way: str) -> None:
-    """The header and both parameters name it, and nothing comes twice."""
+    """The header and both parameters are accepted, and no event comes twice."""
     publish(app, channel, [0])
     here = position(app, channel)
     publish(app, channel, [1, 2, 3])
@@ -96,7 +96,7 @@ def test_a_stream_goes_on_after_a_position(app: Flask, channel: str, way: str) -
 
 
 def test_the_header_goes_first(app: Flask, channel: str) -> None:
-    """A browser that reconnects to an address with a position has got on since."""
+    """If a browser reconnects to a URL with a position, its header has the newer position."""
     old = position(app, channel)
     publish(app, channel, [0, 1])
     new = position(app, channel)
@@ -106,7 +106,7 @@ def test_the_header_goes_first(app: Flask, channel: str) -> None:
 
 
 def test_a_client_that_has_received_nothing(app: Flask, channel: str) -> None:
-    """It has a position all the same, on a channel to which nobody has published."""
+    """A client has a position even on a channel without any events."""
     with opened(app, channel) as stream:
         [first] = stream.events(1)
     publish(app, channel, [1])
@@ -142,7 +142,7 @@ def test_others_share_the_ring(app: Flask, channel: str) -> None:
 def test_an_id_that_the_log_does_not_have(
     app: Flask, channel: str, wrong: str, reason: str
 ) -> None:
-    """The client is told by `sse.reset`, and is live from the top on."""
+    """The client gets `sse.reset`, and is live from the newest position on."""
     publish(app, channel, [0, 1, 2])
     top = position(app, channel)
     epoch, _, nonce = top.split(".")
@@ -157,7 +157,7 @@ def test_an_id_that_the_log_does_not_have(
 
 
 def test_events_that_are_not_kept_any_more(make_app: MakeApp, redis_url: str, channel: str) -> None:
-    """A client whose next event has gone is told so, one whose next event is there is not."""
+    """A client is told if its next event is gone, and is not told if the event still exists."""
     app = make_app(REDIS_URL=redis_url, SSE_HISTORY={"other": 1, "channel-*": 3, "*": 0})
     ids = []
     for number in range(5):
@@ -200,7 +200,7 @@ def test_channels_without_history(make_app: MakeApp, redis_url: str, channel: st
 
 
 def test_an_id_is_refused(app: Flask, channel: str) -> None:
-    """Where ids are positions, an application can't give one."""
+    """If ids are positions, an application can't set them."""
     with app.app_context(), pytest.raises(ValueError, match="SSE_HISTORY"):
         sse.publish("x", id=1, channel=channel)
 
@@ -315,7 +315,7 @@ def test_a_malformed_entry_of_the_log(
 
 
 def test_expiry(make_app: MakeApp, shared_redis: RedisServer) -> None:
-    """Everything in Redis expires, soonest what nobody has published to."""
+    """Everything in Redis expires, including channels without events."""
     server = shared_redis.admin
     before = {*server.keys("*")}
     app = make_app(REDIS_URL=shared_redis.url, SSE_HISTORY=100, SSE_HISTORY_TTL=50)
@@ -359,7 +359,7 @@ def test_messages_of_the_blueprint(app: Flask, channel: str) -> None:
 
 
 def test_messages_after_a_position(app: Flask, channel: str) -> None:
-    """They go on after it, and each can be gone on from."""
+    """They continue after the position, and each message is a position to continue from."""
     with app.app_context():
         start = history.position(channel)
         publish(app, channel, range(3))
@@ -384,7 +384,7 @@ def test_messages_that_are_missing(app: Flask, channel: str) -> None:
 
 
 def test_a_consumer_that_is_slow(make_app: MakeApp, redis_url: str, channel: str) -> None:
-    """More than may wait is read from the log, in order, and no consumer is disconnected."""
+    """Messages above the limit are read from the log, in order, and consumers stay connected."""
     app = make_app(REDIS_URL=redis_url, SSE_HISTORY=2000, SSE_MAX_PENDING=2000)
     text = "x" * 500
     with app.app_context(), closing(history.messages(channel)) as messages:
@@ -410,7 +410,7 @@ def test_a_consumer_that_is_slow(make_app: MakeApp, redis_url: str, channel: str
 
 
 def test_a_client_that_is_slow(make_app: MakeApp, redis_url: str, channel: str) -> None:
-    """So is a stream that the server reads slowly."""
+    """The same is true for a stream that the server reads slowly."""
     app = make_app(REDIS_URL=redis_url, SSE_HISTORY=2000, SSE_MAX_PENDING=2000)
     with opened(app, channel) as stream:
         publish(app, channel, range(1000))
@@ -420,7 +420,7 @@ def test_a_client_that_is_slow(make_app: MakeApp, redis_url: str, channel: str) 
 
 
 def test_a_page_is_never_left_out(make_app: MakeApp, redis_url: str, channel: str) -> None:
-    """However little may wait, what begins a stream and the first page are both delivered."""
+    """Even with a tiny limit, the beginning of a stream and the first page are both delivered."""
     app = make_app(REDIS_URL=redis_url, SSE_HISTORY=2000, SSE_MAX_PENDING=1)
     for _ in range(10):
         start = position(app, channel)
@@ -432,7 +432,7 @@ def test_a_page_is_never_left_out(make_app: MakeApp, redis_url: str, channel: st
 
 
 def test_many_clients_that_come_back(app: Flask, channel: str) -> None:
-    """Each gets what it has missed, from wherever it was."""
+    """Each gets the events that it missed, from any position."""
     ids = []
     for number in range(60):
         ids.append(position(app, channel))
@@ -464,7 +464,7 @@ def test_a_redis_that_forbids_it(
 
 
 def test_a_client_of_ones_own(make_app: MakeApp, shared_redis: RedisServer, channel: str) -> None:
-    """An overridden `redis` publishes with history, and one that can't run scripts is refused."""
+    """An overridden `redis` publishes with history; a client that can't run scripts is refused."""
 
     class Own(ServerSentEventsBlueprint):
         @property

@@ -1,4 +1,4 @@
-"""Clients that others have written, on a channel with history: cut, or told of a reset."""
+"""Third-party clients on a channel with history: lost connections and resets."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -71,31 +71,31 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def follow(name: str, request: pytest.FixtureRequest) -> Follow:
-    """Return what starts that client."""
+    """Return a function that starts that client."""
     if name in PROGRAMS:
         return PROGRAMS[name]
     return page(request.getfixturevalue("browser"), PAGES[name])
 
 
 def numbers(client: OtherClient) -> list[int]:
-    """Return the numbers that a client has been given."""
+    """Return the numbers that a client has received."""
     return [int(event.data) for event in client.events if event.type == "message"]
 
 
 def count(client: OtherClient, type: str) -> int:
-    """Return how many events of a type a client has been given."""
+    """Return how many events of a type a client has received."""
     return sum(event.type == type for event in client.events)
 
 
 def wait_position(client: OtherClient, app: Flask, channel: str) -> None:
-    """Wait until a client is where the log is."""
+    """Wait until a client has reached the end of the log."""
     with app.app_context():
         position = history.position(channel)
     wait_until(lambda: client.events[-1].id == position, f"{position} is reached", 30)
 
 
 def wait_more(client: OtherClient, number: int) -> None:
-    """Wait until a client has been given so many more events."""
+    """Wait until a client has received this many more events."""
     wanted = len(client.events) + number
     wait_until(lambda: len(client.events) >= wanted, f"{number} more events", 20)
 
@@ -120,7 +120,7 @@ def test_a_client_that_is_cut(site: Site, app: Flask, channel: str, follow: Foll
 def test_a_client_is_told_of_a_reset(
     site: Site, app: Flask, channel: str, follow: Follow, own_redis: RedisServer
 ) -> None:
-    """`sse.reset` comes to the application by its name, while it is connected and afterwards."""
+    """The application gets `sse.reset` by its name, while connected and after reconnecting."""
     with CuttingProxy(site.port, 1) as proxy, follow(proxy.port, channel) as client:
         wait_until(lambda: client.events, "the stream begins", 20)
         with Publisher(app, channel, 0.004) as publisher:
@@ -182,7 +182,7 @@ def publish_and_cut(
 def test_a_tab_that_is_hidden(
     site: Site, app: Flask, channel: str, browser: Browser, name: str
 ) -> None:
-    """Its stream is closed, and when it is shown it gets what it has missed."""
+    """Its stream is closed, and when it is shown again, it gets the events that it missed."""
     with (
         CuttingProxy(site.port, 1) as proxy,
         PageClient(browser, proxy.port, PAGES[name], channel) as client,

@@ -1,4 +1,4 @@
-"""History on a real Redis and under gunicorn: every fault, and a checker that numbers events."""
+"""History on a real Redis and under gunicorn: all faults, and a check of numbered events."""
 
 import signal
 import socket
@@ -54,7 +54,7 @@ def app(make_app: MakeApp, redis_server: RedisServer) -> Flask:
 
 
 def test_clients_that_lose_their_connections(site: Site, app: Flask) -> None:
-    """Cut again and again under load, each has every event once."""
+    """Although connections are cut again and again under load, each client has every event once."""
     with FollowingClient(site.port, "x") as first, FollowingClient(site.port, "x") as second:
         with Publisher(app, "x") as publisher:
             for _ in range(20):
@@ -72,7 +72,7 @@ def test_clients_that_lose_their_connections(site: Site, app: Flask) -> None:
 
 
 def test_a_client_that_gets_nothing_and_returns(site: Site, app: Flask) -> None:
-    """What was published while it was away arrives, though it had received no event."""
+    """Events published while a client was away arrive, even if it had received no event before."""
     with StreamClient(site.port, "x").open() as client:
         [first] = client.wait_events(1)
     with app.app_context():
@@ -202,7 +202,7 @@ def test_flushall(site: Site, app: Flask, redis_server: RedisServer) -> None:
 
 
 def test_a_lost_tail(site: Site, app: Flask, redis_server: RedisServer) -> None:
-    """A log that is lost, and to which nobody publishes, is noticed after a while."""
+    """A lost log without new events is noticed after a while."""
     with FollowingClient(site.port, "x") as client:
         with app.app_context():
             sse.publish(0, channel="x")
@@ -213,7 +213,7 @@ def test_a_lost_tail(site: Site, app: Flask, redis_server: RedisServer) -> None:
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_redis_is_frozen(site: Site, app: Flask, redis_server: RedisServer, seconds: float) -> None:
-    """While Redis answers nothing the streams stay open, and afterwards nothing is missing."""
+    """While Redis does not answer, the streams stay open, and afterwards nothing is missing."""
     with FollowingClient(site.port, "x") as client, Publisher(app, "x") as publisher:
         publisher.wait(50)
         redis_server.freeze()
@@ -247,7 +247,7 @@ def test_workers_that_are_killed_and_replaced(site: Site, app: Flask) -> None:
 def test_a_client_that_does_not_read(
     worker: str, make_app: MakeApp, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """It lags by more than may wait, stays connected, costs no memory, and catches up."""
+    """It lags by more than the limit, stays connected, costs no memory, and catches up."""
     settings = {"REDIS_URL": shared_redis.url, **SETTINGS, "SSE_MAX_PENDING": 100_000}
     channel = f"lagging-{worker}"
     app = make_app(**settings)
@@ -278,7 +278,7 @@ def test_a_client_that_does_not_read(
 def test_a_log_that_is_trimmed_under_a_client(
     worker: str, make_app: MakeApp, shared_redis: RedisServer, tmp_path: Path, resumes: bool
 ) -> None:
-    """A client that lags by more than is kept is told so, and goes on at the top."""
+    """A client that lags by more than the log is told so, and continues at the newest position."""
     settings = {"REDIS_URL": shared_redis.url, **SETTINGS, "SSE_HISTORY": 100}
     channel = f"trimmed-{worker}-{resumes}"
     app = make_app(**settings)
@@ -320,7 +320,7 @@ def test_all_clients_come_back_at_once(
 def test_a_reconnect_storm(
     worker: str, make_app: MakeApp, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """So are 2,000."""
+    """The same is true for 2,000 clients."""
     _storm(worker, make_app, redis_server, tmp_path, 2000)
 
 
@@ -360,7 +360,7 @@ def _storm(
 
 
 def test_the_clock_is_set_back(worker: str, make_app: MakeApp, tmp_path: Path) -> None:
-    """Two hours earlier, for Redis and the site, the log goes on where it was."""
+    """If the clocks of Redis and the site go back two hours, the log continues where it was."""
     clock = Clock(tmp_path)
     server = RedisServer(tmp_path, environment=clock.of_redis, appendonly="yes")
     with ExitStack() as stack:
@@ -404,7 +404,7 @@ def _time_of(site: Site) -> float:
 
 
 def test_publishers_without_history(site: Site, app: Flask, redis_server: RedisServer) -> None:
-    """Events of 1.0 on the same channel, and malformed ones, cost nobody a position."""
+    """Events of 1.0 on the same channel, and malformed events, do not disturb positions."""
     with FollowingClient(site.port, "x") as client, Publisher(app, "x") as publisher:
 
         def others() -> list[Event]:
@@ -457,7 +457,7 @@ def test_a_malformed_entry_of_the_log(site: Site, app: Flask, redis_server: Redi
 
 
 def _spoil(redis_server: RedisServer, index: int) -> None:
-    """Have an entry of the only log hold no event."""
+    """Make an entry of the only log malformed."""
     admin = redis_server.admin
     [log] = admin.keys("flask-sse:*:log")
     entries: Any = admin.xrange(log)
@@ -560,7 +560,7 @@ def test_a_half_open_link_to_the_site(
 
 
 def test_a_half_open_link_to_redis(make_app: MakeApp, redis_server: RedisServer) -> None:
-    """An answer that never comes is waited for twice, and the event is published once."""
+    """If an answer never arrives, it is awaited twice, and the event is published once."""
     with _Swallower(redis_server.port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}?socket_timeout=0.5"
         app = make_app(REDIS_URL=url, **SETTINGS)

@@ -1,8 +1,8 @@
-"""The guarantee of history as a model: whatever happens in whatever order, no silent gap.
+"""The guarantee of history as a model: no silent gap, with any faults in any order.
 
 Each client's record is checked by ids: every event follows the one before it in the log, or a
-reset says that it does not, for which there must be a cause. At the end every client is where
-the log is.
+reset says that it does not, and the reset must have a cause. At the end, every client has
+reached the end of the log.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ _names = itertools.count()
 
 
 class Logged(NamedTuple):
-    """What the model knows of an event."""
+    """An event in the model."""
 
     before: str
     """The position before it."""
@@ -67,7 +67,7 @@ class Logged(NamedTuple):
 
 
 class Client:
-    """A client that keeps a record; of the one kind or the other, as a server would serve it."""
+    """A client that keeps a record, served in one of the two ways."""
 
     def __init__(self) -> None:
         self.last_id = ""
@@ -76,7 +76,7 @@ class Client:
         self.parser = Parser()
 
     def receive(self) -> None:
-        """Note what has come."""
+        """Note the events that have arrived."""
 
     def close(self) -> None:
         """Go away."""
@@ -121,7 +121,7 @@ class ReadClient(Client):
         hub.join(channel, self._subscriber)
 
     def receive(self) -> None:
-        """Take what waits, as a server does that is asked for it."""
+        """Take the waiting events, as a server does."""
         while self._subscriber.is_confirmed:
             batches = self._subscriber.take(timeout=0)
             if not batches:
@@ -135,7 +135,7 @@ class ReadClient(Client):
 
 
 class LossyConnection(PubSubConnection):
-    """A subscription that loses events without a sign, as a proxy may."""
+    """A subscription that silently loses events, as a proxy may."""
 
     to_lose = 0
 
@@ -199,7 +199,7 @@ class HistoryMachine(RuleBasedStateMachine):
         return multiple(self._connect(0, "", is_read=True), self._connect(1, "", is_read=False))
 
     def read_top(self) -> None:
-        """Have Redis say what the newest position is."""
+        """Ask Redis for the newest position."""
         for _ in range(50):
             with contextlib.suppress(redis.ConnectionError):
                 self.top = str(_history.newest_position(self.redis, self.channel))
@@ -240,12 +240,12 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @rule(target=clients, client=consumes(left), hub=st.integers(0, 1), is_read=st.booleans())
     def resume(self, client: Client, hub: int, is_read: bool) -> Client:
-        """A client comes back, to this process or to the other one."""
+        """A client reconnects, to this process or to the other one."""
         return self._connect(hub, client.last_id, is_read)
 
     @rule(target=clients, back=st.integers(0, 400), hub=st.integers(0, 1), is_read=st.booleans())
     def come_back_later(self, back: int, hub: int, is_read: bool) -> Client:
-        """A client comes back with any position that there has been, perhaps a lost one."""
+        """A client reconnects with any earlier position, perhaps a lost one."""
         position = self.positions[-1 - back % len(self.positions)]
         return self._connect(hub, position, is_read)
 
@@ -267,7 +267,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @rule()
     def take_snapshot(self) -> None:
-        """Redis saves what it has."""
+        """Redis saves a snapshot."""
         keys = [key for key in _history.keys(self.channel) if self.admin.exists(key)]
         dumps: Any = {key: self.admin.dump(key) for key in keys}
         self.snapshot, self.snapshot_top = dumps, self.top
@@ -296,7 +296,7 @@ class HistoryMachine(RuleBasedStateMachine):
         is_read=st.booleans(),
     )
     def repeat_offsets(self, lost: int, more: int, behind: int, hub: int, is_read: bool) -> Client:
-        """Redis loses what clients have got, and gives the offsets to others meanwhile.
+        """Redis loses events that clients have received, and reuses their offsets.
 
         Of these, as many come as were lost, or more, before any process is connected again. A
         client comes back that was where the log was, or a little behind.
@@ -318,7 +318,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_subscriptions(self) -> None:
-        """Redis cuts everything."""
+        """Redis closes all connections."""
         self.server.kill_pubsub()
         self.admin.client_kill_filter(_type="normal", skipme=True)
 
@@ -337,18 +337,18 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @rule()
     def publish_without_history(self) -> None:
-        """Somebody publishes who knows nothing of the log."""
+        """A publisher without history publishes an event."""
         self.admin.publish(self.channel.decode(), '{"data": "foreign"}')
 
     @rule()
     def settle(self) -> None:
-        """All clients read, and get where the log is."""
+        """All clients read, and reach the end of the log."""
         for client in self.connected:
             client.is_stalled = False
         self.wait_for_all()
 
     def wait_for_all(self) -> None:
-        """Wait until all clients that read are where the log is."""
+        """Wait until all clients that read have reached the end of the log."""
         wait_until(self._are_all_there, "all clients are where the log is", 30)
 
     @invariant()
@@ -389,7 +389,7 @@ class HistoryMachine(RuleBasedStateMachine):
                 self._check(client)
 
     def _check(self, client: Client) -> None:
-        """Check what has come since the last time."""
+        """Check the events since the last check."""
         events, client.parser.events = client.parser.events, []
         for event in events:
             self.tally[event.type] += 1

@@ -1,4 +1,4 @@
-"""The hub: one subscription, though clients come and go and Redis fails."""
+"""The hub: one subscription, even if clients come and go and Redis fails."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def joined(hub: Hub, channel: str) -> Iterator[Subscriber]:
 
 
 def received(subscriber: Subscriber) -> list[str]:
-    """Wait for something, and return the data of the events that have come."""
+    """Wait for data, and return the data of the events that have arrived."""
     batches = subscriber.take(timeout=10)
     assert batches, "nothing has come"
     return [json.loads(payload)["data"] for batch in batches for payload in batch.payloads]
@@ -110,7 +110,7 @@ def test_only_what_is_wanted_is_subscribed_again(hub: Hub, redis_server: RedisSe
 def test_a_frozen_redis_is_noticed(
     hub: Hub, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A Redis that answers no PING is left, and found again when it goes on."""
+    """A Redis that does not answer PING is dropped, and used again when it resumes."""
     with joined(hub, "x") as subscriber:
         before = redis_server.admin.client_list(_type="pubsub")[0]["id"]
         redis_server.freeze()
@@ -145,7 +145,7 @@ def test_silence_is_no_outage(
 
 
 def test_the_latest_subscribe_is_the_one_that_counts(hub: Hub, redis_server: RedisServer) -> None:
-    """A client that joins while the channel is given up misses nothing once it is confirmed."""
+    """A client that joins during the unsubscribe misses nothing once it is confirmed."""
     with joined(hub, "anchor"):
         for number in range(300):
             with joined(hub, "x") as subscriber:
@@ -191,7 +191,7 @@ def test_churn_with_kills_leaves_nothing_behind(hub: Hub, redis_server: RedisSer
 def test_a_defect_does_not_end_the_owner(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What nobody has foreseen is logged with its trace, and the hub starts again."""
+    """An unexpected error is logged with its traceback, and the hub starts again."""
     fails = iter([True])
     client = redis.Redis(port=redis_server.port)
 
@@ -279,7 +279,7 @@ def test_a_connection_that_has_died_costs_no_event(redis_server: RedisServer) ->
 
 
 def test_more_publishers_than_connections(redis_server: RedisServer) -> None:
-    """Publishers wait for a connection of the pool, and lose nothing."""
+    """Publishers wait for a connection from the pool, and lose nothing."""
     app = Flask("tests")
     app.config["REDIS_URL"] = redis_server.url + "?max_connections=3"
     app.register_blueprint(sse, url_prefix="/stream")
@@ -299,7 +299,7 @@ def test_more_publishers_than_connections(redis_server: RedisServer) -> None:
 
 
 def test_messages_are_not_shared(shared_redis: RedisServer) -> None:
-    """Who changes a message that `messages` has yielded changes nobody else's."""
+    """Changing a message from `messages` does not affect other listeners."""
     app = Flask("tests")
     app.config["REDIS_URL"] = shared_redis.url
     with app.app_context():
@@ -325,7 +325,7 @@ def test_messages_are_not_shared(shared_redis: RedisServer) -> None:
 
 
 def test_an_outage_may_last(caplog: pytest.LogCaptureFixture) -> None:
-    """The pauses stay bounded, however often it was tried; both ends are told once."""
+    """The pauses are limited, even after many attempts; start and end are logged once."""
     outage = Outage()
     pauses = [outage.note_failure(ConnectionError("refused")) for _ in range(3000)]
     assert all(0 <= pause <= 2 for pause in pauses)
@@ -340,7 +340,7 @@ def test_an_outage_may_last(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_lack_of_descriptors_is_an_outage(
     hub: Hub, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A process that can open no more files reconnects when it can."""
+    """A process that is out of file descriptors reconnects when it can."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with joined(hub, "x") as subscriber:
         admin = redis_server.admin
@@ -357,7 +357,7 @@ def test_a_lack_of_descriptors_is_an_outage(
 
 
 def test_what_is_left_is_told(redis_server: RedisServer) -> None:
-    """A connection says that more is there, of which no selector may know."""
+    """A connection says that there is more data, which a selector may not see."""
     with closing(PubSubConnection(redis.Redis(port=redis_server.port))) as connection:
         connection.subscribe([b"x"])
         wait_until(lambda: list(connection.read(1000)) == [Subscribed(b"x")], "confirmed")
@@ -375,7 +375,7 @@ def test_what_is_left_is_told(redis_server: RedisServer) -> None:
 
 
 def test_of_several_subscribes_the_last_is_confirmed(redis_server: RedisServer) -> None:
-    """A channel taken, given up and taken again is confirmed once, by the last answer."""
+    """After subscribe, unsubscribe and subscribe, only the last answer confirms a channel."""
     with closing(PubSubConnection(redis.Redis(port=redis_server.port))) as connection:
         connection.subscribe([b"x"])
         connection.unsubscribe([b"x"])
@@ -409,7 +409,7 @@ def test_messages_without_a_redis(
 def test_a_forbidden_channel_concerns_nobody_else(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A channel that Redis's rules forbid ends the streams of that channel, and no others."""
+    """If Redis forbids a channel, only the streams of that channel end."""
     redis_server.admin.execute_command(
         "ACL", "SETUSER", "limited", "on", ">secret", "+@all", "resetchannels", "&allowed*"
     )
@@ -435,7 +435,7 @@ def test_a_forbidden_channel_concerns_nobody_else(
 def test_rubbish_does_not_fill_the_log(
     shared_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a flood of malformed events the log tells a few, each of them in short."""
+    """Only a few of many malformed events are logged, each with a short line."""
     app = Flask("tests")
     app.config["REDIS_URL"] = shared_redis.url
     app.register_blueprint(sse, url_prefix="/stream")
@@ -475,7 +475,7 @@ def test_an_outage_is_told_once_for_all_clients(
 def test_refused_subscriptions_hide_no_malformed_event(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Visitors who open forbidden channels cannot keep a broken publisher out of the log."""
+    """Clients that open forbidden channels can't keep a broken publisher out of the log."""
     redis_server.admin.execute_command(
         "ACL", "SETUSER", "limited", "on", ">secret", "+@all", "resetchannels", "&allowed"
     )
@@ -497,7 +497,7 @@ def test_refused_subscriptions_hide_no_malformed_event(
 def test_other_systems(
     selector: str, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without epoll streams work as well, with the selectors that Windows and macOS have."""
+    """Streams also work without epoll, with the selectors of Windows and macOS."""
     monkeypatch.setattr("flask_sse._gevent.new_epoll", lambda: None)
     monkeypatch.setattr("selectors.DefaultSelector", getattr(selectors, selector))
     app = Flask("tests")

@@ -1,4 +1,4 @@
-"""A channel with history by itself: what its listeners get for what Redis says."""
+"""A channel with history in isolation: the events that its listeners get."""
 
 import contextlib
 import itertools
@@ -70,7 +70,7 @@ class Client:
         self._parser = Parser()
 
     def take(self) -> list[str]:
-        """Return what has come: the ids of events, and the names of those that have one."""
+        """Return the arrived events: their ids, and the names of those that have one."""
         self._parser.events = []
         while batches := self.follower.take(timeout=0):
             for batch in batches:
@@ -82,7 +82,7 @@ class Client:
 
 
 class Rig:
-    """A channel that is tested, and a Redis that answers its questions."""
+    """A channel under test, and a Redis that answers its questions."""
 
     def __init__(self, log: Log, *, sends_latest: bool = False) -> None:
         self.log = log
@@ -99,7 +99,7 @@ class Rig:
         )
 
     def add(self, cursor: Position | None = None, *, is_strict: bool = False) -> Client:
-        """Have a client join, with the subscription confirmed."""
+        """Add a client, with the subscription confirmed."""
         client = Client(cursor, is_strict=is_strict)
         client.follower.refill = lambda: self.channel.refill(client.follower)
         self.channel.add(client.follower)
@@ -107,20 +107,20 @@ class Rig:
         return client
 
     def join(self, cursor: Position | None = None, *, is_strict: bool = False) -> Client:
-        """Have a client join, and Redis answer."""
+        """Add a client, and let Redis answer."""
         client = self.add(cursor, is_strict=is_strict)
         self.answer()
         return client
 
     def receive(self, events: Sequence[Entry | Foreign]) -> None:
-        """Have the subscription bring events."""
+        """Deliver events through the subscription."""
         for event in events:
             assert event.payload is not None
             self._published[event.payload] = event
         self.channel.receive([event.payload for event in events if event.payload is not None])
 
     def answer(self) -> None:
-        """Have Redis answer until there is no question left."""
+        """Let Redis answer until no questions are left."""
         for _ in range(1000):
             if not self._is_asking:
                 return
@@ -167,7 +167,7 @@ def client(rig: Rig, log: Log) -> Client:
 
 
 def test_a_hole(rig: Rig, log: Log, client: Client) -> None:
-    """What the subscription has left out is read from the log, before anything else is sent."""
+    """Events that the subscription lost are read from the log, before anything else is sent."""
     missed = log.add(2)
     rig.receive(later := log.add(2))
     assert client.take() == []
@@ -229,7 +229,7 @@ def test_offsets_that_are_repeated(rig: Rig, log: Log, client: Client, more: int
 
 
 def test_an_event_that_is_repeated(rig: Rig, log: Log, client: Client) -> None:
-    """What has been sent is known, and costs no question."""
+    """Events that have been sent are known, and cause no question."""
     rig.receive(events := log.add(2))
     asked = rig.questions
     rig.receive(events)
@@ -260,7 +260,7 @@ def test_a_log_that_ends_earlier(rig: Rig, log: Log, client: Client) -> None:
 
 
 def test_the_end_of_a_trimmed_log(rig: Rig, log: Log) -> None:
-    """Who has the event before the oldest one has missed nothing; who has not, has."""
+    """A client with the event before the oldest entry has missed nothing; other clients have."""
     first, second, _ = log.entries
     log.entries = log.entries[2:]
     assert rig.join(second.position).take() == [f"sse.open {second.position}", str(log.top)]
@@ -286,7 +286,7 @@ def test_events_before_the_first_answer(rig: Rig, log: Log) -> None:
 
 
 def test_events_after_the_first_answer(rig: Rig, log: Log) -> None:
-    """What comes between the answer and its arrival is later than the beginning of the stream."""
+    """Events between the answer and its arrival come after the beginning of the stream."""
     client = rig.add()
     before = log.top
     after = rig.channel.fill_after()
@@ -312,7 +312,7 @@ def test_an_event_that_is_slower_than_the_answer(rig: Rig, log: Log) -> None:
 
 
 def test_events_during_a_question(rig: Rig, log: Log, client: Client) -> None:
-    """What comes before the answer, and is later than it, needs no other question."""
+    """Events that arrive before the answer, but are newer, need no other question."""
     rig.channel.verify()
     after = rig.channel.fill_after()
     assert after is not None
@@ -324,7 +324,7 @@ def test_events_during_a_question(rig: Rig, log: Log, client: Client) -> None:
 
 
 def test_an_answer_that_is_older(rig: Rig, log: Log, client: Client) -> None:
-    """An event that comes next is sent though the log, as a replica has it, is behind."""
+    """The next event is sent even if the log, on a replica, is behind."""
     rig.channel.verify()
     page = log.page(log.top.offset)
     rig.receive(events := log.add(2))
@@ -334,7 +334,7 @@ def test_an_answer_that_is_older(rig: Rig, log: Log, client: Client) -> None:
 
 
 def test_too_much_to_be_held(rig: Rig, log: Log, client: Client) -> None:
-    """What comes while Redis does not answer is read from the log then."""
+    """Events that arrive while Redis does not answer are read from the log later."""
     rig.channel.verify()
     after = rig.channel.fill_after()
     assert after is not None
@@ -364,7 +364,7 @@ def test_a_question_that_fails(rig: Rig, log: Log, client: Client) -> None:
 
 
 def test_a_page_that_goes_further(rig: Rig, log: Log, client: Client) -> None:
-    """What the live listeners have not got yet is no part of a page, and comes once."""
+    """Events that live listeners have not received yet are not part of a page, and come once."""
     first = log.entries[0].position
     back = rig.add(first)
     later = log.add(2)
@@ -391,7 +391,7 @@ def test_a_strict_listener(rig: Rig, log: Log) -> None:
 
 
 def latest(log: Log) -> list[str]:
-    """Return what a client gets that joins a channel whose latest event is kept."""
+    """Return the events for a client that joins a channel whose latest event is kept."""
     last = log.entries[-1]
     before = Position(log.epoch, last.position.offset - 1, last.previous)
     return [f"sse.open {before}", str(last.position)]
@@ -426,7 +426,7 @@ def test_the_latest_event_after_a_reset(is_older: bool) -> None:
 
 
 def test_the_latest_of_the_events_before_the_first_answer() -> None:
-    """Of these, the newest is sent, without a reset."""
+    """Only the newest event is sent, without a reset."""
     log = Log(length=1)
     rig = Rig(log, sends_latest=True)
     client = rig.add()
@@ -436,7 +436,7 @@ def test_the_latest_of_the_events_before_the_first_answer() -> None:
 
 
 def test_a_latest_event_that_is_not_kept_any_more() -> None:
-    """Once the log has lost it, by SSE_HISTORY_TTL or otherwise, nobody gets it."""
+    """Once it is gone from the log, because of SSE_HISTORY_TTL or otherwise, no client gets it."""
     log = Log(length=1)
     rig = Rig(log, sends_latest=True)
     rig.join()
@@ -451,7 +451,7 @@ def test_a_latest_event_that_is_not_kept_any_more() -> None:
 
 
 def test_what_breaks_the_silence(rig: Rig, log: Log, client: Client) -> None:
-    """Foreign or malformed events, and old ones, do not put the comparison with the log off."""
+    """Foreign, malformed and old events do not delay the comparison with the log."""
     [known] = log.add()
     rig.receive([known])
     heard = rig.channel.heard
@@ -464,7 +464,7 @@ def test_what_breaks_the_silence(rig: Rig, log: Log, client: Client) -> None:
 
 
 def test_old_events_that_waited_for_an_answer(rig: Rig, log: Log, client: Client) -> None:
-    """What the answer covers is not asked for again, event by event; foreign ones are sent."""
+    """Events that the answer covers are not requested again; foreign events are sent."""
     text = "x" * 1000
     missed = [event for number in range(50) for event in log.add(1, f"{number} {text}")]
     waited = [event for number in range(50, 900) for event in log.add(1, f"{number} {text}")]
@@ -479,7 +479,7 @@ def test_old_events_that_waited_for_an_answer(rig: Rig, log: Log, client: Client
 
 
 def test_a_long_absence(rig: Rig, log: Log, client: Client) -> None:
-    """What is missed is read page by page, until nothing is left."""
+    """Missed events are read page by page, until none are left."""
     missed = [event for number in range(20) for event in log.add(1, f"{number} {'x' * 50_000}")]
     rig.channel.verify()
     rig.answer()
@@ -506,7 +506,7 @@ def test_clients_that_know_more_than_the_hub(rig: Rig, log: Log, client: Client)
 
 
 def test_clients_that_return_from_everywhere(rig: Rig, log: Log, client: Client) -> None:
-    """Each gets what comes after its own position, from the log or from memory."""
+    """Each gets the events after its own position, from the log or from memory."""
     rig.receive(log.add(3))
     for _ in range(2):
         for number, entry in enumerate(log.entries, 1):
@@ -524,7 +524,7 @@ def test_clients_that_return_from_everywhere(rig: Rig, log: Log, client: Client)
 
 
 def test_the_newest_events_are_in_memory(rig: Rig, log: Log, client: Client) -> None:
-    """However many have been published, a short absence costs no question."""
+    """A short absence causes no question, even if many events have been published."""
     events = [event for number in range(300) for event in log.add(1, f"{number} {'x' * 10_000}")]
     for event in events:
         rig.receive([event])
@@ -536,7 +536,7 @@ def test_the_newest_events_are_in_memory(rig: Rig, log: Log, client: Client) -> 
 
 
 def test_a_connection_that_lags_when_its_page_comes(rig: Rig, log: Log) -> None:
-    """The page is not added to what waits, however little may, and comes later."""
+    """The page is not added to waiting data, and comes later."""
     first = log.entries[0].position
     for number in range(20):
         log.add(1, f"{number} {'x' * 50_000}")
@@ -573,7 +573,7 @@ def test_a_connection_that_lags_when_its_page_comes(rig: Rig, log: Log) -> None:
 
 
 def test_a_large_latest_event_after_a_reset() -> None:
-    """It is sent however little room there is in memory."""
+    """It is sent even if there is little room in memory."""
     log = Log(length=1)
     rig = Rig(log, sends_latest=True)
     client = rig.join()
@@ -598,7 +598,7 @@ def test_a_hole_that_only_the_nonce_shows(rig: Rig, log: Log, client: Client) ->
 
 
 def test_the_beginning_of_another_log() -> None:
-    """All logs begin alike, but a client of another one has missed everything."""
+    """All logs begin in the same way, but a client of another log has missed everything."""
     rig = Rig(Log())
     client = rig.join()
     rig.receive(events := rig.log.add(2))
@@ -611,7 +611,7 @@ def test_the_beginning_of_another_log() -> None:
 
 
 def test_a_client_that_is_slow(rig: Rig, log: Log, client: Client) -> None:
-    """It gets what there was no room for from its own position on, and is live again then."""
+    """It gets the events that had no room, from its own position on, and is then live again."""
     slow = rig.join()
     slow.follower.limit = 1
     batches = [log.add(2) for _ in range(3)]

@@ -63,7 +63,7 @@ def test_silent_channels() -> None:
 
 
 def test_questions_that_fail() -> None:
-    """Each is asked again, after a while, as long as somebody listens."""
+    """Each is asked again after a while, as long as there are listeners."""
     attempts = 0
     answers: list[Answer] = []
 
@@ -97,7 +97,7 @@ def test_questions_that_fail() -> None:
 
 
 def test_the_memory_of_many_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What they all keep is bounded, also of those that were there before the others."""
+    """The memory of all channels is limited, including that of older channels."""
     monkeypatch.setattr(_logs, "ALL_RINGS_BYTES", 1 << 20)
     history = History(lambda _: Retention(1000, is_latest=False), _unreachable, 0)
     with closing(Waker()) as waker:
@@ -144,7 +144,7 @@ class LateConnection(PubSubConnection):
 
 
 def test_an_answer_is_not_taken_before_what_is_older(shared_redis: RedisServer) -> None:
-    """A consumer that `publish` has counted gets the event, though the log is heard of first."""
+    """A consumer that `publish` has counted gets the event, even if the log answers first."""
     client = redis.Redis(port=shared_redis.port)
     published = threading.Event()
 

@@ -23,7 +23,7 @@ KEPT: Final = {"plenty": 5000, "one": 1}
 
 @contextmanager
 def running(task: Callable[[], None]) -> Iterator[threading.Thread]:
-    """Run a task beside the block, which ends when it has ended."""
+    """Run a task in parallel with the block, and wait for the task at the end."""
     thread = threading.Thread(target=task)
     thread.start()
     try:
@@ -42,7 +42,7 @@ def connections_to(server: RedisServer) -> set[int]:
 
 
 def logged(app: Flask, start: str) -> Sequence[object]:
-    """Return what has been published after a position."""
+    """Return the events after a position."""
     with app.app_context():
         sse.publish(END)
         with closing(history.messages("sse", after=start)) as messages:
@@ -88,7 +88,7 @@ def test_redis_is_frozen_before_it_has_answered(
 def test_connections_are_killed_before_redis_has_answered(
     make_app: MakeApp, redis_server: RedisServer
 ) -> None:
-    """What `publish` has returned for is in the log once, and the rest once at most."""
+    """Events for which `publish` returned are in the log once, and the others at most once."""
     app = make_app(REDIS_URL=redis_server.url, SSE_HISTORY=5000)
     with app.app_context():
         start = history.position()

@@ -61,7 +61,7 @@ def test_text(message: Message, text: str) -> None:
     ],
 )
 def test_to_dict_is_minimal(message: Message, stored: dict[str, object]) -> None:
-    """The data is always stored, the rest where it is given."""
+    """The data is always stored, the other attributes only if they are given."""
     assert message.to_dict() == stored
 
 
@@ -88,7 +88,7 @@ def test_equality_is_by_value() -> None:
 
 
 def test_attributes_bear_the_names_of_the_parameters() -> None:
-    """All four are attributes, `None` where nothing was given."""
+    """All four are attributes, which are `None` by default."""
     message = Message("a", retry=3)
     assert (message.data, message.type, message.id, message.retry) == ("a", None, None, 3)
 
@@ -98,7 +98,7 @@ NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
 
 
 class Kind(str, Enum):  # noqa: UP042 - StrEnum has no such members
-    """A string enumeration of the old kind, whose members `str` makes something else of."""
+    """A string enumeration of the old kind, for which `str` returns another text."""
 
     NEWS = "news"
 
@@ -138,7 +138,7 @@ CONVERTED: list[tuple[dict[str, Any], object, str]] = [
 
 @pytest.mark.parametrize(("arguments", "value", "text"), CONVERTED)
 def test_other_types_are_converted(arguments: dict[str, Any], value: object, text: str) -> None:
-    """What 1.0 could deliver is delivered, though a type checker refuses it."""
+    """Values that 1.0 could deliver are delivered, even if a type checker refuses them."""
     [name] = arguments
     message = Message("a", **arguments)
     assigned = Message("a")
@@ -156,7 +156,7 @@ def test_data_is_not_converted() -> None:
 
 
 def test_the_applications_provider_converts() -> None:
-    """What an application's JSON provider makes a string of may be a type or an id."""
+    """Values that the JSON provider converts to strings may be a type or an id."""
 
     class Provider(DefaultJSONProvider):
         @staticmethod
@@ -202,7 +202,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_bad_arguments_are_refused(
     arguments: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    """What the format can't carry is refused, by name, when the message is made."""
+    """Values that the format can't carry are refused, by name, when the message is made."""
     with pytest.raises(error, match=text):
         Message("a", **arguments)
 
@@ -211,7 +211,7 @@ def test_bad_arguments_are_refused(
 def test_bad_attributes_are_refused(
     arguments: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    """What a parameter can't be, its attribute can't become."""
+    """An attribute refuses the same values as its parameter."""
     message = Message("a", type="t", id="i", retry=1)
     for name, value in arguments.items():
         with pytest.raises(error, match=text):
@@ -220,7 +220,7 @@ def test_bad_attributes_are_refused(
 
 
 def test_data_is_serialized_by_the_applications_provider() -> None:
-    """Within an application context its own JSON provider is asked."""
+    """Within an application context, the application's JSON provider is used."""
 
     class Provider(DefaultJSONProvider):
         compact = True
@@ -236,13 +236,13 @@ def test_data_is_serialized_by_the_applications_provider() -> None:
 
 
 def test_data_that_json_cannot_express_is_a_type_error() -> None:
-    """The provider's own error comes through."""
+    """The provider's own error is raised."""
     with pytest.raises(TypeError):
         str(Message(object()))
 
 
 def test_a_subclass_names_itself() -> None:
-    """A subclass has a text, a form and a name of its own."""
+    """A subclass has its own text, form and name."""
 
     class Notice(Message):
         pass
@@ -260,7 +260,7 @@ def test_a_subclass_names_itself() -> None:
 def test_every_client_reads_what_was_meant(
     data: str, type: str | None, id: str | int | None, retry: int | None
 ) -> None:
-    """Parsers by others, and a strict one, agree on what any message says."""
+    """Third-party parsers and a strict parser agree on the content of any message."""
     text = str(Message(data, type=type, id=id, retry=retry))
     meant = Event(
         type or "message",
@@ -274,7 +274,7 @@ def test_every_client_reads_what_was_meant(
 
 @given(data=st.recursive(st.none() | st.booleans() | st.integers() | TEXT, st.lists))
 def test_json_data_comes_back(data: object) -> None:
-    """Data that is no string arrives as JSON of the same value."""
+    """Data that is not a string arrives as JSON of the same value."""
     [event] = parse(str(Message(data)))
     assert event.data == data if isinstance(data, str) else json.loads(event.data) == data
 

@@ -1,4 +1,4 @@
-"""What runs the receivers of signals: its thread, its bounds, and its end."""
+"""The worker that runs the receivers of signals: its thread, its limits, and its end."""
 
 import asyncio
 import logging
@@ -67,7 +67,7 @@ def test_the_thread_ends_after_a_while(
 def test_no_notice_is_left_when_the_thread_ends(
     notices: Notices, received: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of many that come from several threads, while the thread ends again and again, none waits."""
+    """No notice is left waiting if many threads send while the worker ends again and again."""
     monkeypatch.setattr("flask_sse._notices._LINGER", 0.0)
 
     def send(first: int) -> None:
@@ -89,7 +89,7 @@ def test_no_notice_is_left_when_the_thread_ends(
 def test_without_a_thread(
     notices: Notices, received: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What can't be told for want of a thread is told with the next notice, or at the end."""
+    """If no thread can be started, a notice is sent with the next one, or at the end."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -122,14 +122,14 @@ def test_coroutines(notices: Notices) -> None:
 
 
 def test_a_muted_signal(notices: Notices, received: list[object]) -> None:
-    """Nobody is told while a signal is muted."""
+    """No receivers are called while a signal is muted."""
     with SIGNAL.muted():
         notices.send(SIGNAL, value="x")
     assert received == []
 
 
 def test_a_teardown_that_fails(received: list[object], caplog: pytest.LogCaptureFixture) -> None:
-    """An application whose teardown fails has its receivers called all the same."""
+    """Receivers are called even if the application's teardown fails."""
     app = App("tests")
 
     @app.teardown_appcontext
@@ -146,7 +146,7 @@ def test_a_teardown_that_fails(received: list[object], caplog: pytest.LogCapture
 
 
 def test_a_receiver_that_hangs(notices: Notices) -> None:
-    """The end is not waited for without a bound."""
+    """Waiting for the end has a timeout."""
     may_end = threading.Event()
 
     def hang(_: Flask, value: object) -> None:

@@ -1,4 +1,4 @@
-"""A subclass returns something else than a plain client as `redis`: it works, or is refused."""
+"""A subclass returns something other than a plain client as `redis`: it works, or is refused."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ class OwnPool(redis.ConnectionPool):
 
 
 class Silent:
-    """Publishes and says nothing of it."""
+    """Publishes, but returns nothing."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -102,7 +102,7 @@ def _of_server(server: fakeredis.FakeServer) -> NewClient:
 def test_clients_that_work(
     shared_redis: RedisServer, channel: str, make: Callable[[RedisServer], NewClient]
 ) -> None:
-    """They publish, stream and generate messages, through one connection for all who listen."""
+    """They publish, stream and generate messages, through one connection for all listeners."""
     new_client = make(shared_redis)
     app, own = _app_with(new_client)
     with _open_stream(app, channel) as stream, _open_stream(app, channel) as other:
@@ -114,7 +114,7 @@ def test_clients_that_work(
 def test_a_proxy_that_means_nothing_outside_of_the_request(
     shared_redis: RedisServer, channel: str
 ) -> None:
-    """A proxy for what the request has leads the stream to that Redis for all of its time."""
+    """With a proxy for a value of the request, the stream uses that Redis until it ends."""
     app, own = _app_with(lambda: LocalProxy(lambda: g.redis))
 
     @app.before_request

@@ -1,4 +1,4 @@
-"""Redis goes away, comes back, or can't be had: what the streams do."""
+"""The streams when Redis goes away, comes back, or can't be reached."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def site(
 
 
 def test_streams_outlive_a_restart(site: Site, redis_server: RedisServer) -> None:
-    """Streams stay open with keep-alives, and go on when Redis is back."""
+    """Streams stay open with keep-alives, and continue when Redis is back."""
     with StreamClient(site.port, "a").open() as first, StreamClient(site.port, "b").open() as other:
         redis_server.stop()
         seen = first.parser.comments
@@ -50,7 +50,7 @@ def test_streams_outlive_a_kill(site: Site, redis_server: RedisServer) -> None:
 
 
 def test_a_new_client_during_an_outage(site: Site, redis_server: RedisServer) -> None:
-    """It is told when to come back, with 200 and an end, and the log says it once."""
+    """It is told when to reconnect, with 200 and a complete answer, and one line is logged."""
     redis_server.stop()
     clients = [StreamClient(site.port) for _ in range(4)]
     for client in clients:
@@ -71,7 +71,7 @@ def test_a_new_client_during_an_outage(site: Site, redis_server: RedisServer) ->
 def test_a_client_that_waits_is_served_when_redis_comes(
     site: Site, redis_server: RedisServer
 ) -> None:
-    """Who arrives shortly before Redis is back has a stream, and no retry."""
+    """A client that connects shortly before Redis is back gets a stream, and no retry."""
     redis_server.stop()
     with StreamClient(site.port, "patient") as client:
         wait_until(lambda: "Redis is unavailable" in site.log(), "noticed")
@@ -82,7 +82,7 @@ def test_a_client_that_waits_is_served_when_redis_comes(
 
 
 def test_a_wrong_password(tmp_path: Path) -> None:
-    """The client is sent away, the log names the reason, and a right one is not needed."""
+    """The client is rejected and the log names the reason, until Redis accepts the password."""
     server = RedisServer(tmp_path, requirepass="right")
     server.start()
     url = server.url.replace("//", "//:wrong@")
@@ -122,7 +122,7 @@ def test_maxclients_reached(tmp_path: Path) -> None:
 
 
 def test_no_redis_at_start(redis_server: RedisServer, tmp_path: Path) -> None:
-    """An application starts without Redis, and works when it is there."""
+    """An application starts without Redis, and works when Redis is available."""
     redis_server.stop()
     with servers.gunicorn(tmp_path, settings={"REDIS_URL": redis_server.url}) as site:
         with StreamClient(site.port).wait_end() as client:
@@ -134,7 +134,7 @@ def test_no_redis_at_start(redis_server: RedisServer, tmp_path: Path) -> None:
 
 
 def test_a_missing_url_is_an_error(tmp_path: Path) -> None:
-    """That the application names no Redis is a 500, and the log says what to set."""
+    """If the application names no Redis, the answer is a 500, and the log says what to set."""
     with servers.gunicorn(tmp_path) as site:
         with StreamClient(site.port).read_headers() as client:
             assert client.status == 500

@@ -1,4 +1,4 @@
-"""A subclass that overrides `messages`: its generator is what the stream sends, as in 1.0."""
+"""A subclass that overrides `messages`: the stream sends its messages, as in 1.0."""
 
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -96,7 +96,7 @@ def test_nothing_is_missed_after_the_first_bytes(make: Make) -> None:
 
 
 def test_finally_runs_when_the_client_has_gone(make: Make) -> None:
-    """The generator ends with the stream, though nothing is published."""
+    """The generator ends with the stream, even if nothing is published."""
     finished = threading.Event()
 
     def generate(
@@ -140,7 +140,7 @@ def test_a_generator_that_fails_ends_its_stream_alone(
 def test_without_redis_the_client_is_told_to_come_back(
     make: Make, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An outage is no error 500, after which browsers give up."""
+    """An outage does not cause a 500, after which browsers would give up."""
     monkeypatch.setattr("flask_sse._messages.CONFIRM_WITHIN", 0.2)
     redis_server.stop()
     app, _ = make(lambda messages: messages, REDIS_URL=redis_server.url)
@@ -150,7 +150,7 @@ def test_without_redis_the_client_is_told_to_come_back(
 
 
 def test_places_are_given_back(make: Make) -> None:
-    """Such streams count for `SSE_MAX_CLIENTS`, and no longer than they are open."""
+    """Such streams count towards `SSE_MAX_CLIENTS`, but only while they are open."""
     app, _ = make(lambda messages: messages, SSE_MAX_CLIENTS=1)
     for _ in range(3):
         with open_stream(app) as stream:
@@ -161,7 +161,7 @@ def test_places_are_given_back(make: Make) -> None:
 
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])
 def test_under_gunicorn(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
-    """Events arrive, and `finally` runs within two keep-alives of a client's leave."""
+    """Events arrive, and `finally` runs within two keep-alives after a client has left."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 0.3}
     app = "tests.apps.overridden:app"
     options = (*servers.WORKERS[worker], "--threads", "4")

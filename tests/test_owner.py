@@ -1,4 +1,4 @@
-"""The hub's owner with connections that were handed over, and what may go wrong."""
+"""The hub's owner with handed-over connections, and possible errors."""
 
 import gc
 import socket
@@ -85,7 +85,7 @@ class Client:
 def test_a_connection_opens_when_redis_has_confirmed(
     hub: Hub, stack: ExitStack, redis_server: RedisServer
 ) -> None:
-    """What is published after the first bytes arrives, and the end follows the client's."""
+    """Events published after the first bytes arrive, and the stream ends when the client leaves."""
     client = Client(hub, stack)
     client.expect(OPENING)
     assert redis_server.admin.publish("x", '{"data": "hello"}') == 1
@@ -99,7 +99,7 @@ def test_a_connection_opens_when_redis_has_confirmed(
 def test_a_connection_is_rejected_without_redis(
     hub: Hub, stack: ExitStack, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for a while, and gets a whole answer that says when to come back."""
+    """It waits for a while, and gets a complete answer that says when to reconnect."""
     monkeypatch.setattr("flask_sse._owner.CONFIRM_WITHIN", 0.5)
     redis_server.stop()
     client = Client(hub, stack)
@@ -111,7 +111,7 @@ def test_a_connection_is_rejected_without_redis(
 def test_a_client_that_leaves_before_its_stream_opens(
     hub: Hub, stack: ExitStack, redis_server: RedisServer
 ) -> None:
-    """It is released, and leaves nothing behind, though Redis is away."""
+    """It is closed, and leaves nothing behind, even if Redis is unavailable."""
     redis_server.stop()
     client = Client(hub, stack)
     client.socket.close()
@@ -119,7 +119,7 @@ def test_a_client_that_leaves_before_its_stream_opens(
 
 
 def test_a_stop_ends_all(hub: Hub, stack: ExitStack) -> None:
-    """Open connections end, and one that comes afterwards is rejected."""
+    """Open connections end, and later connections are rejected."""
     clients = [Client(hub, stack, b"%d" % number) for number in range(20)]
     for client in clients:
         client.expect(OPENING)
@@ -138,7 +138,7 @@ def test_a_silent_connection_gets_comments(hub: Hub, stack: ExitStack) -> None:
 
 
 class Resuming:
-    """A client that goes on before 200 events of a log, which it gets page by page."""
+    """A client that resumes before 200 events of a log, which it gets page by page."""
 
     def __init__(self, stack: ExitStack, redis_server: RedisServer) -> None:
         self.parser = Parser()
@@ -166,7 +166,7 @@ class Resuming:
         )
 
     def join(self) -> None:
-        """Have the hub serve it."""
+        """Let the hub serve it."""
         self.hub.adopt(b"x", lambda: self.connection)
 
     def has_taken_all(self) -> bool:
@@ -207,7 +207,7 @@ def test_a_page_for_a_client_for_which_a_comment_waits(
 def test_a_page_for_a_client_that_is_gone(
     stack: ExitStack, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is released, and nobody is told that it reads too slowly."""
+    """It is closed, and nothing says that it reads too slowly."""
     client = Resuming(stack, redis_server)
     # The hub finds that out when it writes.
     client.socket.shutdown(socket.SHUT_RD)
@@ -225,7 +225,7 @@ def test_a_defect_costs_no_stream(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whatever fails is logged once a failure, and the streams have their owner again."""
+    """Each failure is logged once, and the streams have their owner again."""
     client = Client(hub, stack)
     client.expect(OPENING)
     fails = iter([True])
@@ -252,7 +252,7 @@ def test_a_defect_costs_no_stream(
 def test_what_cannot_be_watched_is_rejected(
     hub: Hub, stack: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the user may watch no more descriptors, a client is told to come back."""
+    """If the user can't watch more descriptors, a client is told to reconnect."""
     Client(hub, stack).expect(OPENING)
 
     def refuse(*_: object) -> None:
@@ -270,7 +270,7 @@ def test_what_cannot_be_watched_is_rejected(
 def test_events_that_came_with_the_end_of_redis(
     stack: ExitStack, redis_server: RedisServer
 ) -> None:
-    """What has arrived before Redis closed is delivered, though both are read at once."""
+    """Events before the close of a connection are delivered, even if both are read together."""
     busy, read = threading.Event(), threading.Event()
 
     def connect() -> PubSubConnection:
@@ -301,7 +301,7 @@ def test_events_that_came_with_the_end_of_redis(
 def test_a_user_who_may_not_do_everything(
     rule: str, stack: ExitStack, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without PING or UNSUBSCRIBE the connection is kept, nothing is lost, nobody is ended."""
+    """Without PING or UNSUBSCRIBE, the connection is kept, nothing is lost, no stream ends."""
     admin = redis_server.admin
     admin.execute_command("ACL", "SETUSER", "few", "on", ">secret", "allchannels", "+@pubsub", rule)
     client = redis.Redis(port=redis_server.port, username="few", password="secret")
@@ -335,7 +335,7 @@ def test_a_user_who_may_not_do_everything(
 def test_a_client_that_has_gone_is_forgotten_at_once(
     stack: ExitStack, redis_server: RedisServer
 ) -> None:
-    """However long the keep-alive is, nothing of an ended stream is kept until it is due."""
+    """Even with a long keep-alive, nothing of an ended stream is kept until it is due."""
     connect = partial(PubSubConnection, redis.Redis(port=redis_server.port))
     hub = Hub(connect, Flask("tests").json, keepalive=3600, linger=0.1)
 
@@ -389,7 +389,7 @@ def test_a_connection_that_comes_too_late_is_closed(
 
 
 def test_a_stop_that_is_told_again(shared_redis: RedisServer) -> None:
-    """A worker that quits under gevent raises `SystemExit` in one that ends already."""
+    """Under gevent, quitting a worker raises `SystemExit` in a hub that is already stopping."""
     server, client = socket.socketpair()
     with server, client:
         server.setblocking(False)

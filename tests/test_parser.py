@@ -1,4 +1,4 @@
-"""The parser of `flask_sse.testing`, held against the specification's own examples."""
+"""The parser of `flask_sse.testing`, compared with the specification's own examples."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from flask_sse._parser import Parsed, Parser
 
 
 def parse(*pieces: bytes) -> list[Parsed]:
-    """Parse a stream that comes in these pieces."""
+    """Parse a stream that arrives in these pieces."""
     parser = Parser()
     return [event for piece in pieces for event in parser.feed(piece)]
 
@@ -42,13 +42,13 @@ def plain(data: str) -> Parsed:
     ],
 )
 def test_a_stream_in_any_pieces(stream: bytes, events: list[Parsed]) -> None:
-    """It is the same however it is cut."""
+    """The result is the same with any pieces."""
     assert parse(stream) == events
     assert parse(*(bytes([byte]) for byte in stream)) == events
 
 
 def test_when_to_reconnect() -> None:
-    """The time to reconnect after is the stream's, whether or not an event has brought it."""
+    """The reconnection time belongs to the stream, with or without an event."""
     parser = Parser()
     assert parser.retry is None
     parser.feed(b"retry:10\n:\ndata:1\n\n")

@@ -1,4 +1,4 @@
-"""The places for streams: as many as a setting says, or as there are descriptors for."""
+"""The places for streams: limited by a setting, or by the number of descriptors."""
 
 import resource
 
@@ -22,7 +22,7 @@ def test_there_is_always_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_limit_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the process may open any number of files, any number of streams may be open."""
+    """If the process may open any number of files, any number of streams may be open."""
     infinity = resource.RLIM_INFINITY
     monkeypatch.setattr(resource, "getrlimit", lambda _: (infinity, infinity))
     assert nine_tenths_of_descriptors() is None
@@ -32,7 +32,7 @@ def test_without_a_limit_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_windows_has_no_such_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor has it the module that tells."""
+    """It also lacks the module for the limit."""
     monkeypatch.setattr("sys.platform", "win32")
     assert nine_tenths_of_descriptors() is None
 

@@ -11,7 +11,7 @@ from flask_sse._poller import READ, Poller
 
 @pytest.fixture(params=["epoll", "other"])
 def poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Poller]:
-    """Return a poller on epoll, and one on what Python finds otherwise."""
+    """Return a poller on epoll, and one on Python's default selector."""
     if request.param == "other":
         monkeypatch.setattr("flask_sse._gevent.new_epoll", lambda: None)
     with closing(Poller()) as poller:
@@ -19,7 +19,7 @@ def poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def test_a_descriptor_is_told_until_it_is_forgotten(poller: Poller) -> None:
-    """One that can be read is returned again and again; one that is forgotten, never."""
+    """A readable descriptor is returned again and again; a forgotten descriptor never is."""
     reader, writer = os.pipe()
     poller.register(reader, READ)
     assert poller.poll(0) == []

@@ -37,7 +37,7 @@ def _outcome(call: Callable[[], object]) -> str:
 def test_blocking_commands_last_as_long_as_ever(
     make_app: MakeApp, shared_redis: RedisServer
 ) -> None:
-    """What waits for more than the 5 seconds of `publish` ends as on a client of redis-py's own."""
+    """A command that waits longer than 5 seconds ends as on a plain redis-py client."""
 
     def outcomes(client: redis.Redis, name: str) -> list[str]:
         with client.pubsub(ignore_subscribe_messages=True) as pubsub:
@@ -85,7 +85,7 @@ def test_many_publish_at_a_time(make_app: MakeApp, shared_redis: RedisServer) ->
 
 
 def test_no_connection_is_free(make_app: MakeApp, redis_server: RedisServer) -> None:
-    """A publish that finds no connection for 5 seconds says what would give it one."""
+    """If `publish` finds no connection within 5 seconds, the error says how to allow more."""
     app = make_app(REDIS_URL=f"{redis_server.url}?max_connections=1&socket_timeout=20")
 
     def publish(data: str) -> int:
@@ -106,7 +106,7 @@ def test_no_connection_is_free(make_app: MakeApp, redis_server: RedisServer) -> 
 
 
 def test_a_late_answer_is_no_second_event(make_app: MakeApp, redis_server: RedisServer) -> None:
-    """A publish whose answer does not come in time raises, and is not sent again."""
+    """If the answer does not arrive in time, `publish` raises an error and does not send again."""
     app = make_app(REDIS_URL=f"{redis_server.url}?socket_timeout=0.3")
     with app.app_context(), listening(redis_server.admin) as listener:
         assert sse.publish("before") == 1
@@ -180,7 +180,7 @@ def test_idle_where_ping_is_forbidden(make_app: MakeApp, redis_server: RedisServ
 
 
 def test_an_overridden_client_publishes(shared_redis: RedisServer) -> None:
-    """What a subclass returns as `redis` is what publishes, with its own connections."""
+    """The `redis` of a subclass publishes, with its own connections."""
     client = redis.StrictRedis(port=shared_redis.port, client_name="overridden")
 
     class Own(ServerSentEventsBlueprint):
@@ -198,7 +198,7 @@ def test_an_overridden_client_publishes(shared_redis: RedisServer) -> None:
 
 
 def test_native_threads_beside_gevents(shared_redis: RedisServer) -> None:
-    """Native threads of gevent's publish while greenlets do, and neither disturbs the other."""
+    """Native threads of gevent and greenlets publish without disturbing each other."""
     program = [sys.executable, "-W", "error", "-m", "gevent.monkey", str(NATIVE_THREADS)]
     with listening(shared_redis.admin) as listener:
         done = subprocess.run(
@@ -219,7 +219,7 @@ def test_native_threads_beside_gevents(shared_redis: RedisServer) -> None:
 
 
 def test_a_native_thread_that_listens_first(shared_redis: RedisServer) -> None:
-    """The hub does not live in that thread, so others hear their events when it has ended."""
+    """The hub does not run in that thread, so others get their events after it has ended."""
     done = subprocess.run(
         [sys.executable, "-m", "gevent.monkey", str(NATIVE_LISTENER), shared_redis.url],
         cwd=ROOT,

@@ -31,7 +31,7 @@ replies: st.SearchStrategy[Reply] = st.recursive(leaves, lambda inner: st.lists(
 
 @given(st.lists(replies, max_size=5), st.data())
 def test_pieces_of_any_size(sent: list[Reply], data: st.DataObject) -> None:
-    """What is read is what was sent, wherever the bytes are cut."""
+    """The replies are read as they were sent, with the bytes in any pieces."""
     text = b"".join(map(encode, sent))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     reader = Reader()
@@ -43,7 +43,7 @@ def test_pieces_of_any_size(sent: list[Reply], data: st.DataObject) -> None:
 
 
 def test_each_byte_alone() -> None:
-    """A message that trickles in is read when it is complete, and not before."""
+    """A message that arrives slowly is read only when it is complete."""
     reader = Reader()
     text = encode([b"message", b"sse", b"\r\n$1\r\n"])
     for number in range(len(text) - 1):
@@ -54,7 +54,7 @@ def test_each_byte_alone() -> None:
 
 
 def test_simple_strings_nothing_and_errors() -> None:
-    """An error is a reply like others, and ends nothing."""
+    """An error is a reply like others, and does not end the iteration."""
     reader = Reader()
     reader.feed(b"+PONG\r\n*-1\r\n-NOPERM this user has no permissions\r\n:1\r\n")
     pong, nothing, error, one = reader.replies()

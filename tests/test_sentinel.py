@@ -1,4 +1,4 @@
-"""Redis with sentinels, in this process and with whatever version of redis-py is installed."""
+"""Redis with sentinels, in this process and with any installed version of redis-py."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ class Trio(NamedTuple):
 
     @property
     def url(self) -> str:
-        """The address for ``REDIS_URL``."""
+        """The URL for ``REDIS_URL``."""
         return f"redis+sentinel://{LOOPBACK}:{self.sentinel.port}/demo/0"
 
 

@@ -28,7 +28,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 def site(
     server: Server, shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """Return the site; where the row needs no keep-alive, none comes before a test is over."""
+    """Return the site; if the row needs no keep-alive, none is sent before a test is over."""
     settings = {
         "REDIS_URL": shared_redis.url,
         "SSE_KEEPALIVE": 600 if server.leave is Leave.AT_ONCE else 0.5,
@@ -61,7 +61,7 @@ def test_a_client_that_leaves(server: Server, site: Site, shared_redis: RedisSer
 
 
 def test_a_client_that_does_not_read(server: Server, site: Site, shared_redis: RedisServer) -> None:
-    """Its subscription ends, as does its connection where the table says so."""
+    """Its subscription ends, and so does its connection if the table says so."""
     payload = json.dumps({"data": "x" * 50_000})
     with (
         StreamClient(site.port, "deaf", receive_buffer=4096).open() as deaf,
@@ -95,7 +95,7 @@ def is_connected(site: Site, port: int) -> bool:
 
 
 def test_stop(server: Server, shared_redis: RedisServer, tmp_path: Path) -> None:
-    """No keep-alive comes meanwhile, and what ends does so in time."""
+    """No keep-alive is sent in that time, and streams that end do so in time."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 600}
     late = server.stop in (Stop.ENDS_LATE, Stop.CUT_LATE, Stop.CUT_AND_WAITS)
     with (
@@ -115,6 +115,6 @@ def test_stop(server: Server, shared_redis: RedisServer, tmp_path: Path) -> None
 
 
 def test_the_documentation_has_this_table() -> None:
-    """The file that it includes is what this module has tested."""
+    """The file that it includes has the values that this module has tested."""
     text = (servers.ROOT / "docs" / "servers.inc").read_text()
     assert text.splitlines() == [*behaviour.table()], "run: make server-table"

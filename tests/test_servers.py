@@ -58,7 +58,7 @@ def test_first_bytes_come_without_an_event(site: Site) -> None:
 
 
 def test_a_second_request_is_served_beside_a_stream(site: Site) -> None:
-    """The server goes on serving others, and their events reach the stream."""
+    """The server continues to serve others, and their events reach the stream."""
     with StreamClient(site.port, "beside").open() as stream:
         assert site.get("/") == "hello"
         assert site.publish("héllo\nwörld", "beside") == 1
@@ -66,7 +66,7 @@ def test_a_second_request_is_served_beside_a_stream(site: Site) -> None:
 
 
 def test_a_reader_that_stalls_gets_everything(site: Site, shared_redis: RedisServer) -> None:
-    """What its socket does not take at once is sent later, in order."""
+    """Data that its socket does not accept at once is sent later, in order."""
     with StreamClient(site.port, "stall", receive_buffer=4096).open() as stream:
         for number in range(20):
             data = f'{{"data": "{number} {"x" * 50_000}"}}'
@@ -76,7 +76,7 @@ def test_a_reader_that_stalls_gets_everything(site: Site, shared_redis: RedisSer
 
 
 def test_comments_keep_a_silent_stream_alive(site: Site) -> None:
-    """Comments come again and again, though nothing is published."""
+    """Comments are sent again and again, even if nothing is published."""
     with StreamClient(site.port, "silent").open() as stream:
         stream.wait_comments(4)
         assert stream.events == []
@@ -91,7 +91,7 @@ def test_http_1_0(site: Site) -> None:
 
 
 def test_head(server: Server, site: Site, shared_redis: RedisServer) -> None:
-    """HEAD answers headers alone, and subscribes to nothing."""
+    """HEAD returns only headers, and does not subscribe."""
     with StreamClient(site.port, "head", method="HEAD", headers="Connection: close\r\n") as stream:
         stream.read_headers()
         assert stream.status == 200
@@ -102,7 +102,7 @@ def test_head(server: Server, site: Site, shared_redis: RedisServer) -> None:
 
 
 def test_a_client_that_has_gone_is_let_go(site: Site, shared_redis: RedisServer) -> None:
-    """Nothing is published, and yet the subscription of one who went away ends."""
+    """The subscription of a client that has left ends even if nothing is published."""
     with StreamClient(site.port, "gone").open():
         assert shared_redis.listeners("gone") == 1
     shared_redis.wait_listeners(0, "gone")
@@ -122,21 +122,21 @@ def test_clients_that_come_and_go_leave_the_site_alive(
 
 
 def test_teardown_functions_run_when_the_view_returns(site: Site) -> None:
-    """Contexts are torn down while the stream goes on."""
+    """Contexts are torn down while the stream continues."""
     before = site.get("/torn-down").count("/stream")
     with StreamClient(site.port, "teardown").open():
         wait_until(lambda: site.get("/torn-down").count("/stream") == before + 1, "torn down")
 
 
 def test_the_hubs_owner_ends_with_the_last_stream(site: Site) -> None:
-    """Once nobody listens there is no thread left of ours."""
+    """Once there are no listeners, none of our threads is left."""
     wait_until(lambda: "flask-sse" not in site.get("/threads"), "no thread of ours", 20)
     with StreamClient(site.port, "thread").open():
         assert "flask-sse-hub" in site.get("/threads")
 
 
 def test_nothing_was_logged(server: Server, site: Site) -> None:
-    """What clients do, who come and go, is worth no trace in the log."""
+    """Clients that come and go leave no tracebacks in the log."""
     log = site.log()
     if server.logs_broken_pipes:
         log = BROKEN_PIPE.sub("", log)
@@ -174,7 +174,7 @@ def test_a_server_that_a_stream_blocks(
 def test_a_server_with_threads_that_does_not_say_so(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """The server of wsgiref tells of each request that there is no other beside it."""
+    """The server of wsgiref says for each request that it serves no other at the same time."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 0.5}
     with servers.other("wsgiref, threading")(tmp_path, settings=settings) as site:
         with StreamClient(site.port, "threading").open() as client:
@@ -201,7 +201,7 @@ def test_several_workers(shared_redis: RedisServer, tmp_path: Path) -> None:
 
 
 def test_memory_refuses_several_workers(tmp_path: Path) -> None:
-    """The embedded Redis serves one process, and several workers are told so."""
+    """The embedded Redis works in one process, and several workers get an error."""
     options = ("--worker-class", "gevent", "--workers", "2")
     settings = {"REDIS_URL": "memory://"}
     with servers.gunicorn(tmp_path, *options, settings=settings) as site:

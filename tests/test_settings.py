@@ -80,7 +80,7 @@ def test_a_wrong_value_is_refused_by_name(
 
 
 def test_the_password_is_not_shown(make_app: MakeApp) -> None:
-    """An error about a URL repeats nothing of it that may be a password."""
+    """An error about a URL does not contain any part that may be a password."""
     urls = (
         "redis://:se/cret@localhost",
         "se:cret@localhost",
@@ -110,7 +110,7 @@ def test_settings_are_read_once(make_app: MakeApp, shared_redis: RedisServer) ->
 
 
 def test_a_missing_url_can_be_set_later(make_app: MakeApp) -> None:
-    """The error for a missing address is not remembered, and neither are the settings."""
+    """The error for a missing URL is not remembered, and neither are the settings."""
     app = make_app()
     with app.test_request_context("/stream"):
         for attempt in (lambda: sse.publish("x"), lambda: sse.redis, sse.messages, sse.stream):
@@ -125,7 +125,7 @@ def test_a_missing_url_can_be_set_later(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize(("key", "value"), [(wrong[0], wrong[1]) for wrong in WRONG])
 def test_a_wrong_value_can_be_corrected(make_app: MakeApp, key: str, value: Any) -> None:
-    """After the error for a wrong value a right one counts."""
+    """After the error for a wrong value, a correct value is used."""
     app = make_app(**{"REDIS_URL": "memory://", key: value})
     with app.app_context():
         with pytest.raises((ValueError, TypeError)):
@@ -136,7 +136,7 @@ def test_a_wrong_value_can_be_corrected(make_app: MakeApp, key: str, value: Any)
 
 
 def test_an_address_beside_an_overridden_client(make_app: MakeApp) -> None:
-    """An application that begins without an address, and with a client of its own, may get one."""
+    """An application that starts without a URL, and with its own client, may set a URL later."""
 
     class Own(ServerSentEventsBlueprint):
         @property
@@ -157,7 +157,7 @@ def test_an_address_beside_an_overridden_client(make_app: MakeApp) -> None:
 
 
 def test_the_first_uses_at_the_same_time(make_app: MakeApp) -> None:
-    """Of threads that come first at the same time, all get the same Redis."""
+    """If several threads are the first at the same time, all get the same Redis."""
     app = make_app(REDIS_URL="memory://")
     barrier = threading.Barrier(8)
 
@@ -171,7 +171,7 @@ def test_the_first_uses_at_the_same_time(make_app: MakeApp) -> None:
 
 
 def test_options_in_the_url_go_first(make_app: MakeApp, shared_redis: RedisServer) -> None:
-    """What the URL's query says goes before what the library would choose."""
+    """Options in the URL's query take precedence over the defaults."""
     url = shared_redis.url + "?socket_timeout=1.5&max_connections=7"
     with make_app(REDIS_URL=url).app_context():
         pool = sse.redis.connection_pool
@@ -192,7 +192,7 @@ def test_a_unix_socket(make_app: MakeApp, tmp_path: Any) -> None:
 
 
 def test_memory_without_its_package(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says how to get what is missing."""
+    """The error says how to install the missing package."""
     monkeypatch.setitem(sys.modules, "fakeredis", None)
     with (
         make_app(REDIS_URL="memory://").app_context(),
@@ -203,7 +203,7 @@ def test_memory_without_its_package(make_app: MakeApp, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("host", ["my..redis", "x" * 64])
 def test_a_host_that_cannot_be_looked_up(make_app: MakeApp, host: str) -> None:
-    """A name that is no host name is an error of the connection, which says why."""
+    """An invalid host name raises a connection error with the reason."""
     with (
         make_app(REDIS_URL=f"redis://{host}").app_context(),
         pytest.raises(redis.ConnectionError, match=r"REDIS_URL.*label"),

@@ -1,4 +1,4 @@
-"""Signals: what is sent, by whom and where, and that receivers harm no stream."""
+"""Signals: their values, senders and threads; receivers do not disturb streams."""
 
 import logging
 import threading
@@ -45,18 +45,18 @@ class Log:
         return receive
 
     def of(self, *names: str) -> list[tuple[str, dict[str, Any]]]:
-        """Return what was sent of these signals, in order."""
+        """Return the received ones of these signals, in order."""
         return [(sent.name, sent.values) for sent in self.sent if sent.name in names]
 
     def wait(self, name: str, number: int = 1) -> list[dict[str, Any]]:
-        """Wait until a signal was sent so many times; return what was given with it."""
+        """Wait until a signal was sent this many times; return its values."""
         wait_until(lambda: len(self.of(name)) >= number, f"{name} is sent")
         return [values for _, values in self.of(name)]
 
 
 @pytest.fixture
 def log_of() -> Iterator[Callable[[Flask], Log]]:
-    """Return a function that has all signals of an application logged, until the test ends."""
+    """Return a function that logs all signals of an application, until the test ends."""
     with ExitStack() as stack:
         yield lambda app: Log(app, stack)
 
@@ -64,7 +64,7 @@ def log_of() -> Iterator[Callable[[Flask], Log]]:
 def test_a_stream_that_is_read_by_the_server(
     make_app: MakeApp, log_of: Callable[[Flask], Log]
 ) -> None:
-    """Each client is told of twice: when its stream has begun, and what it got when it ends."""
+    """There are two signals for each client: at the start of its stream, and at its end."""
     app = make_app()
     log = log_of(app)
     with harness(app) as tested:
@@ -84,7 +84,7 @@ def test_a_stream_that_is_read_by_the_server(
 
 
 def test_who_the_client_is(make_app: MakeApp, log_of: Callable[[Flask], Log]) -> None:
-    """What the application has noted of a request is told of its stream."""
+    """Signals of a stream have the value that the application set for its request."""
     blueprint = ServerSentEventsBlueprint("sse", __name__, url_prefix="/own")
     blueprint.add_url_rule("", view_func=blueprint.stream, endpoint="stream")
 
@@ -104,7 +104,7 @@ def test_who_the_client_is(make_app: MakeApp, log_of: Callable[[Flask], Log]) ->
 
 
 def test_messages(make_app: MakeApp, log_of: Callable[[Flask], Log]) -> None:
-    """A message is told of when it is published, in that thread, and when it is delivered."""
+    """A message causes a signal when it is published, in that thread, and when it is delivered."""
     app = make_app()
     log = log_of(app)
     with harness(app) as tested:
@@ -135,7 +135,7 @@ def test_messages(make_app: MakeApp, log_of: Callable[[Flask], Log]) -> None:
 
 
 def test_messages_of_a_history(make_app: MakeApp, log_of: Callable[[Flask], Log]) -> None:
-    """What a client has missed is told of as replayed, and counted for the client."""
+    """Missed messages are reported as replayed, and counted for the client."""
     app = make_app(SSE_HISTORY=10)
     log = log_of(app)
     with harness(app) as tested:
@@ -153,7 +153,7 @@ def test_messages_of_a_history(make_app: MakeApp, log_of: Callable[[Flask], Log]
 
 
 def test_a_client_that_gets_no_stream(make_app: MakeApp, log_of: Callable[[Flask], Log]) -> None:
-    """One for which there is no place is refused, and has neither connected nor gone."""
+    """A client at the limit is refused, and has neither connected nor gone."""
     app = make_app(SSE_MAX_CLIENTS=1)
     log = log_of(app)
     with harness(app) as tested:
@@ -171,7 +171,7 @@ def test_a_client_that_gets_no_stream(make_app: MakeApp, log_of: Callable[[Flask
 def test_a_client_that_is_slow(
     make_app: MakeApp, redis_url: str, log_of: Callable[[Flask], Log], channel: str
 ) -> None:
-    """One for which too much waits is gone for that reason."""
+    """A client for which too much data waits is gone for that reason."""
     app = make_app(REDIS_URL=redis_url, SSE_MAX_PENDING=100)
     log = log_of(app)
     with open_stream(app, channel) as stream:
@@ -201,7 +201,7 @@ class Ending(ServerSentEventsBlueprint):
 def test_overridden_messages(
     make_app: MakeApp, log_of: Callable[[Flask], Log], channel: str, reason: str
 ) -> None:
-    """The end of an application's own generator is told of with its reason."""
+    """The end of an application's own generator is reported with its reason."""
     ending = Ending("ending", __name__, url_prefix="/ending")
     ending.add_url_rule("", view_func=ending.stream)
     app = make_app()
@@ -218,7 +218,7 @@ def test_overridden_messages(
 def test_overridden_messages_that_get_no_stream(
     make_app: MakeApp, log_of: Callable[[Flask], Log]
 ) -> None:
-    """Without a place, or without Redis, there is no stream; one that was there has gone."""
+    """At the limit, or without Redis, clients are refused; an open stream has gone."""
     ending = Ending("ending", __name__, url_prefix="/ending")
     ending.add_url_rule("", view_func=ending.stream)
     app = make_app(SSE_MAX_CLIENTS=1, REDIS_URL="redis://127.0.0.1:1")
@@ -242,7 +242,7 @@ def test_overridden_messages_that_get_no_stream(
 def test_an_outage(
     make_app: MakeApp, redis_server: RedisServer, log_of: Callable[[Flask], Log]
 ) -> None:
-    """A loss of Redis is told of once, and so is its return."""
+    """A loss of Redis is reported once, and so is its return."""
     app = make_app(REDIS_URL=redis_server.url)
     log = log_of(app)
     with open_stream(app, "x") as stream:
@@ -263,7 +263,7 @@ def test_an_outage(
 def test_no_redis_at_all(
     make_app: MakeApp, log_of: Callable[[Flask], Log], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that gets no subscription is refused, after the loss was told of."""
+    """A client that gets no subscription is refused, after the loss was reported."""
     monkeypatch.setattr("flask_sse._response.CONFIRM_WITHIN", 0.1)
     app = make_app(REDIS_URL="redis://127.0.0.1:1")
     log = log_of(app)
@@ -304,7 +304,7 @@ def test_receivers_that_fail(make_app: MakeApp, caplog: pytest.LogCaptureFixture
 def test_receivers_that_are_slow(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Streams go on meanwhile; of what waits there is a bound, and the order is kept."""
+    """Streams continue in the meantime; the number of waiting signals is limited, in order."""
     monkeypatch.setattr("flask_sse._notices._MOST_WAITING", 4)
     app = make_app()
     may_go_on = threading.Event()
@@ -342,7 +342,7 @@ def test_receivers_may_use_the_application(make_app: MakeApp) -> None:
 
 
 def test_signals_of_another_application(make_app: MakeApp) -> None:
-    """A receiver of one application hears nothing of another one; one of all hears of both."""
+    """A receiver for one application gets no signals of another; a receiver for all gets both."""
     one, other = make_app(), make_app()
     of_one: list[Flask] = []
     of_all: list[Flask] = []

@@ -34,14 +34,14 @@ def serve(
 
 
 def sent(site: Site, *names: str) -> list[dict[str, Any]]:
-    """Return what was given with signals of these names, in order."""
+    """Return the values of signals with these names, in order."""
     lines = [line for line in site.log().splitlines() if line.startswith("signal ")]
     parsed = [json.loads(line.removeprefix("signal ")) for line in lines]
     return [values for name, _, values in parsed if name in names]
 
 
 def wait_sent(site: Site, name: str, number: int = 1) -> list[dict[str, Any]]:
-    """Wait until a signal was sent so many times."""
+    """Wait until a signal was sent this many times."""
     wait_until(lambda: len(sent(site, name)) >= number, f"{name} is sent {number} times")
     return sent(site, name)
 
@@ -64,7 +64,7 @@ class RawClient:
         return self._raw.partition(HEAD_END)[2]
 
     def leave(self) -> bytes:
-        """Close this side, as a client does that goes, and return the whole body."""
+        """Close this side, as a leaving client does, and return the whole body."""
         self.socket.shutdown(socket.SHUT_WR)
         return self.read_until(lambda _: False)
 
@@ -95,7 +95,7 @@ def connect() -> Iterator[Connect]:
 
 
 def is_whole(text: str, version: str = "1.1") -> Callable[[bytes], bool]:
-    """Return a condition: a text has come, and nothing is left of its event or chunk."""
+    """Return a condition: a text has arrived, and its event and chunk are complete."""
     end = b"\n\n\r\n" if version == "1.1" else b"\n\n"
 
     def check(body: bytes) -> bool:
@@ -115,7 +115,7 @@ def test_a_stream(
     channel: str,
     connect: Connect,
 ) -> None:
-    """Who came, why it went, and what it got, one after the other and to the byte."""
+    """The signals report each client, its reason and its bytes exactly, in order."""
     with serve(worker, tmp_path, shared_redis) as site:
         client = connect(site, f"channel={channel}&user=alice", version=version)
         client.read_until(bool)
@@ -151,7 +151,7 @@ def test_a_stream(
 def test_a_stop(
     worker: str, shared_redis: RedisServer, tmp_path: Path, channel: str, connect: Connect
 ) -> None:
-    """When the server stops, receivers are told of each stream before the process ends."""
+    """When the server stops, receivers get a signal for each stream before the process ends."""
     with serve(worker, tmp_path, shared_redis) as site:
         clients = [connect(site, f"channel={channel}") for _ in range(20)]
         for client in clients:
@@ -168,7 +168,7 @@ def test_a_stop(
 def test_streams_that_the_server_reads(
     shared_redis: RedisServer, tmp_path: Path, channel: str, connect: Connect
 ) -> None:
-    """They are told of in the same way when they are not taken over, up to the end."""
+    """Streams that are not taken over cause the same signals, up to the end."""
     with serve("gthread", tmp_path, shared_redis, SSE_DIRECT=False) as site:
         first, second = (connect(site, f"channel={channel}", version="1.0") for _ in range(2))
         for client in (first, second):
@@ -191,7 +191,7 @@ def test_streams_that_the_server_reads(
 def test_clients_that_lag(
     history: int, shared_redis: RedisServer, tmp_path: Path, channel: str, connect: Connect
 ) -> None:
-    """What a client gets late is counted all the same: what waited, and what the log had."""
+    """Late data is counted too: data that waited, and events from the log."""
     with serve("sync", tmp_path, shared_redis, SSE_HISTORY=history) as site:
         client = connect(site, f"channel={channel}", buffer=4096)
         client.read_until(lambda body: b"sse.open" in body if history else bool(body))
@@ -213,7 +213,7 @@ def test_clients_that_lag(
 def test_a_client_that_does_not_read(
     shared_redis: RedisServer, tmp_path: Path, channel: str, connect: Connect
 ) -> None:
-    """It is gone for that reason, and what it has not got is not counted."""
+    """It is gone for that reason, and data that it has not received is not counted."""
     with serve("sync", tmp_path, shared_redis, SSE_MAX_PENDING=100_000) as site:
         client = connect(site, f"channel={channel}", buffer=4096)
         client.read_until(bool)
@@ -227,7 +227,7 @@ def test_a_client_that_does_not_read(
 def test_clients_that_get_no_stream(
     redis_server: RedisServer, tmp_path: Path, channel: str, connect: Connect
 ) -> None:
-    """It is told why: there is no place, or no Redis; and Redis is told of as well."""
+    """The reason is the limit or Redis; the loss of Redis is reported as well."""
     with serve("sync", tmp_path, redis_server, SSE_MAX_CLIENTS=1) as site:
         client = connect(site, f"channel={channel}")
         client.read_until(bool)
@@ -250,7 +250,7 @@ def test_clients_that_get_no_stream(
 def test_a_channel_that_redis_forbids(
     redis_server: RedisServer, tmp_path: Path, channel: str, connect: Connect
 ) -> None:
-    """A client is refused, and one that has listened is gone when it may no longer."""
+    """A client is refused, and an open stream is gone when its channel is no longer allowed."""
     redis_server.admin.acl_setuser(
         "limited", enabled=True, passwords=["+x"], categories=["+@all"], channels=["allowed"]
     )
@@ -270,7 +270,7 @@ def test_a_channel_that_redis_forbids(
 def test_slow_receivers(
     worker: str, shared_redis: RedisServer, tmp_path: Path, channel: str, connect: Connect
 ) -> None:
-    """Clients come and get what is published while a receiver sleeps."""
+    """Clients connect and get events while a receiver sleeps."""
     with serve(worker, tmp_path, shared_redis, SLOW=True) as site:
         begin = time.monotonic()
         with StreamClient(site.port, channel).open() as one:

@@ -1,4 +1,4 @@
-"""`flask_sse.testing`: what it hands back, what it restores, and that it leaves nothing behind."""
+"""`flask_sse.testing`: its results, and that it restores everything and leaves nothing behind."""
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["sse_harness"]
-"""What pytest finds here, as it does where the package is installed."""
+"""The fixture, which pytest finds here as it does if the package is installed."""
 
 MakeApp = Callable[..., Flask]
 Make = Callable[[Flask], Harness]
@@ -26,7 +26,7 @@ Make = Callable[[Flask], Harness]
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """Show of every test that it ends with the threads with which it has begun."""
+    """Check that every test ends with the same threads as it began."""
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) <= before
@@ -34,7 +34,7 @@ def no_thread_is_left() -> Iterator[None]:
 
 @pytest.fixture
 def tested(make_app: MakeApp, sse_harness: Make) -> Harness:
-    """Return the harness of an application whose settings name a Redis that is not there."""
+    """Return the harness of an application whose settings name a Redis that does not exist."""
     return sse_harness(make_app(REDIS_URL="redis://127.0.0.1:1"))
 
 
@@ -46,7 +46,7 @@ def publish(tested: Harness, *data: object, **fields: Any) -> None:
 
 
 def test_a_message_with_all_its_fields(tested: Harness) -> None:
-    """A stream hands back what was published, and equal to that, from either side."""
+    """A stream returns the published message, and both compare equal in either order."""
     stream = tested.open("users")
     publish(tested, {"n": 1}, type="count", id=7, retry=10, channel="users")
     message = stream.get()
@@ -81,14 +81,14 @@ def test_a_message_with_all_its_fields(tested: Harness) -> None:
     ids=repr,
 )
 def test_any_data(tested: Harness, data: object) -> None:
-    """What was published is equal to what arrives, though JSON and the stream have changed it."""
+    """A published message equals the received one, even if JSON and the stream have changed it."""
     stream = tested.open()
     publish(tested, data)
     assert stream.get() == Message(data)
 
 
 def test_waiting_has_a_bound(tested: Harness) -> None:
-    """Without a message there is an error, which says for how long and after how many."""
+    """Without a message, there is an error with the timeout and the number of messages."""
     stream = tested.open(timeout=0.02)
     with pytest.raises(TimeoutError, match=r"within 0\.02 s, after 0 messages"):
         stream.get()
@@ -119,7 +119,7 @@ def test_streams_of_several_channels(tested: Harness) -> None:
 
 
 def test_a_stream_that_is_told_to_come_back(make_app: MakeApp, sse_harness: Make) -> None:
-    """A stream that ends says so, and the time to reconnect after is known."""
+    """The end of a stream raises an error, and the reconnection time is known."""
     tested = sse_harness(make_app(SSE_MAX_CLIENTS=1, SSE_RETRY=1000))
     first, second = tested.open(), tested.open()
     assert first.retry == 1000
@@ -134,7 +134,7 @@ def test_a_stream_that_is_told_to_come_back(make_app: MakeApp, sse_harness: Make
 
 
 def test_who_may_listen(make_app: MakeApp) -> None:
-    """A client that has logged in opens the stream; another one fails, with the reason."""
+    """A logged-in client opens the stream; another client fails, with the reason."""
     guarded = ServerSentEventsBlueprint("guarded", __name__, url_prefix="/guarded")
     guarded.add_url_rule("", view_func=guarded.stream)
 
@@ -164,7 +164,7 @@ def test_where_the_stream_is() -> None:
 
 
 def test_to_go_on_after_a_message(make_app: MakeApp, sse_harness: Make) -> None:
-    """With history, a stream begins with its position, and another one goes on from there."""
+    """With history, a stream begins with its position, and another stream continues from there."""
     tested = sse_harness(make_app(SSE_HISTORY=10))
     first = tested.open()
     assert first.get().type == "sse.open"
@@ -189,7 +189,7 @@ class Counting(ServerSentEventsBlueprint):
 
 
 def test_overridden_messages(make_app: MakeApp) -> None:
-    """What an overridden generator yields comes the same way, and its thread ends too."""
+    """Messages of an overridden generator arrive in the same way, and its thread ends too."""
     counting = Counting("counting", __name__, url_prefix="/counting")
     counting.add_url_rule("", view_func=counting.stream)
     app = make_app()
@@ -204,7 +204,7 @@ def test_overridden_messages(make_app: MakeApp) -> None:
 def test_behind_a_middleware(
     make_app: MakeApp, sse_harness: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bytes may come in any pieces."""
+    """The bytes may arrive in any pieces."""
 
     def in_bytes(wsgi_app: "WSGIApplication") -> "WSGIApplication":
         def app(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
@@ -227,7 +227,7 @@ def test_behind_a_middleware(
 
 
 def test_a_stream_outlives_another_one(make_app: MakeApp) -> None:
-    """When a stream ends, those that are still open go on."""
+    """When a stream ends, other open streams continue."""
     with harness(make_app()) as tested, open_stream(tested.app) as outer:
         with open_stream(tested.app) as inner:
             publish(tested, "both")
@@ -247,7 +247,7 @@ def test_streams_of_a_real_redis(make_app: MakeApp, shared_redis: RedisServer) -
 
 
 def test_in_memory_puts_back_what_was_there(make_app: MakeApp, shared_redis: RedisServer) -> None:
-    """Settings and Redis are others within the block, each time afresh, and the same after it."""
+    """The block has separate settings and a new Redis; afterwards, everything is as before."""
     app = make_app(SSE_REDIS_URL=shared_redis.url, REDIS_URL="redis://unused")
     with app.app_context():
         real = sse.redis
@@ -271,7 +271,7 @@ def test_in_memory_puts_back_what_was_there(make_app: MakeApp, shared_redis: Red
 
 
 def test_what_was_published(make_app: MakeApp) -> None:
-    """All that this application has published is recorded, with its channel, and no more."""
+    """Only the messages of this application are recorded, all of them, with their channels."""
     app, other = make_app(REDIS_URL="memory://"), make_app(REDIS_URL="memory://")
     with record(app) as published:
         assert published == []

@@ -1,4 +1,4 @@
-"""The clients of streams that a server reads: who has gone is noticed."""
+"""The clients of streams that a server reads: clients that have left are noticed."""
 
 import socket
 import weakref
@@ -19,7 +19,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_a_client_that_closes_is_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
-    """The subscriber ends, though nothing is written."""
+    """The subscriber ends, even if nothing is written."""
     server, client = pair
     watch, subscriber = Watch(), Subscriber(1)
     watch.add(server, subscriber)
@@ -33,7 +33,7 @@ def test_a_client_that_closes_is_noticed(pair: tuple[socket.socket, socket.socke
 
 
 def test_one_that_is_discarded_is_left_alone(pair: tuple[socket.socket, socket.socket]) -> None:
-    """The next socket with the same descriptor is not taken for the one that went."""
+    """The next socket with the same descriptor is not mistaken for the one that left."""
     server, client = pair
     watch, subscriber = Watch(), Subscriber(1)
     watch.add(server, subscriber)
@@ -48,7 +48,7 @@ def test_one_whose_socket_the_server_has_closed(pair: tuple[socket.socket, socke
     """Nothing is kept of it when it is discarded."""
 
     class Seen(Subscriber):
-        """One that a weak reference can lead to."""
+        """A client that weak references support."""
 
     server, _ = pair
     watch, subscriber = Watch(), Seen(1)
@@ -76,7 +76,7 @@ def test_a_client_is_disconnected(pair: tuple[socket.socket, socket.socket], all
 def test_without_epoll_nothing_is_noticed_and_nothing_fails(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a system without epoll the keep-alives find out who has gone."""
+    """On a system without epoll, the keep-alives find clients that have left."""
     monkeypatch.setattr("flask_sse._gevent.new_epoll", lambda: None)
     server, client = pair
     watch, subscriber = Watch(), Subscriber(1)

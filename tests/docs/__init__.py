@@ -1,1 +1,1 @@
-"""Tests of the documentation: what it shows, where it leads, what it recommends."""
+"""Tests of the documentation: its examples, its links and its recommendations."""

@@ -18,7 +18,7 @@ class Kind(Enum):
     """How a block is run."""
 
     DOCTEST = auto()
-    """By the doctest builder."""
+    """The doctest builder runs it."""
     FILE = auto()
     """A file of `docs/examples`, or a part of one."""
     CONSOLE = auto()

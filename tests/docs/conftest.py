@@ -14,18 +14,18 @@ from tests.support.servers import ROOT
 
 from .blocks import EXAMPLES
 
-# Nobody listens there: what a build would download, it does not get.
+# No server listens there, so a build can't download anything.
 _NO_NETWORK = dict.fromkeys(["http_proxy", "https_proxy"], "http://127.0.0.1:9")
 
 
 class BuiltSite(NamedTuple):
-    """The site, as Sphinx has built it without a warning and without a network."""
+    """The site, which Sphinx has built without warnings and without a network."""
 
     html: Path
     doctrees: Path
 
     def build(self, builder: str, output: Path) -> None:
-        """Run another builder over the pages that have been read already."""
+        """Run another builder on the pages that have already been read."""
         _build(builder, output, self.doctrees)
 
 

@@ -1,4 +1,4 @@
-"""Runs what the documentation shows, and remembers what the tests have run."""
+"""Runs the documentation's examples, and remembers which of them the tests have run."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def shell(command: str, folder: Path) -> str:
-    """Return what a command prints; it must succeed."""
+    """Return the output of a command, which must succeed."""
     done = subprocess.run(
         ["bash", "-euc", command],
         cwd=folder,
@@ -94,7 +94,7 @@ def listening(server: RedisServer, channel: str) -> Generator[Callable[..., list
 
 
 def apart(check: Callable[[], None]) -> None:
-    """Run a check in a process of its own, since the ready-made instance is shared by all."""
+    """Run a check in a separate process, since all share the ready-made instance."""
     with ProcessPoolExecutor(
         1,
         mp_context=get_context("spawn"),

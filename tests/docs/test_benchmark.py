@@ -1,4 +1,4 @@
-"""How the site shows what the benchmark has measured."""
+"""How the site shows the benchmark's results."""
 
 import os
 import subprocess
@@ -65,7 +65,7 @@ def test_chart_escapes_what_it_shows() -> None:
 
 
 def test_plain_names() -> None:
-    """Systems are named by what they are, also where a text names two, or one of its variants."""
+    """Systems have their full names, even if a text names two, or a variant of one."""
     text = "flask-sse-2, 100 channels / flask-sse-2-sync, 100 channels"
     plain = "Flask-SSE 2 (gevent), 100 channels / Flask-SSE 2 (sync), 100 channels"
     assert benchmark.plain(text) == plain
@@ -77,8 +77,8 @@ def test_plain_names() -> None:
 def test_page(tmp_path: Path, measured: bool) -> None:
     """The page has table and charts once there are figures, and says if there are none.
 
-    A part that has not been measured has no chart. The best system is on top, whether more or
-    less is better, and all are named plainly.
+    A part without measurements has no chart. The best system is on top, whether more or less is
+    better, and all have their full names.
     """
     _write_page(tmp_path)
     if measured:

@@ -71,7 +71,7 @@ _PUBLISHED: Final = {
     ),
     "tail -f access.log | flask sse publish - --lines --channel log": ("log", {"data": "GET /"}),
 }
-"""What each command publishes, and where."""
+"""The event that each command publishes, and its channel."""
 _DATE: Final = "date | flask sse publish -"
 _LISTEN: Final = "flask sse listen"
 _LISTEN_TO_SEVERAL: Final = "flask sse listen users.social analytics"
@@ -86,11 +86,11 @@ _DOCTOR_FOR_OTHERS: Final = (
 )
 _MISTAKE: Final = 'from flask_sse import sse\n\nsse.publish("Hello!", retry="3000")\n'
 _OTHER_TESTS: Final = (test_in_the_browser, test_recipes, test_troubleshooting)
-"""They note what they run when they are imported."""
+"""When they are imported, they note the blocks that they run."""
 
 
 def test_every_block_is_run(site: BuiltSite) -> None:
-    """There is no code block that no test runs."""
+    """A test runs every code block."""
     assert all(_OTHER_TESTS)
     blocks = read_blocks(site.doctrees)
     shown = {
@@ -103,7 +103,7 @@ def test_every_block_is_run(site: BuiltSite) -> None:
 
 
 def test_python_blocks_are_run(site: BuiltSite, tmp_path: Path) -> None:
-    """What is written in the pages themselves, and in docstrings, is run by the doctest builder."""
+    """The doctest builder runs the examples in the pages themselves and in docstrings."""
     site.build("doctest", tmp_path)
     blocks = [block for block in read_blocks(site.doctrees) if block.kind is Kind.DOCTEST]
     summary = (tmp_path / "output.txt").read_text(encoding="utf-8")
@@ -121,13 +121,13 @@ def test_readme_shows_the_example() -> None:
 
 @runs("make demo", "make test")
 def test_make_knows_its_targets() -> None:
-    """What is to be typed at the beginning are targets of the Makefile."""
+    """The commands for contributors are targets of the Makefile."""
     shell("make --dry-run demo test", ROOT)
 
 
 @runs("ulimit -n 65536")
 def test_limit_of_open_files(tmp_path: Path) -> None:
-    """The limit can be set where the system's own is higher."""
+    """The limit can be set if the system's own limit is higher."""
     shell(
         '[ "$(ulimit -Hn)" != unlimited ] && [ "$(ulimit -Hn)" -lt 65536 ] || ulimit -n 65536',
         tmp_path,
@@ -137,7 +137,7 @@ def test_limit_of_open_files(tmp_path: Path) -> None:
 @runs("pip install --upgrade 'Flask-SSE[gevent]'", "pip install 'Flask-SSE[memory]'")
 @pytest.mark.parametrize("extra", ["gevent", "memory"])
 def test_extras_can_be_installed(tmp_path: Path, extra: str) -> None:
-    """The extras that are named exist, and there are packages for all that they need."""
+    """The named extras exist, and packages for all their dependencies exist."""
     install = f"uv pip install --quiet --dry-run --upgrade --python {sys.executable}"
     assert "does not have an extra" not in shell(f"{install} '{ROOT}[{extra}]'", tmp_path)
 
@@ -224,7 +224,7 @@ def test_how_else_gunicorn_is_started() -> None:
 
 @runs(_REDIS_CLI, "listener.py")
 def test_command_line_and_listener(folder: Path, shared_redis: RedisServer) -> None:
-    """A process that listens gets what the command line of Redis publishes."""
+    """A listening process gets the events that the command line of Redis publishes."""
     log = folder / "listener.log"
     process = Process([sys.executable, "listener.py"], 0, log, {}, folder)
     try:
@@ -240,7 +240,7 @@ def test_command_line_and_listener(folder: Path, shared_redis: RedisServer) -> N
 
 @runs(_APP, *_PUBLISHED, _DATE)
 def test_publishing_from_the_command_line(folder: Path, shared_redis: RedisServer) -> None:
-    """Each command publishes what the page says."""
+    """Each command publishes the event that the page shows."""
     (folder / "access.log").write_text("GET /\n")
     for command, (channel, payload) in _PUBLISHED.items():
         with listening(shared_redis, channel) as payloads:
@@ -255,7 +255,7 @@ def test_publishing_from_the_command_line(folder: Path, shared_redis: RedisServe
 
 @runs(_LISTEN, _LISTEN_TO_SEVERAL, _LISTEN_ONCE, *_CHANNELS)
 def test_listening_on_the_command_line(folder: Path, shared_redis: RedisServer) -> None:
-    """What listens gets what is published, and is among the channels that are shown."""
+    """A listener gets the published events, and its channel is in the list."""
     log = folder / "listen.log"
     for command, name in ((_LISTEN, "sse"), (_LISTEN_TO_SEVERAL, "users.social")):
         process = _start(command, log, folder)
@@ -280,7 +280,7 @@ def test_listening_on_the_command_line(folder: Path, shared_redis: RedisServer) 
 
 @runs(_LISTEN_TO_URL, _DOCTOR, _DOCTOR_OUTSIDE, _DOCTOR_FOR_OTHERS, "command-line: text")
 def test_looking_from_outside(site: BuiltSite, folder: Path, shared_redis: RedisServer) -> None:
-    """What listens to a server gets its events, and the doctor's lines are those of the page."""
+    """A listener to a server gets its events, and the doctor prints the lines of the page."""
     port = free_port()
     local = f"http://{LOOPBACK}:{port}/stream"
     log = folder / "listen.log"
@@ -312,14 +312,14 @@ def test_looking_from_outside(site: BuiltSite, folder: Path, shared_redis: Redis
 
 @runs(_COMPLETION)
 def test_completion_of_the_shell(folder: Path) -> None:
-    """What Flask writes for the shell is what bash takes, and it knows our commands."""
+    """The completion script of Flask works in bash, and knows our commands."""
     asked = "COMP_WORDS=(flask sse pub) COMP_CWORD=2; _flask_completion flask"
     shown = shell(f'{_APP}; {_COMPLETION}; {asked}; echo "${{COMPREPLY[@]}}"', folder)
     assert shown == "publish\n"
 
 
 def test_every_check_is_described(site: BuiltSite) -> None:
-    """The table names what the doctor checks, each once, and nothing else."""
+    """The table names each of the doctor's checks once, and nothing else."""
     page = (ROOT / "docs" / "command-line.rst").read_text(encoding="utf-8")
     rows = re.findall(r"^   \* - (.+)$", page, re.M)[1:]
     described = [name for row in rows for name in row.split(", ")]
@@ -345,7 +345,7 @@ def test_cron_job(folder: Path, shared_redis: RedisServer) -> None:
 
 @runs("celery_tasks.py")
 def test_celery(folder: Path, shared_redis: RedisServer) -> None:
-    """A task in a real worker of Celery's publishes each of its steps."""
+    """A task in a real Celery worker publishes each of its steps."""
     worker = "exec celery --app celery_tasks --quiet worker --pool solo --concurrency 1"
     delay = "from celery_tasks import export; export.delay('alice', 2)"
     process = Process(["bash", "-c", worker], 0, folder / "celery.log", environment(), folder)
@@ -361,7 +361,7 @@ def test_celery(folder: Path, shared_redis: RedisServer) -> None:
 
 @runs("pytest test_greeting.py", "test_greeting.py")
 def test_tests_of_the_testing_page(folder: Path) -> None:
-    """The tests that are recommended pass."""
+    """The recommended tests pass."""
     # As installed, the fixture needs no file: see tests/static/test_wheel.py.
     (folder / "conftest.py").write_text("from flask_sse._fixture import sse_harness")
     assert "2 passed" in shell("pytest test_greeting.py -p no:cacheprovider -W error", folder)
@@ -369,7 +369,7 @@ def test_tests_of_the_testing_page(folder: Path) -> None:
 
 @runs(_PREFIXED, "prefixed.py", "README: javascript", "index: javascript")
 def test_script_of_the_readme(site: BuiltSite, folder: Path) -> None:
-    """In a browser, the README's script gets what the README's application publishes."""
+    """In a browser, the README's script gets the events of the README's application."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     script = re.search(r"^```javascript\n(.*?)^```", readme, re.M | re.S)
     assert script
@@ -388,7 +388,7 @@ def test_script_of_the_readme(site: BuiltSite, folder: Path) -> None:
 
 @runs("typing: text")
 def test_message_of_the_type_checker(site: BuiltSite, tmp_path: Path) -> None:
-    """What the page on types quotes is what mypy says."""
+    """The page on types quotes mypy correctly."""
     (shown,) = (
         block.text
         for block in read_blocks(site.doctrees)
@@ -408,7 +408,7 @@ def test_message_of_the_type_checker(site: BuiltSite, tmp_path: Path) -> None:
 
 @runs("resumed_page.py")
 def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None:
-    """What is published between the rendering of a page and its connection arrives."""
+    """Events between the rendering of a page and its connection arrive."""
     port = free_port()
     command = f"flask --app 'resumed_page:create_app(\"{shared_redis.url}\")' run --port {port}"
     publisher = Flask("publisher")
@@ -440,13 +440,13 @@ def test_presence(shared_redis: RedisServer) -> None:
 
 @runs("stream_log.py")
 def test_log_of_streams() -> None:
-    """There is a line for each stream that ends, and for each client that gets none."""
+    """There is a line for each stream that ends, and for each rejected client."""
     apart(_check_stream_log)
 
 
 @runs("mkdir -p metrics", _METRICS, "metrics.py", "deployment/gunicorn_metrics.py")
 def test_metrics(folder: Path) -> None:
-    """Prometheus gets the sums over all workers, whichever answers, and forgets a dead one."""
+    """Prometheus gets the sums over all workers from any worker, and forgets dead workers."""
     port = free_port()
     settings = (folder / "deployment" / "gunicorn_metrics.py").read_text(encoding="utf-8")
     (folder / "gunicorn_metrics.py").write_text(settings.replace(_LOCAL, f"{LOOPBACK}:{port}"))
@@ -481,13 +481,13 @@ def test_access_control() -> None:
 
 @runs("signed_channels.py")
 def test_signed_channels() -> None:
-    """A token opens the channel for which it was made, and no other."""
+    """A token opens only the channel for which it was made."""
     apart(_check_signed_channels)
 
 
 @runs("several_apps.py")
 def test_several_apps() -> None:
-    """Two applications, and two streams of one of them, do not meet."""
+    """Two applications, and two streams of one of them, are independent."""
     apart(_check_several_apps)
 
 
@@ -499,7 +499,7 @@ def test_app_factory() -> None:
 
 @runs("typed_app.py")
 def test_typed_app() -> None:
-    """What was reported is read back."""
+    """Reported values can be read back."""
     apart(_check_typed_app)
 
 
@@ -545,7 +545,7 @@ def _check_stream_log() -> None:
     lines: list[str] = []
 
     class Lines(logging.Handler):
-        """Collects what is logged."""
+        """Collects log records."""
 
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(record.getMessage())
@@ -562,7 +562,7 @@ def _check_stream_log() -> None:
 
 
 def _figures(port: int) -> dict[str, float]:
-    """Return what Prometheus gets."""
+    """Return the metrics that Prometheus gets."""
     with urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
@@ -653,7 +653,7 @@ def _check_typed_app() -> None:
 
 
 def _start(command: str, log: Path, folder: Path) -> Process:
-    """Run a command of the application's until it is stopped."""
+    """Run a command of the application until it is stopped."""
     return Process(["bash", "-c", f"{_APP}; exec {command}"], 0, log, environment(), folder)
 
 
@@ -673,7 +673,7 @@ def _without_numbers(line: str) -> str:
 
 
 def _greet(port: int) -> None:
-    """Open the stream of the quickstart, have it greet, and see the greeting."""
+    """Open the stream of the quickstart, request a greeting, and receive it."""
     with StreamClient(port) as client:
         client.open()
         with urlopen(f"http://{LOOPBACK}:{port}/hello", timeout=10) as answer:

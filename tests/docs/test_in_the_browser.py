@@ -77,7 +77,7 @@ def place(folder: Path) -> Path:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """Return a page that knows the event sources that it makes."""
+    """Return a page that remembers the event sources that it makes."""
     page = browser.new_page()
     page.add_init_script(_SPY)
     yield page
@@ -104,14 +104,14 @@ def _wait_items(page: Page, items: str) -> None:
 
 @runs("browser/notifications.py", "browser/templates/list.html")
 def test_list(place: Path, page: Page) -> None:
-    """The page shows what was there before, and what is added; nothing becomes HTML."""
+    """The page shows existing and new entries; nothing becomes HTML."""
     with _serving(place) as (url, _):
         _post(f"{url}/notifications", "first")
         page.goto(url)
         _wait_items(page, "first")
         _post(f"{url}/notifications", "<b>second</b>")
         _wait_items(page, "first,<b>second</b>")
-        # What was published while the connection was lost is in the state.
+        # The state contains events from the time without a connection.
         page.route("**/stream", lambda route: route.abort())
         page.evaluate("sources[0].dispatchEvent(new Event('open'))")
         _wait_items(page, "first,<b>second</b>")
@@ -144,7 +144,7 @@ def test_closing(place: Path, page: Page) -> None:
 
 @runs("browser/cors.py", "browser: javascript")
 def test_cors(site: BuiltSite, place: Path, page: Page, shared_redis: RedisServer) -> None:
-    """A page of another origin receives events with cookies; without, or elsewhere, it does not."""
+    """A page of another origin receives events with cookies, but not without or elsewhere."""
     (script,) = (
         block.text
         for block in read_blocks(site.doctrees)
@@ -198,7 +198,7 @@ def test_service_worker(place: Path, page: Page) -> None:
 
 @runs("browser/static/shared_worker.js", "browser/templates/shared.html")
 def test_shared_worker(place: Path, browser: Browser) -> None:
-    """Several tabs show the events of one stream, which ends with the last of them."""
+    """Several tabs show the events of one stream, which ends with the last tab."""
     with _serving(place) as (url, process), browser.new_context() as context:
         pages = [context.new_page() for _ in range(3)]
         for page in pages:
@@ -235,7 +235,7 @@ _LIBRARIES: Final = {
 @pytest.mark.long
 @pytest.mark.parametrize("name", _LIBRARIES)
 def test_fragments(place: Path, page: Page, shared_redis: RedisServer, name: str) -> None:
-    """Rows that the server has rendered are added to the page, in order, and escaped."""
+    """Rows from the server are added to the page, in order, and escaped."""
     for target, source in _LIBRARIES[name].items():
         shutil.copy(_MODULES / source, place / "static" / target)
     with _serving(place, "fragments") as (url, _):
@@ -249,7 +249,7 @@ def test_fragments(place: Path, page: Page, shared_redis: RedisServer, name: str
 
 @pytest.fixture
 def sources(place: Path) -> Path:
-    """Return a folder with TypeScript that finds what npm has installed."""
+    """Return a folder in which TypeScript finds the packages from npm."""
     (place / "node_modules").symlink_to(_MODULES)
     (place / "main.tsx").write_text(_MAIN)
     return place
@@ -258,7 +258,7 @@ def sources(place: Path) -> Path:
 @runs("browser/events.ts", "browser/Notifications.tsx")
 @pytest.mark.long
 def test_react(sources: Path, page: Page, shared_redis: RedisServer) -> None:
-    """The component has one stream, in strict mode too, and none when it has gone."""
+    """The component has one stream, also in strict mode, and none after it is unmounted."""
     _node(sources, *_TSC, "main.tsx")
     bundle = ("main.tsx", "--bundle", "--jsx=automatic", "--outfile=static/main.js")
     _node(sources, "node_modules/esbuild/bin/esbuild", *bundle)
@@ -294,7 +294,7 @@ def test_types_of_events(sources: Path) -> None:
 @runs("browser/static/bearer.js", "browser/bearer.py")
 @pytest.mark.long
 def test_bearer(place: Path, page: Page, shared_redis: RedisServer) -> None:
-    """A client with the token receives events; another one is refused, and does not try again."""
+    """A client with the token receives events; another is refused, and does not try again."""
     library = "@microsoft/fetch-event-source"
     shutil.copytree(_MODULES / library / "lib" / "esm", place / "static" / "library")
     imports = f'{{"imports": {{"{library}": "/static/library/fetch.js", '

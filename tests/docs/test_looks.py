@@ -61,7 +61,7 @@ def test_code_on_a_phone(open_page: Open, name: str) -> None:
 
 
 def test_code_scrolls_with_the_keyboard(open_page: Open) -> None:
-    """Code that is too wide can be given the focus; code that fits is no stop of the tab key."""
+    """Code that is too wide can be focused with the tab key; code that fits is skipped."""
     page = open_page("quickstart", PHONE)
     page.wait_for_selector("pre[tabindex]")
     wide = "blocks => blocks.map(block => [block.scrollWidth > block.clientWidth, block.tabIndex])"
@@ -70,7 +70,7 @@ def test_code_scrolls_with_the_keyboard(open_page: Open) -> None:
 
 
 def test_figures(open_page: Open) -> None:
-    """The tables of figures scroll within the page, with the figures aligned to the right."""
+    """Tables of figures scroll within the page, with the figures aligned to the right."""
     page = open_page("performance", PHONE)
     tables = page.locator(".table-wrapper")
     wide = "tables => tables.filter(each => each.scrollWidth > each.clientWidth).length"
@@ -84,7 +84,7 @@ def test_figures(open_page: Open) -> None:
 
 
 def test_terms(open_page: Open) -> None:
-    """What a definition list defines is bold, and has a link to it that a pointer reveals."""
+    """The terms of a definition list are bold, and have a link that a pointer reveals."""
     page = open_page("configuration")
     term = page.locator("#term-memory")
     assert int(term.evaluate("element => getComputedStyle(element).fontWeight")) >= 600
@@ -130,7 +130,7 @@ def test_tabs_of_the_home_page(open_page: Open) -> None:
 
 
 def test_page_for_a_url_that_leads_nowhere(site: BuiltSite, browser: Browser) -> None:
-    """Below any folder it has its logo, its looks, and links that lead into the site."""
+    """In any folder, the page has its logo, its style, and links into the site."""
 
     def answer(route: Route) -> None:
         path = site.html / route.request.url.removeprefix(BASE).partition("?")[0]
@@ -153,7 +153,7 @@ def test_page_for_a_url_that_leads_nowhere(site: BuiltSite, browser: Browser) ->
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", [*PAGES, "genindex", "search"])
 def test_barriers(open_page: Open, name: str, scheme: Literal["light", "dark"]) -> None:
-    """axe-core finds none, on a desktop and on a phone: every text has a contrast of 4.5:1."""
+    """axe-core finds no barriers, on a desktop and on a phone: all text has a contrast of 4.5:1."""
     assert AXE.exists(), "axe-core is not installed; run: make test-long"
     for size in (DESKTOP, PHONE):
         page = open_page(name, size, color_scheme=scheme)

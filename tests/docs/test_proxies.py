@@ -46,7 +46,7 @@ _APACHE_MODULES: Final = "/usr/lib/apache2/modules"
 
 
 class Place(NamedTuple):
-    """Where a proxy runs, and for whom."""
+    """The folder and the ports of a proxy, and the port of its site."""
 
     folder: Path
     port: int
@@ -132,7 +132,7 @@ _PROXIES: Final[dict[str, Callable[[Place], list[str]]]] = {
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Return what issues the certificates."""
+    """Return the issuer of the certificates."""
     return trustme.CA()
 
 
@@ -174,7 +174,7 @@ def proxy(
 def test_stream_passes_the_proxy(
     proxy: Process, app: Site, tls: ssl.SSLContext, shared_redis: RedisServer, channel: str
 ) -> None:
-    """First bytes, comments and single events arrive at once, and a client's end as well."""
+    """First bytes, comments and single events arrive at once, and so does a client's end."""
     with StreamClient(proxy.port, channel, tls=tls) as client:
         client.open(2)
         assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -197,7 +197,7 @@ def test_stream_passes_the_proxy(
 def test_browsers_get_http2(
     proxy: Process, app: Site, tls: ssl.SSLContext, shared_redis: RedisServer, channel: str
 ) -> None:
-    """With HTTP/2 an event arrives in each of several streams: more than six, but for Apache."""
+    """An event arrives in each of several HTTP/2 streams: more than six, except with Apache."""
     url = f"https://localhost:{proxy.port}/stream?channel={channel}"
     number = 6 if proxy.info.name() == "apache2" else 20
     with httpx.Client(http2=True, verify=tls, timeout=10) as client, ExitStack() as stack:
@@ -213,7 +213,7 @@ def test_browsers_get_http2(
 
 
 def test_every_configuration_is_tried() -> None:
-    """What the documentation shows for a proxy is what is run here."""
+    """The tests here run all proxy configurations of the documentation."""
     shown = set(re.findall(r"examples/deployment/(\S+)", _page("deployment.rst")))
     others = {"behind_proxy.py", "gunicorn.conf.py", "app.service", "Containerfile"}
     assert shown - others == {"nginx.conf", "apache.conf", "haproxy.cfg", "Caddyfile"}

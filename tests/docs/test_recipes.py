@@ -1,4 +1,4 @@
-"""The recipes: each is served as the page says, and used."""
+"""The recipes: each is served as on the page, and used."""
 
 import json
 from collections.abc import Generator, Iterator
@@ -87,7 +87,7 @@ def test_user_streams(place: Path) -> None:
 
 @runs("recipes/progress.py", "recipes/templates/progress.html")
 def test_progress(place: Path, page: Page) -> None:
-    """The bar of a job that is over is full, and the stream is closed."""
+    """The progress bar of a finished job is full, and the stream is closed."""
     with _serving(place, "progress") as port:
         job = json.loads(_post(port, "/jobs"))["id"]
         page.goto(f"http://{LOOPBACK}:{port}/jobs/{job}")
@@ -99,7 +99,7 @@ def test_progress(place: Path, page: Page) -> None:
 
 @runs("recipes/chat.py", "recipes/templates/chat.html")
 def test_chat(place: Path, browser: Browser) -> None:
-    """Everybody in the room sees all messages once, also those before they came."""
+    """Every user in the room sees all messages once, including earlier messages."""
     with _serving(place, "chat") as port, browser.new_context() as context:
         url = f"http://{LOOPBACK}:{port}/rooms/tea"
         alice, bob = context.new_page(), context.new_page()
@@ -138,7 +138,7 @@ def test_language_model(place: Path, page: Page) -> None:
 
 @runs("recipes/after_commit.py")
 def test_after_commit(place: Path, tmp_path: Path, shared_redis: RedisServer) -> None:
-    """What is committed is published, and what is rolled back is not."""
+    """Committed changes are published, and rolled-back changes are not."""
     (place / "create.py").write_text(
         "import after_commit as orders\n"
         "orders.Base.metadata.create_all(orders.engine)\n"
@@ -161,7 +161,7 @@ def test_after_commit(place: Path, tmp_path: Path, shared_redis: RedisServer) ->
 
 @runs(_RQ, "recipes/rq_jobs.py")
 def test_rq(place: Path, shared_redis: RedisServer) -> None:
-    """A job in a worker of RQ publishes each of its steps."""
+    """A job in an RQ worker publishes each of its steps."""
     worker = f"exec {_RQ} --url {shared_redis.url}"
     process = Process(["bash", "-c", worker], 0, place / "rq.log", environment(), place)
     try:

@@ -1,4 +1,4 @@
-"""The site as a whole: pages, links, addresses, and what builds it."""
+"""The site as a whole: pages, links, URLs, and builds."""
 
 import json
 import re
@@ -48,7 +48,7 @@ PAGES: Final = {
     "security": "Security",
 }
 BASE: Final = f"https://flask-sse.readthedocs.io{check_links.ROOT}"
-"""The site's URL where a build does not learn another one."""
+"""The default URL of the site."""
 
 OLD_ADDRESSES: Final = {
     "index.html": (),
@@ -69,7 +69,7 @@ OLD_ADDRESSES: Final = {
         "flask_sse.sse",
     ),
 }
-"""What the documentation of 1.0 had, in its order."""
+"""The anchors in the documentation of 1.0, in its order."""
 
 MEMBERS: Final = {
     *(f"flask_sse.Message.{name}" for name in ("data", "type", "id", "retry")),
@@ -81,11 +81,11 @@ MEMBERS: Final = {
         for name in ("get", "last_event_id", "response", "retry", "timeout")
     ),
 }
-"""What the classes of the public submodules have."""
+"""The members of the classes in the public submodules."""
 
 
 def test_pages(site: BuiltSite) -> None:
-    """There are just these pages, each with its title."""
+    """The site has exactly these pages, each with its title."""
     titles = {
         path.stem: re.search(r"<h1>([^<]*)<", path.read_text(encoding="utf-8"))
         for path in site.html.glob("*.html")
@@ -111,7 +111,7 @@ def test_best_figure() -> None:
 
 
 def test_links(site: BuiltSite) -> None:
-    """Every internal link leads to a page or file that is there, and to an anchor in it."""
+    """Every internal link leads to an existing page or file, and to an existing anchor."""
     pages, files = check_links.read_site(site.html)
     assert sum(len(page.links) for page in pages.values()) > 500
     assert check_links.find_broken(pages, files) == []
@@ -141,7 +141,7 @@ def test_inventory(site: BuiltSite) -> None:
 
 
 def test_settings_are_described_in_full(site: BuiltSite) -> None:
-    """Each setting has a type and a default, and what is new says since when."""
+    """Each setting has a type and a default, and new settings have a version."""
     text = (ROOT / "docs" / "configuration.rst").read_text(encoding="utf-8")
     entries = re.split(r"^\.\. confval:: ", text, flags=re.MULTILINE)[1:]
     assert len(entries) == len(_load(site.html / "objects.inv")["std:confval"])
@@ -166,7 +166,7 @@ def test_unreleased(site: BuiltSite, name: str) -> None:
 
 @pytest.mark.parametrize("project", inventories.NAMES)
 def test_names_of_other_projects(site: BuiltSite, project: str) -> None:
-    """The inventories are those that the script writes, and hold nothing that is not used."""
+    """The inventories are those that the script writes, without unused entries."""
     committed = _load(inventories.FOLDER / f"{project}.inv")
     listed = {(name.role, name.name) for name in inventories.NAMES[project]}
     assert {(role, name) for role, names in committed.items() for name in names} == listed
@@ -180,7 +180,7 @@ def test_names_of_other_projects(site: BuiltSite, project: str) -> None:
 
 
 def test_every_inventory_is_there() -> None:
-    """A file that is missing would silently become a download."""
+    """A missing file would silently become a download."""
     found = {path.stem for path in inventories.FOLDER.glob("*.inv")}
     assert found == set(inventories.NAMES)
     configuration = (ROOT / "docs" / "conf.py").read_text(encoding="utf-8")
@@ -189,7 +189,7 @@ def test_every_inventory_is_there() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_what_a_page_says_about_itself(site: BuiltSite, name: str) -> None:
-    """It has its one URL, and what search engines and previews of links show."""
+    """It has its canonical URL, and metadata for search engines and previews of links."""
     page = (site.html / f"{name}.html").read_text(encoding="utf-8")
     url = f"{BASE}{name}.html"
     assert f'<link rel="canonical" href="{url}"' in page
@@ -206,14 +206,14 @@ def test_what_a_page_says_about_itself(site: BuiltSite, name: str) -> None:
 
 
 def test_descriptions() -> None:
-    """A sentence that only leads to what follows it is left out, unless it is the only one."""
+    """A sentence that only introduces the next text is left out, unless it is the only one."""
     assert summaries.without_lead("It has signals. See flask_sse.signals:") == "It has signals."
     assert summaries.without_lead("Run this:") == "Run this:"
     assert summaries.without_lead("It has signals. See them.") == "It has signals. See them."
 
 
 def test_url_on_read_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each version that Read the Docs builds has the URL where it will be."""
+    """Each version that Read the Docs builds has its final URL."""
     monkeypatch.setenv("READTHEDOCS_CANONICAL_URL", "https://docs.example/de/2.0/")
     monkeypatch.setattr(sys, "path", sys.path.copy())
     with warnings.catch_warnings():
@@ -237,14 +237,14 @@ def test_repository_links(site: BuiltSite, name: str) -> None:
 
 
 def test_sitemap(site: BuiltSite) -> None:
-    """It lists just the pages, with their URLs."""
+    """It lists exactly the pages, with their URLs."""
     sitemap = ElementTree.parse(site.html / "sitemap.xml")
     locations = [each.text for each in sitemap.iterfind("{*}url/{*}loc")]
     assert sorted(filter(None, locations)) == sorted(f"{BASE}{name}.html" for name in PAGES)
 
 
 def test_page_for_a_url_that_leads_nowhere(site: BuiltSite) -> None:
-    """It is served in any folder, so each of its links is one from the root."""
+    """It is served in any folder, so each of its links starts at the root."""
     page = check_links.read_page(site.html / "404.html")
     inside = [link for link in page.links if not link.startswith(("https://", "#"))]
     assert {link for link in inside if not link.startswith(check_links.ROOT)} == set()
@@ -253,7 +253,7 @@ def test_page_for_a_url_that_leads_nowhere(site: BuiltSite) -> None:
 
 
 def test_list_for_language_models(site: BuiltSite) -> None:
-    """It names each page with its URL and what it is about."""
+    """It names each page with its URL and its topic."""
     text = (site.html / "llms.txt").read_text(encoding="utf-8")
     assert text.startswith("# Flask-SSE\n\n> Flask-SSE sends server-sent events")
     entries = re.findall(r"^- \[([^]]+)\]\(([^)]+)\): \S", text, re.MULTILINE)
@@ -264,7 +264,7 @@ def test_list_for_language_models(site: BuiltSite) -> None:
 
 
 def test_text_for_language_models(site: BuiltSite) -> None:
-    """It has all pages, and what their sources only name: docstrings and examples."""
+    """It has all pages, with the docstrings and examples that their sources only name."""
     text = (site.html / "llms-full.txt").read_text(encoding="utf-8")
     assert [title for title in PAGES.values() if f"\n{title}\n" not in f"\n{text}"] == []
     for setting in _load(site.html / "objects.inv")["std:confval"]:
@@ -276,7 +276,7 @@ def test_text_for_language_models(site: BuiltSite) -> None:
 
 
 def test_logo(site: BuiltSite) -> None:
-    """It is the icon and stands above the contents; it is drawn, and fetches nothing."""
+    """It is the icon and is above the contents; it is drawn, and loads nothing."""
     page = (site.html / "index.html").read_text(encoding="utf-8")
     assert re.search(r'<link rel="(?:shortcut )?icon" href="_static/logo\.svg', page)
     assert 'class="sidebar-logo" src="_static/logo.svg' in page
@@ -286,7 +286,7 @@ def test_logo(site: BuiltSite) -> None:
 
 
 def test_links_of_the_package() -> None:
-    """What PyPI shows links to the site and to the repository."""
+    """The project's page on PyPI links to the site and to the repository."""
     urls = _project()["urls"]
     assert urls.keys() == {"Documentation", "Changelog", "Source", "Issues"}
     assert urls["Changelog"] == f"{BASE}changelog.html"
@@ -313,7 +313,7 @@ def test_read_the_docs() -> None:
 
 
 def test_every_dependency_has_its_reason() -> None:
-    """The tables for contributors name what the project depends on, and nothing else."""
+    """The tables for contributors name exactly the project's dependencies."""
     lists = [
         _project()["dependencies"],
         *_project()["optional-dependencies"].values(),

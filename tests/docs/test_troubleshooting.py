@@ -1,4 +1,4 @@
-"""The page on troubleshooting: its commands are run, and it quotes what the doctor says."""
+"""The page on troubleshooting: its commands are run, and it quotes the doctor correctly."""
 
 import ast
 import re
@@ -37,7 +37,7 @@ def port(folder: Path) -> Iterator[int]:
 def test_the_first_two_commands(
     site: BuiltSite, folder: Path, port: int, shared_redis: RedisServer
 ) -> None:
-    """They print what the page shows."""
+    """They print the output on the page."""
     printed = _outputs(site)
     log = folder / "curl.log"
     # There it tells of its progress.
@@ -58,7 +58,7 @@ def test_the_first_two_commands(
 
 @runs(_DOCTOR)
 def test_the_third_command(folder: Path, port: int) -> None:
-    """It finds nothing wrong."""
+    """It finds no problems."""
     command = _DOCTOR.replace(_LOCAL, f"{LOOPBACK}:{port}")
     said = shell(f"export FLASK_APP=readme; {command}", folder)
     assert "ok    keep-alive: " in said
@@ -67,7 +67,7 @@ def test_the_third_command(folder: Path, port: int) -> None:
 
 @runs("troubleshooting: text")
 def test_what_the_doctor_says(site: BuiltSite) -> None:
-    """Each line that the page quotes is one that the doctor has."""
+    """The doctor has each line that the page quotes."""
     known = [*_findings()]
     quoted = [
         line
@@ -81,7 +81,7 @@ def test_what_the_doctor_says(site: BuiltSite) -> None:
 
 
 def _outputs(site: BuiltSite) -> dict[str, str]:
-    """Return what each command of the page prints, according to the page."""
+    """Return the output of each command on the page, according to the page."""
     blocks = [
         block.text.removeprefix("$ ").partition("\n")
         for block in read_blocks(site.doctrees)
