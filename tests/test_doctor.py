@@ -18,12 +18,12 @@ from flask_sse import ServerSentEventsBlueprint, sse
 from tests.support import servers
 from tests.support.client import StreamClient
 from tests.support.commands import flask_command
-from tests.support.processes import LOOPBACK, NGINX, find_program, free_port, running
+from tests.support.nginx import documented_site, nginx
+from tests.support.processes import LOOPBACK, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import WORKERS, Site
 from tests.support.slow_proxy import SlowProxy
 
-_NGINX_CONF: Final = servers.ROOT / "docs" / "examples" / "deployment" / "nginx.conf"
 _KEEPALIVE: Final = 0.1
 _HISTORY: Final = {"logged.*": 10}
 _SERVER: Final = """
@@ -89,8 +89,12 @@ def proxies(
     folder = tmp_path_factory.mktemp("nginx")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "authority.pem")
-    authority.issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(folder / "cert.pem")
-    certificate = f"ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/cert.pem;"
+    issued = authority.issue_cert(LOOPBACK)
+    issued.private_key_pem.write_to_path(folder / "privkey.pem")
+    issued.cert_chain_pems[0].write_to_path(folder / "fullchain.pem")
+    certificate = (
+        f"ssl_certificate {folder}/fullchain.pem; ssl_certificate_key {folder}/privkey.pem;"
+    )
     found = Proxies()
     found.certificate = str(folder / "authority.pem")
     parts = ["limit_conn_zone $binary_remote_addr zone=few:1m;"]
@@ -106,12 +110,9 @@ def proxies(
         server = {"port": port, "app_port": site.port, "options": ""}
         parts.append(_SERVER.format(**server, tls=tls, certificate=certificate))
     port = free_port()
-    found["documented"] = f"http://{LOOPBACK}:{port}/stream"
-    documented = _NGINX_CONF.read_text().replace("listen 80;", f"listen {LOOPBACK}:{port};")
-    parts.append(documented.replace("127.0.0.1:8000", f"{LOOPBACK}:{site.port}"))
-    config = folder / "nginx.conf"
-    config.write_text(NGINX.format(site="\n".join(parts)))
-    command = [find_program("nginx"), "-p", str(folder), "-c", str(config), "-e", "stderr"]
+    found["documented"] = f"https://{LOOPBACK}:{port}/stream"
+    parts.append(documented_site(site.port, port, free_port(), folder))
+    command = nginx(folder, "\n".join(parts))
     with running(command, port, folder / "nginx.log"):
         yield found
 
@@ -154,8 +155,14 @@ def _bad(findings: Findings) -> dict[str, str]:
     return {check: level for check, (level, _, _) in findings.items() if level != "ok"}
 
 
-def test_good_site(examine: Examine, proxies: Proxies, shared_redis: RedisServer) -> None:
+def test_good_site(
+    examine: Examine,
+    proxies: Proxies,
+    shared_redis: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Behind the documentation's nginx there is no fault, and everything is checked."""
+    monkeypatch.setenv("SSL_CERT_FILE", proxies.certificate)
     before = shared_redis.admin.dbsize()
     url = f"{proxies['documented']}?channel=logged.doctor"
     findings = examine("--url", url, SSE_HISTORY=_HISTORY)

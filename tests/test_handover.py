@@ -24,8 +24,9 @@ from flask_sse import _sockets
 from tests.support import servers
 from tests.support.client import StreamClient
 from tests.support.gathering import gather
+from tests.support.nginx import nginx
 from tests.support.parser import Event, Parser
-from tests.support.processes import LOOPBACK, NGINX, find_program, free_port, running
+from tests.support.processes import LOOPBACK, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import GUNICORN_SETTINGS, Site
 from tests.support.waiting import wait_until
@@ -427,10 +428,8 @@ def test_nginx_with_connections_that_it_keeps(
 ) -> None:
     """200 streams and requests in turn: none is answered from a connection that was taken over."""
     with serve(tmp_path, shared_redis, worker) as site:
-        config = tmp_path / "nginx.conf"
         port = free_port()
-        config.write_text(NGINX.format(site=KEEPING.format(port=port, app=site.port)))
-        command = [find_program("nginx"), "-p", str(tmp_path), "-c", str(config), "-e", "stderr"]
+        command = nginx(tmp_path, KEEPING.format(port=port, app=site.port))
         with running(command, port, tmp_path / "nginx.log"), httpx.Client(timeout=10) as client:
             for number in range(200):
                 with StreamClient(port, "kept").open() as stream:

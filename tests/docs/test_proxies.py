@@ -2,7 +2,6 @@
 
 import re
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,8 +14,9 @@ import trustme
 
 from tests.support import servers
 from tests.support.client import StreamClient
+from tests.support.nginx import documented_site, nginx
 from tests.support.parser import Event, Parser
-from tests.support.processes import LOOPBACK, NGINX, Process, find_program, free_port, running
+from tests.support.processes import LOOPBACK, Process, find_program, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
 
@@ -80,17 +80,8 @@ class Place(NamedTuple):
 
 
 def _nginx(place: Place) -> list[str]:
-    program = find_program("nginx")
-    said = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
-    version = [int(part) for part in said.strip().rpartition("/")[2].split()[0].split(".")]
-    with_http2 = "listen 443 ssl;\n    http2 on;"
-    listen = f"listen {place.address} ssl;\n    http2 on;"
-    if version < [1, 25, 1]:
-        listen = f"listen {place.address} ssl http2;"
-    plain = {"listen 80;": f"listen {place.plain};"}
-    site = place.read("nginx.conf", **{with_http2: listen}, **plain)
-    config = place.write("nginx.conf", NGINX.format(site=site))
-    return [program, "-p", str(place.folder), "-c", config, "-e", "stderr"]
+    site = documented_site(place.app_port, place.port, place.plain_port, place.folder)
+    return nginx(place.folder, site)
 
 
 def _apache(place: Place) -> list[str]:
@@ -215,7 +206,7 @@ def test_browsers_get_http2(
 def test_every_configuration_is_tried() -> None:
     """The tests here run all proxy configurations of the documentation."""
     shown = set(re.findall(r"examples/deployment/(\S+)", _page("deployment.rst")))
-    others = {"behind_proxy.py", "gunicorn.conf.py", "app.service", "Containerfile"}
+    others = {"behind_proxy.py", "gunicorn.conf.py", "app.service", "Containerfile", "Procfile"}
     assert shown - others == {"nginx.conf", "apache.conf", "haproxy.cfg", "Caddyfile"}
 
 

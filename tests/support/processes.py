@@ -42,24 +42,6 @@ def find_program(name: str) -> str:
     return path
 
 
-NGINX: Final = """
-daemon off;
-pid nginx.pid;
-error_log stderr;
-events {{ worker_connections 100; }}
-http {{
-    access_log off;
-    client_body_temp_path body;
-    fastcgi_temp_path fastcgi;
-    proxy_temp_path proxy;
-    scgi_temp_path scgi;
-    uwsgi_temp_path uwsgi;
-    {site}
-}}
-"""
-"""A configuration of nginx that needs only its own folder."""
-
-
 class Process:
     """A process that listens on a port and writes a log."""
 
