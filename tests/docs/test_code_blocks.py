@@ -48,6 +48,9 @@ from .running import (
 _BIN: Final = Path(sys.executable).parent
 _LOCAL: Final = "127.0.0.1:8000"
 _INSTALL: Final = "pip install 'Flask-SSE[gevent]'"
+_INSTALL_IN_MEMORY: Final = 'pip install "Flask-SSE[memory]"'
+_VENV: Final = ("python3 -m venv .venv", ". .venv/bin/activate")
+_ONE_MINUTE: Final = "flask run --debug --port 8000"
 _QUICKSTART: Final = "gunicorn sse:app --worker-class gevent --bind 127.0.0.1:8000"
 _DEPLOYED: Final = "gunicorn app:app --config gunicorn.conf.py"
 _UWSGI: Final = (
@@ -142,25 +145,18 @@ def test_extras_can_be_installed(tmp_path: Path, extra: str) -> None:
     assert "does not have an extra" not in shell(f"{install} '{ROOT}[{extra}]'", tmp_path)
 
 
-@runs("python -m venv sse", ". sse/bin/activate", _INSTALL, _QUICKSTART)
-@runs("quickstart/sse.py", "quickstart/templates/index.html")
-def test_quickstart(folder: Path) -> None:
-    """The quickstart works from its first command on, in an environment with nothing else."""
-    quickstart = folder / "quickstart"
-    install = _INSTALL.replace("Flask-SSE", str(ROOT))
-    shell(f"python -m venv sse && . sse/bin/activate && {install}", quickstart)
-    port = free_port()
-    command = _QUICKSTART.replace(_LOCAL, f"{LOOPBACK}:{port}")
-    with serving(f". sse/bin/activate && exec {command}", port, quickstart):
-        _greet(port)
-
-
-@runs("flask run --debug", "one_minute.py")
+@runs(*_VENV, _INSTALL_IN_MEMORY, _ONE_MINUTE, "one_minute.py")
 def test_in_one_minute(folder: Path) -> None:
-    """With one file and without a Redis, a browser shows each greeting, also after a reload."""
+    """With Python and one file, a browser shows each greeting, also after a reload."""
     port = free_port()
-    app = (folder / "one_minute.py").rename(folder / "app.py")
-    with serving(f"exec flask run --debug --port {port}", port, folder), chromium() as browser:
+    place = folder / "minute"
+    place.mkdir()
+    app = (folder / "one_minute.py").rename(place / "app.py")
+    create, activate = _VENV
+    install = _INSTALL_IN_MEMORY.replace("Flask-SSE", str(ROOT))
+    shell(f"{create} && {activate} && {install}", place)
+    command = f"{activate} && exec {_ONE_MINUTE.replace('8000', str(port))}"
+    with serving(command, port, place), chromium() as browser:
         page = browser.new_page()
         page.goto(f"http://{LOOPBACK}:{port}/")
         # The page publishes until its stream is open.
@@ -168,6 +164,19 @@ def test_in_one_minute(folder: Path) -> None:
         page.wait_for_function("greetings.textContent.startsWith('Hello!')")
         app.write_text(app.read_text(encoding="utf-8").replace("Hello!", "Welcome!"))
         page.wait_for_function("greetings.textContent.endsWith('Welcome!')")
+
+
+@runs(_INSTALL, _QUICKSTART, "quickstart/sse.py", "quickstart/templates/index.html")
+def test_quickstart(folder: Path) -> None:
+    """The quickstart works with what it has installed, in an environment with nothing else."""
+    quickstart = folder / "quickstart"
+    create, activate = _VENV
+    install = _INSTALL.replace("Flask-SSE", str(ROOT))
+    shell(f"{create} && {activate} && {install}", quickstart)
+    port = free_port()
+    command = _QUICKSTART.replace(_LOCAL, f"{LOOPBACK}:{port}")
+    with serving(f"{activate} && exec {command}", port, quickstart):
+        _greet(port)
 
 
 @runs(_DEPLOYED, "deployment/gunicorn.conf.py", "deployment/behind_proxy.py")
