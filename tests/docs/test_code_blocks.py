@@ -52,6 +52,7 @@ _INSTALL_IN_MEMORY: Final = 'pip install "Flask-SSE[memory]"'
 _VENV: Final = ("python3 -m venv .venv", ". .venv/bin/activate")
 _ONE_MINUTE: Final = "flask run --debug --port 8000"
 _QUICKSTART: Final = "gunicorn sse:app --worker-class gevent --bind 127.0.0.1:8000"
+_PASSWORD: Final = "export REDIS_URL='redis://:p%40ssword@localhost'"
 _DEPLOYED: Final = "gunicorn app:app --config gunicorn.conf.py"
 _UWSGI: Final = (
     "uwsgi --http-socket 127.0.0.1:8000 --module app:app --master --die-on-term "
@@ -87,6 +88,16 @@ _DOCTOR_OUTSIDE: Final = f"flask sse doctor --url {_EXAMPLE}"
 _DOCTOR_FOR_OTHERS: Final = (
     f"flask sse doctor --url {_EXAMPLE}?channel=users.social --origin https://app.example.org"
 )
+_PUBLISHER: Final = """
+import os
+from flask import Flask
+from flask_sse import sse
+
+app = Flask(__name__)
+app.config["REDIS_URL"] = os.environ.get("REDIS_URL")
+with app.app_context():
+    print(sse.publish("Hello!"))
+"""
 _MISTAKE: Final = 'from flask_sse import sse\n\nsse.publish("Hello!", retry="3000")\n'
 _OTHER_TESTS: Final = (test_in_the_browser, test_recipes, test_troubleshooting)
 """When they are imported, they note the blocks that they run."""
@@ -177,6 +188,18 @@ def test_quickstart(folder: Path) -> None:
     command = _QUICKSTART.replace(_LOCAL, f"{LOOPBACK}:{port}")
     with serving(f"{activate} && exec {command}", port, quickstart):
         _greet(port)
+
+
+@runs(_PASSWORD)
+def test_password_of_redis(tmp_path: Path) -> None:
+    """Redis accepts the password of the example, which has a character with another meaning."""
+    server = RedisServer(tmp_path, requirepass="p@ssword")
+    server.start()
+    try:
+        export = _PASSWORD.replace("localhost", f"{LOOPBACK}:{server.port}")
+        assert shell(f"{export}; python -c {shlex.quote(_PUBLISHER)}", tmp_path) == "0\n"
+    finally:
+        server.stop()
 
 
 @runs(_DEPLOYED, "deployment/gunicorn.conf.py", "deployment/behind_proxy.py")
