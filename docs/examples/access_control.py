@@ -31,7 +31,7 @@ def create_app(redis_url: str) -> Flask:
 
     @app.before_request
     def know_the_user() -> None:
-        """Find out whose request this is; the application's handlers run first."""
+        """Find out whose request this is. The application's handlers run before the blueprint's."""
         g.user = User(session.get("role", "guest"))
 
     app.register_blueprint(sse, url_prefix="/stream")

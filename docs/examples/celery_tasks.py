@@ -31,11 +31,12 @@ class ContextTask(Task[..., object]):
 
 
 celery_app = Celery(__name__, broker=REDIS_URL, task_cls=ContextTask)
+celery_app.set_default()  # for the threads of the web server, which start the tasks
 
 
 @shared_task
 def export(user: str, pages: int) -> None:
-    """Do something that takes long."""
+    """Do something that takes a long time."""
     for page in range(1, pages + 1):
         # ... write one page ...
         progress = {"page": page, "pages": pages}

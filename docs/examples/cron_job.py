@@ -1,14 +1,14 @@
-"""Publishes the number of visitors; to be run from cron or by hand."""
+"""Publishes the number of visitors. Run it from cron or by hand."""
 
 import sys
 
-from readme import app
+from readme import app  # the module of your application
 
 from flask_sse import sse
 
 
 def main(visitors: int) -> None:
-    """Publish within the context of the application, which knows where Redis is."""
+    """Publish in the context of the application, whose settings have the URL of Redis."""
     with app.app_context():
         sse.publish({"visitors": visitors}, type="statistics", channel="dashboard")
 

@@ -1,6 +1,6 @@
-"""Prints every greeting: a process that listens, but serves no pages."""
+"""Prints every greeting, in a process that serves no pages."""
 
-from readme import app
+from readme import app  # the module of your application
 
 from flask_sse import sse
 

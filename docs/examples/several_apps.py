@@ -7,11 +7,11 @@ from flask_sse import ServerSentEventsBlueprint, sse
 
 
 class AuditBlueprint(ServerSentEventsBlueprint):
-    """Events that go through a Redis of their own."""
+    """Events that go through a Redis server of their own."""
 
     @property
     def redis(self) -> redis.StrictRedis:
-        """The client that the application has made for this purpose."""
+        """The client that the application was given for this server."""
         client: redis.StrictRedis = current_app.extensions["audit-redis"]
         return client
 
@@ -31,7 +31,7 @@ def create_shop(redis_url: str, audit_redis: redis.StrictRedis) -> Flask:
 
 
 def create_blog(redis_url: str) -> Flask:
-    """Make another application; it meets the first one only if they share a Redis."""
+    """Make another application. It shares channels with the first only if both use one Redis."""
     app = Flask("blog")
     app.config["REDIS_URL"] = redis_url
     app.register_blueprint(sse, url_prefix="/news")

@@ -10,20 +10,20 @@ MAX_AGE = 24 * 60 * 60  # seconds for which a page may stay open
 
 
 def signer() -> URLSafeTimedSerializer:
-    """Sign with the application's key; the salt keeps these tokens from other uses."""
+    """Sign with the application's key; the salt makes these tokens useless for anything else."""
     secret = current_app.secret_key
     assert secret is not None
     return URLSafeTimedSerializer(secret, salt="event-stream")
 
 
 def stream_url(channel: str) -> str:
-    """Return the URL for a page that may listen to *channel*."""
+    """Return the URL of the stream for a page that may listen to *channel*."""
     return url_for("sse.stream", channel=channel, token=signer().dumps(channel))
 
 
 @sse.before_request
 def check_token() -> None:
-    """Refuse requests whose token was not made for this channel."""
+    """Refuse a request if its token was not made for this channel."""
     channel = request.args.get("channel", "sse")
     try:
         allowed = signer().loads(request.args.get("token", ""), max_age=MAX_AGE)
@@ -42,7 +42,9 @@ def create_app(redis_url: str) -> Flask:
 
     @app.route("/my-stream")
     def my_stream() -> ResponseReturnValue:
-        """Tell the page of a logged-in user where its events are."""
+        """Give the page of a logged-in user its URL for ``new EventSource()``."""
+        if "user" not in session:
+            abort(401)
         return {"url": stream_url(f"user.{session['user']}")}
 
     return app

@@ -62,6 +62,7 @@ _METRICS: Final = (
     "PROMETHEUS_MULTIPROC_DIR=metrics gunicorn metrics:app --config gunicorn_metrics.py"
 )
 _PREFIXED: Final = "SSE_REDIS_URL=memory:// flask --app prefixed run"
+_CELERY: Final = "celery --app celery_tasks worker"
 _REDIS_CLI: Final = (
     """redis-cli PUBLISH sse '{"data": {"message": "Hello!"}, "type": "greeting"}'"""
 )
@@ -375,11 +376,15 @@ def test_cron_job(folder: Path, shared_redis: RedisServer) -> None:
         assert payloads() == [{"data": {"visitors": 100}, "type": "statistics"}]
 
 
-@runs("celery_tasks.py")
+@runs("celery_tasks.py", _CELERY)
 def test_celery(folder: Path, shared_redis: RedisServer) -> None:
-    """A task in a real Celery worker publishes each of its steps."""
-    worker = "exec celery --app celery_tasks --quiet worker --pool solo --concurrency 1"
-    delay = "from celery_tasks import export; export.delay('alice', 2)"
+    """A task that a thread starts publishes each of its steps, in a real Celery worker."""
+    worker = f"exec {_CELERY} --pool solo --concurrency 1"
+    # The threads of a server know only Celery's default application.
+    delay = (
+        "from threading import Thread; from celery_tasks import export; "
+        "Thread(target=export.delay, args=('alice', 2)).start()"
+    )
     process = Process(["bash", "-c", worker], 0, folder / "celery.log", environment(), folder)
     try:
         with listening(shared_redis, "user.alice") as payloads:
@@ -617,6 +622,7 @@ def _check_signed_channels() -> None:
 
     app = signed_channels.create_app("memory://")
     client = app.test_client()
+    assert client.get("/my-stream").status_code == 401
     with client.session_transaction() as session:
         session["user"] = "alice"
     url = client.get("/my-stream").get_json()["url"]
