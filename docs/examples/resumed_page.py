@@ -1,6 +1,6 @@
-"""A page that misses nothing between its rendering and its connection."""
+"""A page that misses no events between being rendered and connecting."""
 
-from flask import Flask, render_template_string
+from flask import Flask, render_template_string, request
 
 from flask_sse import history, sse
 
@@ -9,7 +9,7 @@ PAGE = """
 <title>News</title>
 <ul id="news">{% for item in news %}<li>{{ item }}</li>{% endfor %}</ul>
 <script>
-  const source = new EventSource("{{ url_for('sse.stream', last_event_id=position) }}");
+  const source = new EventSource({{ url_for("sse.stream", last_event_id=position) | tojson }});
   const list = document.getElementById("news");
   source.addEventListener("news", event => {
     const item = document.createElement("li");
@@ -20,7 +20,7 @@ PAGE = """
 </script>
 """
 
-news = ["Welcome!"]
+news = ["Welcome!"]  # stands for your database
 
 
 def create_app(redis_url: str) -> Flask:
@@ -32,9 +32,16 @@ def create_app(redis_url: str) -> Flask:
 
     @app.get("/")
     def index() -> str:
-        # First the position, and then what the page shows: in the other order, what is
-        # published in between would be missing.
+        # Get the position before the data: an event published in between may then be shown
+        # twice. The other way round, it would be missed.
         position = history.position()
         return render_template_string(PAGE, news=news, position=position)
+
+    @app.post("/news")
+    def add_news() -> tuple[str, int]:
+        text = request.form["text"]
+        news.append(text)
+        sse.publish({"text": text}, type="news")
+        return "", 204
 
     return app

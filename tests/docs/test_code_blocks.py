@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import fakeredis
@@ -448,23 +449,18 @@ def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None
     """Events between the rendering of a page and its connection arrive."""
     port = free_port()
     command = f"flask --app 'resumed_page:create_app(\"{shared_redis.url}\")' run --port {port}"
-    publisher = Flask("publisher")
-    publisher.config["REDIS_URL"] = shared_redis.url
-    publisher.config["SSE_HISTORY"] = 100
 
-    def publish_first(route: Route) -> None:
+    def add_first(route: Route) -> None:
         # The page has been rendered, and its script is about to connect.
-        with publisher.app_context():
-            sse.publish({"text": "in between"}, type="news")
+        _add_news(port, "in between")
         route.continue_()
 
     with serving(command, port, folder), chromium() as browser:
         page = browser.new_page()
-        page.route("**/stream*", publish_first)
+        page.route("**/stream*", add_first)
         page.goto(f"http://{LOOPBACK}:{port}/")
         page.wait_for_function("news.children.length == 2")
-        with publisher.app_context():
-            sse.publish({"text": "live"}, type="news")
+        _add_news(port, "live")
         page.wait_for_function("news.children.length == 3")
         assert page.locator("#news").all_inner_texts() == ["Welcome!\nin between\nlive"]
 
@@ -538,6 +534,12 @@ def test_app_factory() -> None:
 def test_typed_app() -> None:
     """Reported values can be read back."""
     apart(_check_typed_app)
+
+
+def _add_news(port: int, text: str) -> None:
+    url = f"http://{LOOPBACK}:{port}/news"
+    with urlopen(url, data=urlencode({"text": text}).encode(), timeout=10) as answer:
+        assert answer.status == 204
 
 
 def _check_presence(redis_url: str) -> None:
