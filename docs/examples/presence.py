@@ -1,4 +1,4 @@
-"""Who is online: the users that have a stream, in whichever worker."""
+"""Who is online: the users with an open stream, in any worker."""
 
 import os
 import socket
@@ -8,26 +8,27 @@ from collections import Counter
 from typing import Any
 
 from flask import Flask, g, request, session
+from redis import RedisError
 
 from flask_sse import signals, sse
 
 KEY = "online"
 SECONDS = 60
-"""For how long the users of a worker count that has been killed."""
+"""How long the users of a killed worker still count as online."""
 
 
 class Presence:
-    """Keeps the users of this worker's streams in Redis: a sorted set, with the time to forget."""
+    """Keeps this worker's users in a Redis sorted set, scored by the time they expire."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._streams: Counter[str] = Counter()
         self._renews = False
-        signals.client_connected.connect(self.come, app)
-        signals.client_gone.connect(self.go, app)
+        signals.client_connected.connect(self.connected, app)
+        signals.client_gone.connect(self.disconnected, app)
 
-    def come(self, sender: Flask, *, client: str | None, **extra: Any) -> None:
-        """Note a stream. Such receivers run one after the other, with an application context."""
+    def connected(self, sender: Flask, *, client: str | None, **extra: Any) -> None:
+        """Record a new stream. Receivers run one at a time, in an application context."""
         if client is None:
             return
         if not self._renews:
@@ -38,8 +39,8 @@ class Presence:
             self._write([client])
             self._announce()
 
-    def go(self, sender: Flask, *, client: str | None, **extra: Any) -> None:
-        """Note the end of a stream."""
+    def disconnected(self, sender: Flask, *, client: str | None, **extra: Any) -> None:
+        """Record that a stream has ended."""
         if client is None:
             return
         self._streams[client] -= 1
@@ -52,7 +53,11 @@ class Presence:
         while True:
             time.sleep(SECONDS / 3)
             with self._app.app_context():
-                self._write(list(self._streams))
+                try:
+                    self._write(list(self._streams))
+                except RedisError as error:
+                    # The thread must survive an outage: the next round tries again.
+                    self._app.logger.warning("could not renew the users online: %s", error)
 
     def _write(self, users: list[str]) -> None:
         until = time.time() + SECONDS
@@ -75,23 +80,23 @@ def online() -> list[str]:
 
 
 @sse.before_request
-def know_the_user() -> None:
-    """Say whose stream it is; the signals tell of it as ``client``."""
+def identify_user() -> None:
+    """Identify the user of the stream; signals pass it as ``client``."""
     g.sse_client = session.get("user")
 
 
 def create_app(redis_url: str) -> Flask:
-    """Make the application."""
+    """Create the application."""
     app = Flask(__name__)
-    app.config["SECRET_KEY"] = "keep this one out of the code"
+    app.config["SECRET_KEY"] = "change-me"
     app.config["REDIS_URL"] = redis_url
     app.register_blueprint(sse, url_prefix="/stream")
-    # A signal does not keep its receivers alive, but the application does.
+    # Signals hold only weak references to their receivers, so keep one here.
     app.extensions["presence"] = Presence(app)
 
     @app.post("/login")
     def log_in() -> str:
-        """Stand in for a real log-in."""
+        """Stand in for a real login."""
         session["user"] = request.form["user"]
         return "Welcome!"
 

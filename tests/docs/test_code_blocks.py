@@ -471,6 +471,11 @@ def test_presence(shared_redis: RedisServer) -> None:
     apart(partial(_check_presence, shared_redis.url))
 
 
+def test_presence_after_an_outage(tmp_path: Path) -> None:
+    """A user whose stream outlives Redis and its data is online again."""
+    apart(partial(_check_presence_after_an_outage, tmp_path))
+
+
 @runs("stream_log.py")
 def test_log_of_streams() -> None:
     """There is a line for each stream that ends, and for each rejected client."""
@@ -573,6 +578,37 @@ def _check_presence(redis_url: str) -> None:
             )
         see(stream)
     client_of_redis.close()
+
+
+def _check_presence_after_an_outage(folder: Path) -> None:
+    import presence
+
+    presence.SECONDS = 1
+    server = RedisServer(folder)
+    server.start()
+    app = presence.create_app(server.url)
+    failures: list[str] = []
+
+    class Failures(logging.Handler):
+        """Collects what is logged."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            failures.append(record.getMessage())
+
+    app.logger.addHandler(Failures())
+    client = app.test_client()
+    client.post("/login", data={"user": "alice"})
+
+    def online() -> object:
+        return client.get("/online").get_json()
+
+    with open_stream(client):
+        wait_until(lambda: online() == ["alice"], "alice is online")
+        server.stop()
+        wait_for(lambda: any("could not renew" in failure for failure in failures))
+        server.start()
+        wait_until(lambda: online() == ["alice"], "alice is online again")
+    server.stop()
 
 
 def _check_stream_log() -> None:
