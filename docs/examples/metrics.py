@@ -1,4 +1,4 @@
-"""Metrics of streams for Prometheus, over all workers of gunicorn."""
+"""Stream metrics for Prometheus, across all gunicorn workers."""
 
 from typing import Any
 
@@ -15,26 +15,26 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from flask_sse import signals, sse
 
-CLIENTS = Gauge("sse_clients", "Streams that are open", multiprocess_mode="livesum")
+CLIENTS = Gauge("sse_clients", "Open streams", multiprocess_mode="livesum")
 GONE = Counter("sse_clients_gone", "Streams that have ended", ["reason"])
-REFUSED = Counter("sse_clients_refused", "Clients that got no stream", ["reason"])
-BYTES = Counter("sse_bytes", "Bytes of streams that have ended")
-PUBLISHED = Counter("sse_messages_published", "Messages that were published")
-DELIVERIES = Counter("sse_deliveries", "Messages times clients")
+REFUSED = Counter("sse_clients_refused", "Refused clients", ["reason"])
+BYTES = Counter("sse_bytes", "Bytes sent by streams that have ended")
+PUBLISHED = Counter("sse_messages_published", "Published messages")
+DELIVERIES = Counter("sse_deliveries", "Messages delivered, counted once per client")
 LAG = Histogram("sse_lag_seconds", "Time from a message's arrival to its last client")
-LOST = Counter("sse_redis_lost", "Outages of Redis")
-RECONNECTS = Counter("sse_redis_reconnects", "Outages of Redis that are over")
+LOST = Counter("sse_redis_lost", "Redis outages")
+RECONNECTS = Counter("sse_redis_reconnects", "Redis outages that have ended")
 
 
 @signals.client_connected.connect
 def count_client(sender: Flask, **extra: Any) -> None:
-    """Count a stream that begins."""
+    """Count a stream that has started."""
     CLIENTS.inc()
 
 
 @signals.client_gone.connect
 def count_gone(sender: Flask, *, reason: str, bytes_sent: int, **extra: Any) -> None:
-    """Count a stream that ends; a client that was too slow has the reason ``overflow``."""
+    """Count a stream that has ended; the reason is ``overflow`` if the client was too slow."""
     CLIENTS.dec()
     GONE.labels(reason).inc()
     BYTES.inc(bytes_sent)
@@ -42,13 +42,13 @@ def count_gone(sender: Flask, *, reason: str, bytes_sent: int, **extra: Any) -> 
 
 @signals.client_refused.connect
 def count_refused(sender: Flask, *, reason: str, **extra: Any) -> None:
-    """Count a client that was told to come back later."""
+    """Count a client that was told to reconnect later."""
     REFUSED.labels(reason).inc()
 
 
 @signals.message_published.connect
 def count_published(sender: Flask, **extra: Any) -> None:
-    """Count a message."""
+    """Count a published message."""
     PUBLISHED.inc()
 
 
@@ -56,7 +56,7 @@ def count_published(sender: Flask, **extra: Any) -> None:
 def count_delivered(
     sender: Flask, *, messages: int, listeners: int, duration: float, replayed: bool, **extra: Any
 ) -> None:
-    """Count what has been written to clients, and how long it took."""
+    """Count the messages written to clients, and measure how long it took."""
     DELIVERIES.inc(messages * listeners)
     if not replayed:
         LAG.observe(duration)
@@ -64,13 +64,13 @@ def count_delivered(
 
 @signals.redis_lost.connect
 def count_lost(sender: Flask, **extra: Any) -> None:
-    """Count an outage."""
+    """Count a Redis outage."""
     LOST.inc()
 
 
 @signals.redis_regained.connect
 def count_regained(sender: Flask, **extra: Any) -> None:
-    """Count its end."""
+    """Count the end of a Redis outage."""
     RECONNECTS.inc()
 
 
@@ -81,7 +81,7 @@ app.register_blueprint(sse, url_prefix="/stream")
 
 @app.get("/metrics")
 def metrics() -> Response:
-    """Give Prometheus the figures of all workers; let nobody else have them."""
+    """Serve the metrics of all workers. Restrict access to this URL, for example in your proxy."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""A log of streams: one line for each when it ends, as for a request."""
+"""Log one line for each stream when it ends, like an access log."""
 
 import logging
 from typing import Any
@@ -22,7 +22,7 @@ def log_gone(
     bytes_sent: int,
     **extra: Any,
 ) -> None:
-    """Log a stream that has ended; at the level of warnings, if the client was too slow."""
+    """Log a stream that has ended, as a warning if the client was too slow."""
     log.log(
         logging.WARNING if reason == "overflow" else logging.INFO,
         "%s has left %s (%s) after %.1f s, with %d messages in %d bytes",
@@ -37,5 +37,5 @@ def log_gone(
 
 @signals.client_refused.connect
 def log_refused(sender: Flask, *, channel: str, client: object, reason: str, **extra: Any) -> None:
-    """Log a client that was told to come back later."""
+    """Log a client that was told to reconnect later."""
     log.warning("%s got no stream of %s (%s)", client or "somebody", channel, reason)

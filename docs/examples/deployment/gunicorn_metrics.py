@@ -1,4 +1,4 @@
-"""Settings of gunicorn for an application with metrics."""
+"""gunicorn settings for an application with metrics."""
 
 from typing import Any
 
@@ -9,5 +9,5 @@ workers = 2
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Count the streams of a worker no more that has ended, however it has."""
+    """Stop counting the streams of a worker that has exited, for whatever reason."""
     multiprocess.mark_process_dead(worker.pid)
