@@ -1,7 +1,5 @@
-"""The same application, with its settings from the environment."""
-
-import os
+"""The same application, with settings from environment variables that begin with ``FLASK_``."""
 
 from readme import app
 
-app.config["SSE_REDIS_URL"] = os.environ.get("SSE_REDIS_URL")
+app.config.from_prefixed_env()

@@ -62,7 +62,7 @@ _UWSGI: Final = (
 _METRICS: Final = (
     "PROMETHEUS_MULTIPROC_DIR=metrics gunicorn metrics:app --config gunicorn_metrics.py"
 )
-_PREFIXED: Final = "SSE_REDIS_URL=memory:// flask --app prefixed run"
+_PREFIXED: Final = "FLASK_SSE_REDIS_URL=memory:// flask --app prefixed run"
 _CELERY: Final = "celery --app celery_tasks worker"
 _REDIS_CLI: Final = (
     """redis-cli PUBLISH sse '{"data": {"message": "Hello!"}, "type": "greeting"}'"""
