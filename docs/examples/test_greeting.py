@@ -1,4 +1,4 @@
-"""Tests of an application that publishes, without a Redis."""
+"""Test an application that publishes, without Redis."""
 
 from collections.abc import Callable
 
@@ -12,14 +12,14 @@ GREETING = Message({"message": "Hello!"}, type="greeting")
 
 
 def test_hello_publishes_a_greeting(sse_harness: Callable[[Flask], Harness]) -> None:
-    """Look at what is published, and where."""
+    """Check what is published, and on which channel."""
     harness = sse_harness(app)
     app.test_client().get("/hello")
     assert harness.published == [("sse", GREETING)]
 
 
 def test_greeting_reaches_the_page(sse_harness: Callable[[Flask], Harness]) -> None:
-    """Look at what the browser gets."""
+    """Check what the browser receives."""
     stream = sse_harness(app).open()
     app.test_client().get("/hello")
     assert stream.get() == GREETING
