@@ -8,6 +8,7 @@ export function follow(url, onmessage) {
       return fetch(input, init);
     },
     onmessage(event) {
+      // Called only for complete events.
       lastId = event.id || lastId;
       onmessage(event);
     },
