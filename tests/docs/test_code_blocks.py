@@ -88,7 +88,7 @@ _CHANNELS: Final = ("flask sse channels", "flask sse channels 'users.*' --json")
 _DOCTOR: Final = "flask sse doctor"
 _DOCTOR_OUTSIDE: Final = f"flask sse doctor --url {_EXAMPLE}"
 _DOCTOR_FOR_OTHERS: Final = (
-    f"flask sse doctor --url {_EXAMPLE}?channel=users.social --origin https://app.example.org"
+    f"flask sse doctor --url '{_EXAMPLE}?channel=users.social' --origin https://app.example.org"
 )
 _PUBLISHER: Final = """
 import os
