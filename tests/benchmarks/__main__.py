@@ -160,7 +160,7 @@ def _about(
     """Say when, where and of what versions."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     rounds = (
-        f"{plan.rounds} rounds, the systems taking turns in each" if plan.rounds > 1 else "1 round"
+        f"{plan.rounds} rounds, in which the systems took turns" if plan.rounds > 1 else "1 round"
     )
     return [
         f"{today}, {rounds}",

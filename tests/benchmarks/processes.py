@@ -62,7 +62,7 @@ class Cores:
         both = " and ".join(map(str, self.with_second().server))
         return (
             f"server on core {self.server[0]}, load generator on core {self.load}, "
-            f"redis-server on core {self.redis}; while views are busy, server on {both}"
+            f"redis-server on core {self.redis}; with busy views, server on cores {both}"
         )
 
 

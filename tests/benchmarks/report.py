@@ -23,30 +23,30 @@ class Figure(NamedTuple):
 
 
 SIDE_BY_SIDE: Final = (
-    Figure("cpu_us", "CPU µs a delivery", 1),
+    Figure("cpu_us", "CPU µs per delivery", 1),
     Figure("p50_ms", "p50 ms", 1),
     Figure("p99_ms", "p99 ms", 1),
     Figure("burst_per_s", "burst: deliveries/s", 0),
-    Figure("burst_cpu_us", "burst: CPU µs a delivery", 2),
+    Figure("burst_cpu_us", "burst: CPU µs per delivery", 2),
     Figure("pipe_per_s", "burst in one write: deliveries/s", 0),
-    Figure("kib", "KiB a client", 1),
-    Figure("connect_ms", "CPU ms a connect", 2),
+    Figure("kib", "KiB per client", 1),
+    Figure("connect_ms", "CPU ms per connection", 2),
     Figure("publish_per_s", "sse.publish() calls/s", 0),
     Figure("redis_pubsub", "Redis pubsub connections", 0),
     Figure("redis_normal", "Redis other connections", 0),
-    Figure("redis_cpu_us", "Redis CPU µs a delivery", 1),
+    Figure("redis_cpu_us", "Redis CPU µs per delivery", 1),
     Figure("server_busy", "server busy %", 0),
     Figure("load_busy", "load generator busy %", 0),
 )
 SCALE: Final = (
-    Figure("cpu_us", "CPU µs a delivery", 1),
+    Figure("cpu_us", "CPU µs per delivery", 1),
     Figure("p50_ms", "p50 ms", 1),
     Figure("p99_ms", "p99 ms", 1),
-    Figure("kib", "KiB a client", 1),
-    Figure("connect_ms", "CPU ms a connect", 2),
+    Figure("kib", "KiB per client", 1),
+    Figure("connect_ms", "CPU ms per connection", 2),
     Figure("load_busy", "load generator busy %", 0),
 )
-CHANNELS: Final = (Figure("cpu_us", "CPU µs an event", 1), *SCALE[1:])
+CHANNELS: Final = (Figure("cpu_us", "CPU µs per event", 1), *SCALE[1:])
 BUSY: Final = (
     Figure("busy_p50_ms", "p50 ms", 1),
     Figure("busy_p99_ms", "p99 ms", 1),

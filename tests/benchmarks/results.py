@@ -22,8 +22,8 @@ from .report import (
 from .scenarios import Figures
 
 OURS: Final = "flask-sse-2"
-_MEMORY: Final = Figure("kib", "KiB a client", 1)
-_RATIO: Final = "Medians of the ratios within a round."
+_MEMORY: Final = Figure("kib", "KiB per client", 1)
+_RATIO: Final = "Medians of the ratios within each round."
 _TOO_FEW: Final = "too few open files"
 
 
@@ -68,7 +68,11 @@ def sections(plan: Plan, measured: Measured) -> list[Section]:
             _traffic(plan),
             measured.side_by_side.table(SIDE_BY_SIDE),
         ),
-        Section("The same as ratios", _RATIO, measured.side_by_side.ratios(against, SIDE_BY_SIDE)),
+        Section(
+            "The same figures as ratios",
+            _RATIO,
+            measured.side_by_side.ratios(against, SIDE_BY_SIDE),
+        ),
         Section(
             f"{plan.busy_clients:,} clients of one channel, while views are busy",
             _busy(plan),
@@ -76,8 +80,8 @@ def sections(plan: Plan, measured: Measured) -> list[Section]:
         ),
         *_scaled(plan, measured),
         Section(
-            "Many channels with a client each",
-            f"At {plan.channel_rate:,.0f} events a second over all the channels, one client each.",
+            "Many channels with one client each",
+            f"{plan.channel_rate:,.0f} events per second, across all channels.",
             measured.channels.table(CHANNELS),
         ),
         Section(
@@ -107,16 +111,17 @@ def _scaled(plan: Plan, measured: Measured) -> list[Section]:
     """Return the tables of the part with more and more clients."""
     scale, sizes = measured.scale, [*map(of_clients, plan.sizes)]
     instead = {of_clients(count): _TOO_FEW for count in measured.shortages}
-    rate = f"At {plan.rate * plan.clients:,.0f} deliveries a second, whatever the number of clients"
+    rate = f"{plan.rate * plan.clients:,.0f} deliveries per second, whatever the number of clients"
+    once = f"{of_clients(plan.large)} were measured in one round only"
     return [
         Section(
             "More clients of one channel",
-            f"{rate}; {of_clients(plan.large)} once only." if plan.large else f"{rate}.",
+            f"{rate}. {once}." if plan.large else f"{rate}.",
             transposed(scale.table(SCALE)),
         ),
         Section(
-            "KiB a client",
-            "The same, by the number of clients.",
+            "KiB per client",
+            "The same figures, by number of clients.",
             scale.grid(_MEMORY, plan.scale_systems, sizes, instead),
         ),
         Section(
@@ -139,21 +144,22 @@ def _growth(names: Sequence[str], variants: Sequence[str]) -> list[tuple[str, st
 def _traffic(plan: Plan) -> str:
     """Say how the comparison was made."""
     return (
-        f"Events of {EVENT_BYTES} bytes, {plan.rate:g} a second for {plan.seconds:g} s; then "
-        f"{plan.bursts} bursts of {plan.burst}, each event published when the one before was "
-        "answered, as ``sse.publish()`` does in a loop; then as many bursts published in one "
-        "write. Processor time is that of the whole server process tree, user and system, Redis "
-        "apart; memory is the growth of its proportional set size. A server that is busy for "
-        "100 % is saturated, and its p50 and p99 depend on how long that lasts. nchan is "
-        "published to over HTTP, the floor over a bare connection, all others through Redis."
+        f"Events of {EVENT_BYTES} bytes, first {plan.rate:g} per second for {plan.seconds:g} s. "
+        f"Then {plan.bursts} bursts of {plan.burst} events, each event published after the reply "
+        "to the one before, like ``sse.publish()`` in a loop. Then as many bursts in which all "
+        "events are published in one write. CPU time is the user and system time of all server "
+        "processes, without Redis. Memory is the growth of their proportional set size. A server "
+        "that is busy for 100 % of the time is saturated, and its p50 and p99 depend on the length "
+        "of the test. Events are published to nchan over HTTP, to the floor over a bare "
+        "connection, and to all others through Redis."
     )
 
 
 def _busy(plan: Plan) -> str:
     """Say how the part with busy views was made."""
     return (
-        f"{plan.busy_rate:g} events a second for {plan.seconds:g} s, while {plan.views} clients "
-        "request a view that computes for 20 ms, again and again: the views use all the time that "
-        "Python's GIL gives to one process. The server may use two cores here; where there are "
+        f"{plan.busy_rate:g} events per second for {plan.seconds:g} s, while {plan.views} clients "
+        "repeatedly request a view that computes for 20 ms. The views use all the CPU time that "
+        "Python's GIL allows one process. The server may use two cores here; on a machine with "
         "only two, it shares the second one with Redis and the load generator."
     )

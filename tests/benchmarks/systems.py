@@ -273,7 +273,7 @@ class Floor(System):
     """One ``send()`` for each client and event, in C, with no server around it."""
 
     name = "floor"
-    title = "One send() a client in C, no server: the floor"
+    title = "a C program that calls send() once per client and event"
 
     def prepare(self, place: Place) -> None:
         """Compile it."""

@@ -310,7 +310,7 @@ def test_all_tables() -> None:
     busy = tables["1,000 clients of one channel, while views are busy"]
     assert busy[0][1:] == list(plan.busy_systems)
     assert [row[0] for row in busy[1:]] == [figure.heading for figure in BUSY]
-    memory = {row[0]: row[1:] for row in tables["KiB a client"]}
+    memory = {row[0]: row[1:] for row in tables["KiB per client"]}
     assert memory["flask-sse-2-sync"] == ["1,000.0", "10,000.0", "too few open files"]
     more = tables["More clients of one channel"]
     assert [row[0] for row in more[1:]] == [*measured.scale.figures]
