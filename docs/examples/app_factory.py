@@ -1,4 +1,4 @@
-"""An application factory whose applications each have an access control of their own."""
+"""An application factory with separate access control for each application."""
 
 from flask import Flask, abort, request, session
 
@@ -6,7 +6,7 @@ from flask_sse import ServerSentEventsBlueprint
 
 
 def create_app(redis_url: str, members_only: frozenset[str]) -> Flask:
-    """Make an application with a stream that is at /stream."""
+    """Create an application with a stream at /stream."""
     app = Flask(__name__)
     app.config["REDIS_URL"] = redis_url
     app.secret_key = "change this"
@@ -16,7 +16,8 @@ def create_app(redis_url: str, members_only: frozenset[str]) -> Flask:
 
     @events.before_request
     def check_access() -> None:
-        if request.args.get("channel") in members_only and "user" not in session:
+        channel = request.args.get("channel") or "sse"
+        if channel in members_only and "user" not in session:
             abort(403)
 
     app.register_blueprint(events, url_prefix="/stream")

@@ -706,6 +706,14 @@ def _check_app_factory() -> None:
                 assert app.url_for("sse.stream") == "/stream"
                 assert sse.publish(app.name, channel=channel) == 1
             assert stream.get() == Message("app_factory")
+    # The channel of a URL that names none.
+    club = app_factory.create_app("memory://", frozenset({"sse"})).test_client()
+    urls = ("/stream", "/stream?channel=", "/stream?channel=sse")
+    assert [club.get(url).status_code for url in urls] == [403, 403, 403]
+    with club.session_transaction() as session:
+        session["user"] = "alice"
+    with open_stream(club):
+        pass
 
 
 def _check_typed_app() -> None:
