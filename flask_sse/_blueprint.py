@@ -36,7 +36,8 @@ class ServerSentEventsBlueprint(Blueprint):
         its thread pool, each access makes a new client, since connections can't be shared with
         such a thread.
 
-        A subclass may override it. All other methods use the client that it returns.
+        A subclass may override it. Then :meth:`publish` uses the client that it returns, and
+        streams take the address and the credentials of Redis from it.
 
         :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
         :raises ValueError: if that URL can't be understood.
@@ -58,7 +59,8 @@ class ServerSentEventsBlueprint(Blueprint):
         """Publish data as a server-sent event.
 
         It waits until Redis has answered: up to 5 seconds for a connection, and up to 5
-        seconds for the answer. It can be called from any thread.
+        seconds for the answer. On a channel with history, it tries a second time if there is
+        no answer. It can be called from any thread.
 
         :param data: The event data. Anything but a string is serialized to JSON by
             the Flask application's :class:`~flask.json.provider.JSONProvider`.
@@ -82,10 +84,9 @@ class ServerSentEventsBlueprint(Blueprint):
             :class:`Message`, or if *id* is given and the channel has history
             (:confval:`SSE_HISTORY`). In both cases, nothing has been sent.
         :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
-        :raises redis.exceptions.RedisError: if Redis can't be reached or does not
-            answer. If it does not answer, the event may have been published. On a channel
-            with history, Redis has then been asked twice, and has published the event at
-            most once.
+        :raises redis.exceptions.RedisError: if Redis can't be reached, does not answer, or
+            refuses the command. If it does not answer, the event may have been published.
+            Both attempts on a channel with history publish it at most once.
 
         >>> with app.app_context():
         ...     sse.publish({"user": "alice"}, type="login", channel="users")
@@ -117,7 +118,7 @@ class ServerSentEventsBlueprint(Blueprint):
         return number
 
     def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
-        """Generate the :class:`Message` objects of the given channel.
+        """Yield the messages of a channel as they are published.
 
         The subscription begins with the first ``next()`` and ends with the
         generator's ``close()``. The call needs an application context, but the generator
@@ -135,9 +136,9 @@ class ServerSentEventsBlueprint(Blueprint):
         :raises ValueError: if *channel* is text that UTF-8 can't encode.
         :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
         :raises redis.exceptions.ConnectionError: from the first ``next()``, if Redis
-            can't be reached.
+            can't be reached. This is redis-py's exception, not Python's.
         :raises BufferError: from a later ``next()``, if more than
-            :confval:`SSE_MAX_PENDING` bytes waited to be fetched.
+            :confval:`SSE_MAX_PENDING` bytes were waiting; not on a channel with history.
 
         >>> with app.app_context():
         ...     messages = sse.messages("users")
@@ -153,9 +154,9 @@ class ServerSentEventsBlueprint(Blueprint):
     def stream(self) -> Response:
         """Stream server-sent events: a view function.
 
-        If a subclass overrides :meth:`messages`, the stream sends the messages that this
-        method generates. The query parameter ``channel`` selects a channel other than
-        ``sse``. On a channel with history (:confval:`SSE_HISTORY`), the stream continues
+        The query parameter ``channel`` selects the channel; without one, it is ``sse``. If a
+        subclass overrides :meth:`messages`, the stream sends the messages that this method
+        yields. On a channel with history (:confval:`SSE_HISTORY`), the stream continues
         after the event whose id is in the header ``Last-Event-ID``, or in the query
         parameter ``last_event_id`` or ``lastEventId``. On other channels, these are ignored.
 

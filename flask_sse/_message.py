@@ -31,7 +31,7 @@ class StoredMessage(TypedDict):
 
 
 class Message:
-    r"""Data that is published as a server-sent event.
+    r"""A server-sent event: data, and optionally a type, an id and a time to reconnect.
 
     The attributes have the names of the parameters. A value that is assigned to
     an attribute is converted and checked like the parameter. Two messages are

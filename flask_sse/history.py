@@ -1,7 +1,7 @@
 """Positions in the log of a channel, and its messages from a position on.
 
 It works with channels that have history, which :confval:`SSE_HISTORY` turns on. A position is
-the ``id`` of an event, which browsers send back in ``Last-Event-ID``.
+the ``id`` of an event, or the beginning of a log. Browsers send it back in ``Last-Event-ID``.
 
 >>> from flask_sse import history
 >>> with app.app_context():
@@ -51,7 +51,7 @@ def position(channel: str = "sse") -> str:
 
 
 def messages(channel: str = "sse", after: str | None = None) -> Generator[Message, None, None]:
-    """Generate the :class:`~flask_sse.Message` objects of a channel from a position on.
+    """Yield the messages of a channel from a position on.
 
     The messages that have been published since that position come first, and then new messages
     as they are published. The ``id`` of each message is its position, from which a consumer can
@@ -64,7 +64,8 @@ def messages(channel: str = "sse", after: str | None = None) -> Generator[Messag
     :raises ValueError: if the channel has no history, or *after* is not an id from a log.
     :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
     :raises LookupError: from any ``next()``, if messages may be missing, because they are no
-        longer kept or Redis has lost them. Browsers get ``sse.reset`` in this case.
+        longer kept or Redis has lost them. Browsers get ``sse.reset`` in this case. The
+        generator has ended then; call :func:`position` and :func:`messages` to begin again.
     :raises redis.exceptions.RedisError: from the first ``next()``, if Redis can't be reached.
 
     >>> from flask_sse import history

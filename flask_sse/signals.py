@@ -10,8 +10,8 @@ events, each time in a new application context and without a request. A slow rec
 other receivers, but not streams. If 65,536 signals are waiting, further signals are dropped,
 with a warning. Errors of receivers are logged.
 
-A signal without receivers costs nothing. Streams that began before a receiver for their client
-was connected are not reported.
+A signal without receivers costs nothing. No signals are sent for streams that began before a
+receiver was connected.
 
 >>> from flask_sse import signals
 >>> def log(sender, *, channel, message, **extra):
@@ -43,6 +43,8 @@ client_connected: Final[NamedSignal] = _signals.client_connected
 * ``channel`` - the name of the channel, a :class:`str`;
 * ``client`` - the value of ``g.sse_client`` that the application set while it handled the
   request, for example in a handler registered with ``sse.before_request``; otherwise ``None``.
+
+:meta hide-value:
 """
 
 client_gone: Final[NamedSignal] = _signals.client_gone
@@ -59,6 +61,8 @@ client_gone: Final[NamedSignal] = _signals.client_gone
   without closing may not have received the last of them;
 * ``bytes_sent`` - how many bytes of the body the operating system, or the server, has accepted.
   Under gunicorn, this includes the framing of HTTP chunks.
+
+:meta hide-value:
 """
 
 client_refused: Final[NamedSignal] = _signals.client_refused
@@ -68,6 +72,8 @@ client_refused: Final[NamedSignal] = _signals.client_refused
 * ``reason`` - ``"full"`` if the limit of streams is reached (:confval:`SSE_MAX_CLIENTS`),
   ``"redis"`` if Redis has not confirmed the subscription, ``"stop"`` if the server has been told
   to stop, ``"error"`` if something has failed; the log has the reason.
+
+:meta hide-value:
 """
 
 message_published: Final[NamedSignal] = _signals.message_published
@@ -77,6 +83,8 @@ contexts, and the publisher waits for them; their errors are logged and not rais
 * ``channel`` - the name of the channel, a :class:`str`;
 * ``message`` - the :class:`~flask_sse.Message`, which a receiver must not change;
 * ``processes`` - what :meth:`~flask_sse.ServerSentEventsBlueprint.publish` returns.
+
+:meta hide-value:
 """
 
 messages_delivered: Final[NamedSignal] = _signals.messages_delivered
@@ -91,12 +99,16 @@ threads that serve them. Messages that Redis has sent together are reported toge
 * ``duration`` - how many seconds passed from their arrival to the last client;
 * ``replayed`` - whether they come from the history, for one client that missed them. In this
   case, ``duration`` is 0.
+
+:meta hide-value:
 """
 
 redis_lost: Final[NamedSignal] = _signals.redis_lost
 """This process has lost its subscription to Redis, or can't get its first one.
 
 * ``error`` - the exception with the reason.
+
+:meta hide-value:
 """
 
 redis_regained: Final[NamedSignal] = _signals.redis_regained
@@ -104,4 +116,6 @@ redis_regained: Final[NamedSignal] = _signals.redis_regained
 
 * ``duration`` - how many seconds the outage lasted;
 * ``attempts`` - how many connections failed during the outage.
+
+:meta hide-value:
 """

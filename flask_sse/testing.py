@@ -1,8 +1,8 @@
 """Tests streams and published messages in an application's own tests.
 
-Nothing here needs a Redis, a server or a pause, and no threads are left behind. Install the
-extra ``memory``. With pytest, the fixture ``sse_harness`` is :func:`harness`, until the test
-ends.
+Nothing here needs Redis, a web server or a call of ``sleep()``, and no threads are left behind.
+Install the extra ``memory``. With pytest, the fixture ``sse_harness`` is :func:`harness`, until
+the test ends.
 
 >>> from flask_sse.testing import harness
 >>> with harness(app) as tested:
