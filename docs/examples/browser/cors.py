@@ -16,7 +16,7 @@ def require_login() -> None:
 
 @sse.after_request
 def allow_origins(response: Response) -> Response:
-    """Name the origin of the request, which credentials require: no ``*``."""
+    """Name the origin of the request: with credentials, ``*`` is not allowed."""
     response.vary.add("Origin")
     origin = request.headers.get("Origin")
     if origin in ORIGINS:

@@ -28,7 +28,7 @@ def publish_for_turbo(text: str) -> None:
 
 @app.post("/rows")
 def add_row() -> tuple[str, int]:
-    """Show a row in every page. Your application needs one of the three calls."""
+    """Show a row in every page. Your application needs only one of the three calls."""
     text = request.form["text"]
     publish_for_htmx_2(text)
     publish_for_htmx_4(text)

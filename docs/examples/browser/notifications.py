@@ -1,4 +1,4 @@
-"""A page with a list of notifications, and the state that it fetches."""
+"""A page with a list of notifications that fetches the current state when it connects."""
 
 import os
 
@@ -10,7 +10,7 @@ app = Flask(__name__)
 app.config["REDIS_URL"] = os.environ.get("REDIS_URL", "redis://localhost")
 app.register_blueprint(sse, url_prefix="/stream")
 
-notifications: list[dict[str, str | int]] = []  # stands for a table of your database
+notifications: list[dict[str, str | int]] = []  # stands in for a database table
 
 
 @app.get("/")

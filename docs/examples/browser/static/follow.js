@@ -1,4 +1,4 @@
-// Follows a stream, even after an answer that makes an EventSource give up.
+// Follows a stream, even after a response that makes an EventSource give up.
 export function follow(url, listeners) {
   let source;
   let timer;

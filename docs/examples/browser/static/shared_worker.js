@@ -1,4 +1,4 @@
-// One stream for all tabs of an origin. It closes together with the last tab.
+// One stream for all tabs of an origin. It ends when the last tab is closed.
 const source = new EventSource("/stream");
 const ports = new Set();
 
