@@ -18,7 +18,7 @@ from tests.support.redis_server import RedisServer
 
 from .running import environment, listening, runs, serving, shell
 
-_RQ: Final = "rq worker"
+_RQ: Final = "rq worker --url redis://localhost"
 _CLOCK: Final = "python clock.py"
 # Logs a user in.
 _LOGIN: Final = """
@@ -29,6 +29,25 @@ from user_streams import app
 def log_in(user):
     session["user_id"] = user
     return ""
+"""
+
+# Waits in the middle of each answer.
+_SLOW: Final = """
+import time
+from pathlib import Path
+
+import llm
+from llm import app
+
+generate_at_once = llm.generate
+
+def generate(question):
+    for number, token in enumerate(generate_at_once(question)):
+        while number == 2 and not Path("go").exists():
+            time.sleep(0.05)
+        yield token
+
+llm.generate = generate
 """
 
 
@@ -110,6 +129,10 @@ def test_chat(place: Path, browser: Browser) -> None:
         _say(bob, "Bob", "<b>Hi</b>")
         for page in (alice, bob):
             _wait_messages(page, "Alice: Hello|Bob: <b>Hi</b>")
+        # One that was published by another thread, after one with a higher id.
+        late = json.dumps(json.dumps({"id": 0, "name": "Carol", "text": "First"}))
+        bob.evaluate(f"source.dispatchEvent(new MessageEvent('message', {{ data: {late} }}))")
+        _wait_messages(bob, "Carol: First|Alice: Hello|Bob: <b>Hi</b>")
         with pytest.raises(HTTPError):
             _post(port, "/rooms/tea", name="Nobody")
 
@@ -126,14 +149,36 @@ def _wait_messages(page: Page, messages: str) -> None:
 
 
 @runs("recipes/llm.py", "recipes/templates/llm.html")
-def test_language_model(place: Path, page: Page) -> None:
-    """The page shows every token of each answer."""
-    with _serving(place, "llm") as port:
-        page.goto(f"http://{LOOPBACK}:{port}/")
+def test_language_model(place: Path, browser: Browser) -> None:
+    """Every page of an answer shows all of its tokens: after a reload, and in another tab."""
+    (place / "slow.py").write_text(_SLOW)
+    with _serving(place, "slow") as port, browser.new_context() as context:
+        first, second = context.new_page(), context.new_page()
+        first.goto(f"http://{LOOPBACK}:{port}/")
         for question in ("What is an event?", "Why?"):
-            page.fill("[name=question]", question)
-            page.click("button")
-            page.wait_for_function(f"answer.textContent.trim() === 'You asked: {question}'")
+            (place / "go").unlink(missing_ok=True)
+            first.fill("[name=question]", question)
+            first.click("button")
+            _wait_answer(first, "You asked:")
+            first.reload()
+            second.goto(first.url)
+            for page in (first, second):
+                _wait_answer(page, "You asked:")
+            (place / "go").touch()
+            for page in (first, second):
+                _wait_answer(page, f"You asked: {question}")
+                page.wait_for_function("source.readyState === EventSource.CLOSED")
+                page.reload()
+                _wait_answer(page, f"You asked: {question}")
+        # The position is not one of this channel, as when its history has expired.
+        first.goto(first.url.replace("answer.", "answer.another-"))
+        _wait_answer(first, "This answer is no longer available.")
+
+
+def _wait_answer(page: Page, text: str) -> None:
+    # The page may still be loading.
+    shown = "document.querySelector('#answer')?.textContent.trim()"
+    page.wait_for_function(f"{shown} === {text!r}")
 
 
 @runs("recipes/after_commit.py")
@@ -141,7 +186,6 @@ def test_after_commit(place: Path, tmp_path: Path, shared_redis: RedisServer) ->
     """Committed changes are published, and rolled-back changes are not."""
     (place / "create.py").write_text(
         "import after_commit as orders\n"
-        "orders.Base.metadata.create_all(orders.engine)\n"
         "with orders.app.app_context(), orders.Session(orders.engine) as session:\n"
         "    orders.publish_after_commit(session, 'never')\n"
         "    session.add(orders.Order(item='x'))\n"
@@ -162,7 +206,7 @@ def test_after_commit(place: Path, tmp_path: Path, shared_redis: RedisServer) ->
 @runs(_RQ, "recipes/rq_jobs.py")
 def test_rq(place: Path, shared_redis: RedisServer) -> None:
     """A job in an RQ worker publishes each of its steps."""
-    worker = f"exec {_RQ} --url {shared_redis.url}"
+    worker = f"exec {_RQ.replace('redis://localhost', shared_redis.url)}"
     process = Process(["bash", "-c", worker], 0, place / "rq.log", environment(), place)
     try:
         with listening(shared_redis, "user.alice") as payloads, _serving(place, "rq_jobs") as port:

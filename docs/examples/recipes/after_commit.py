@@ -27,6 +27,9 @@ class Order(Base):
     item: Mapped[str]
 
 
+Base.metadata.create_all(engine)
+
+
 def publish_after_commit(session: Session, data: Any, **options: Any) -> None:
     """Publish with the next commit of the session, or never if it is rolled back."""
     session.info.setdefault("events", []).append((data, options))
@@ -34,7 +37,7 @@ def publish_after_commit(session: Session, data: Any, **options: Any) -> None:
 
 @event.listens_for(Session, "after_commit")
 def publish_events(session: Session) -> None:
-    """Publish what has been waiting for the commit."""
+    """Publish the events that were waiting for the commit."""
     for data, options in session.info.pop("events", []):
         sse.publish(data, **options)
 

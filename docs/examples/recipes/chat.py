@@ -1,7 +1,8 @@
-"""A chat with rooms. A page that loses its connection misses no message."""
+"""A chat with rooms. A page that loses its connection does not miss a message."""
 
 import os
 from collections import defaultdict
+from itertools import count
 
 from flask import Flask, render_template, request
 
@@ -12,7 +13,9 @@ app.config["REDIS_URL"] = os.environ.get("REDIS_URL", "redis://localhost")
 app.config["SSE_HISTORY"] = {"room.*": 100}
 app.register_blueprint(sse, url_prefix="/stream")
 
-rooms: dict[str, list[dict[str, str | int]]] = defaultdict(list)  # stands for your database
+# These stand in for a database table and its ids.
+rooms: dict[str, list[dict[str, str | int]]] = defaultdict(list)
+ids = count(1)
 
 
 @app.get("/rooms/<room>")
@@ -26,7 +29,7 @@ def show_room(room: str) -> str:
 def say(room: str) -> tuple[str, int]:
     """Send a message to everybody in the room, including the sender."""
     message: dict[str, str | int] = {
-        "id": len(rooms[room]) + 1,
+        "id": next(ids),
         "name": request.form["name"][:30],
         "text": request.form["text"][:500],
     }

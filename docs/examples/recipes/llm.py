@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from threading import Thread
 from uuid import uuid4
 
-from flask import Flask, render_template, request
+from flask import Flask, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
 
 from flask_sse import history, sse
 
 app = Flask(__name__)
 app.config["REDIS_URL"] = os.environ.get("REDIS_URL", "redis://localhost")
-# A page that loses its connection gets the tokens that it has missed.
+# Every page of an answer gets all of its tokens, for 10 minutes after the last one.
 app.config["SSE_HISTORY"] = {"answer.*": 10_000}
 app.config["SSE_HISTORY_TTL"] = 600
 app.register_blueprint(sse, url_prefix="/stream")
@@ -24,17 +25,23 @@ def generate(question: str) -> Iterator[str]:
 
 @app.get("/")
 def index() -> str:
-    """Show the page."""
+    """Show the form."""
     return render_template("llm.html")
 
 
 @app.post("/questions")
-def ask() -> dict[str, str]:
-    """Start to generate an answer, and say where it appears."""
+def ask() -> Response:
+    """Start to generate an answer, and redirect to its page."""
     channel = f"answer.{uuid4().hex}"
     position = history.position(channel)  # before the first token
     Thread(target=answer, args=[channel, request.form["question"]]).start()
-    return {"channel": channel, "position": position}
+    return redirect(url_for("show_answer", channel=channel, position=position))
+
+
+@app.get("/answers/<channel>")
+def show_answer(channel: str) -> str:
+    """Show an answer from its beginning, also after a reload and in another tab."""
+    return render_template("llm.html", channel=channel, position=request.args["position"])
 
 
 def answer(channel: str, question: str) -> None:

@@ -1,4 +1,4 @@
-"""A job of RQ that reports its progress."""
+"""An RQ job that reports its progress."""
 
 import os
 
@@ -17,7 +17,7 @@ queue = Queue(connection=Redis.from_url(REDIS_URL))
 
 
 def export(user: str, pages: int) -> None:
-    """Do something that takes long: this runs in a worker of RQ."""
+    """Do something that takes long: this runs in an RQ worker."""
     with app.app_context():
         for page in range(1, pages + 1):
             ...  # write one page
@@ -27,6 +27,6 @@ def export(user: str, pages: int) -> None:
 
 @app.post("/exports/<user>")
 def start_export(user: str) -> tuple[str, int]:
-    """Leave the work to a worker."""
+    """Hand the work to a worker."""
     queue.enqueue(export, user, pages=3)
     return "", 202

@@ -1,4 +1,4 @@
-"""Publishes the time every second, by APScheduler."""
+"""Publishes the time every second, with APScheduler."""
 
 import os
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ app.register_blueprint(sse, url_prefix="/stream")
 
 
 def publish_time() -> None:
-    """Publish within the context of the application."""
+    """Publish in an application context."""
     with app.app_context():
         sse.publish(datetime.now(UTC).isoformat(), type="time")
 

@@ -30,6 +30,6 @@ def notify(user: int, text: str) -> None:
 
 @app.post("/orders/<int:user>/shipped")
 def ship(user: int) -> tuple[str, int]:
-    """Tell a user that an order has been shipped."""
+    """Tell a user that an order has been shipped. Let only your staff do this."""
     notify(user, "Your order has been shipped.")
     return "", 204
