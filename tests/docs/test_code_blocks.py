@@ -54,6 +54,7 @@ _VENV: Final = ("python3 -m venv .venv", ". .venv/bin/activate")
 _ONE_MINUTE: Final = "flask run --debug --port 8000"
 _QUICKSTART: Final = "gunicorn sse:app --worker-class gevent --bind 127.0.0.1:8000"
 _PASSWORD: Final = "export REDIS_URL='redis://:p%40ssword@localhost'"
+_REDIS_URL: Final = "export REDIS_URL=redis://localhost"
 _DEPLOYED: Final = "gunicorn app:app --config gunicorn.conf.py"
 _UWSGI: Final = (
     "uwsgi --http-socket 127.0.0.1:8000 --module app:app --master --die-on-term "
@@ -204,7 +205,7 @@ def test_password_of_redis(tmp_path: Path) -> None:
         server.stop()
 
 
-@runs(_DEPLOYED, "deployment/gunicorn.conf.py", "deployment/behind_proxy.py")
+@runs(_REDIS_URL, _DEPLOYED, "deployment/gunicorn.conf.py", "deployment/behind_proxy.py")
 def test_gunicorn_settings(folder: Path, shared_redis: RedisServer) -> None:
     """The application runs with the settings that are recommended."""
     port = free_port()
@@ -214,7 +215,8 @@ def test_gunicorn_settings(folder: Path, shared_redis: RedisServer) -> None:
     assert _LOCAL in text
     settings.write_text(text.replace(_LOCAL, f"{LOOPBACK}:{port}"))
     (place / "behind_proxy.py").rename(place / "app.py")
-    with serving(f"exec {_DEPLOYED}", port, place, REDIS_URL=shared_redis.url):
+    export = _REDIS_URL.replace("redis://localhost", shared_redis.url)
+    with serving(f"{export}; exec {_DEPLOYED}", port, place):
         _greet(port)
 
 
