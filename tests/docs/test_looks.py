@@ -129,6 +129,33 @@ def test_tabs_of_the_home_page(open_page: Open) -> None:
     assert page.locator("h1").inner_text().startswith("Quickstart")
 
 
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("troubleshooting", "Troubleshooting"),
+        ("htmx", "HTMX"),
+        ("react", "React"),
+        ("typescript", "TypeScript"),
+        ("websocket", "Choosing"),
+        ("cors", "In the browser"),
+        ("authorization", "Advanced Usage"),
+        ("kubernetes", "Deployment"),
+        ("heroku", "Heroku"),
+        ("prometheus", "Signals"),
+        ("history", "History"),
+    ],
+)
+def test_search(open_page: Open, query: str, title: str) -> None:
+    """What newcomers look for is among the first results."""
+    page = open_page("search")
+    box = page.get_by_role("textbox").last
+    box.fill(query)
+    box.press("Enter")
+    page.get_by_text("Search finished").or_(page.locator(".search-summary")).first.wait_for()
+    results = page.locator("ul.search li").all_inner_texts()
+    assert any(title in text for text in results[:3])
+
+
 def test_page_for_a_url_that_leads_nowhere(site: BuiltSite, browser: Browser) -> None:
     """In any folder, the page has its logo, its style, and links into the site."""
 
