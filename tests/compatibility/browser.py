@@ -7,7 +7,6 @@ receives is what a page would.
 import http.client
 import re
 from collections.abc import Mapping
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from tests.support.processes import LOOPBACK
@@ -91,12 +90,7 @@ class Browser:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._response is not None:
             self._response.close()
         self._connection.close()

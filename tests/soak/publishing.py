@@ -3,7 +3,6 @@
 import contextlib
 import random
 import threading
-from types import TracebackType
 from typing import Self
 
 import redis
@@ -27,12 +26,7 @@ class Worker:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def stop(self) -> None:

@@ -5,7 +5,6 @@ import selectors
 import socket
 import struct
 import threading
-from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from tests.support.processes import LOOPBACK
@@ -65,12 +64,7 @@ class Relay(Generic[AnyLink]):
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopped = True
         self._thread.join()
         for link in self._links:
