@@ -14,7 +14,7 @@ help:
 	@echo "make demo         serve a page to try events on, without a Redis"
 	@echo "make quickstart   serve the quickstart's page, without a Redis"
 	@echo "make test         check everything: format, lint, types, tests, coverage"
-	@echo "make test-long    run the tests that take minutes"
+	@echo "make test-long    run the tests that take long"
 	@echo "make soak         let everything fail in random order for 10 minutes, or SECONDS=60"
 	@echo "make test-lowest  run the tests with the lowest versions that are declared"
 	@echo "make test-compatibility  compare what browsers receive with Flask-SSE 1.0"
@@ -51,7 +51,7 @@ demo quickstart: $(VENV)/demo.stamp
 	@echo "Open http://$(ADDRESS)/ and, in another tab, http://$(ADDRESS)/hello (Ctrl-C ends it)"
 	@cd docs/examples/$@ && exec ../../../$(BIN)/gunicorn $(APP) --worker-class gevent --bind $(ADDRESS)
 
-demo: APP := app:app
+demo: APP := pointers:app
 quickstart: APP := demo:app
 
 demo-picture: $(VENV)/dev.stamp

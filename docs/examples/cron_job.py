@@ -2,7 +2,7 @@
 
 import sys
 
-from readme import app  # the module of your application
+from app import app  # the module of your application
 
 from flask_sse import sse
 

@@ -1,6 +1,6 @@
 """Prints every greeting, in a process that serves no pages."""
 
-from readme import app  # the module of your application
+from app import app  # the module of your application
 
 from flask_sse import sse
 

@@ -1,5 +1,5 @@
 """The same application, with settings from environment variables that begin with ``FLASK_``."""
 
-from readme import app
+from app import app
 
 app.config.from_prefixed_env()

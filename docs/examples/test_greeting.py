@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from app import app
 from flask import Flask
-from readme import app
 
 from flask_sse import Message
 from flask_sse.testing import Harness

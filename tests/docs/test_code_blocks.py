@@ -68,7 +68,6 @@ _CELERY: Final = "celery --app celery_tasks worker"
 _REDIS_CLI: Final = (
     """redis-cli PUBLISH sse '{"data": {"message": "Hello!"}, "type": "greeting"}'"""
 )
-_APP: Final = "export FLASK_APP=readme"
 _COMPLETION: Final = 'eval "$(_FLASK_COMPLETE=bash_source flask)"'
 _PUBLISHED: Final = {
     "flask sse publish 'Hello!'": ("sse", {"data": "Hello!"}),
@@ -129,11 +128,11 @@ def test_python_blocks_are_run(site: BuiltSite, tmp_path: Path) -> None:
     assert int(counted[1]) >= len(blocks)
 
 
-@runs("README: python", "readme.py")
+@runs("README: python", "app.py")
 def test_readme_shows_the_example() -> None:
     """The README has the example that the other tests here run."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"```python\n{(EXAMPLES / 'readme.py').read_text(encoding='utf-8')}```" in readme
+    assert f"```python\n{(EXAMPLES / 'app.py').read_text(encoding='utf-8')}```" in readme
 
 
 @runs("make demo", "make test")
@@ -274,17 +273,17 @@ def test_command_line_and_listener(folder: Path, shared_redis: RedisServer) -> N
         process.stop()
 
 
-@runs(_APP, *_PUBLISHED, _DATE)
+@runs(*_PUBLISHED, _DATE)
 def test_publishing_from_the_command_line(folder: Path, shared_redis: RedisServer) -> None:
     """Each command publishes the event that the page shows."""
     (folder / "access.log").write_text("GET /\n")
     for command, (channel, payload) in _PUBLISHED.items():
         with listening(shared_redis, channel) as payloads:
             # A log that is followed has no end.
-            shell(f"{_APP}; {command.replace('tail -f', 'cat')}", folder)
+            shell(command.replace("tail -f", "cat"), folder)
             assert payloads() == [payload]
     with listening(shared_redis, "sse") as payloads:
-        shell(f"{_APP}; {_DATE}", folder)
+        shell(_DATE, folder)
         [payload] = payloads()
         assert re.fullmatch(r"\{'data': '.*\d\d:\d\d:\d\d.*[^\\]'\}", str(payload))
 
@@ -297,7 +296,7 @@ def test_listening_on_the_command_line(folder: Path, shared_redis: RedisServer) 
         process = _start(command, log, folder)
         try:
             shared_redis.wait_listeners(1, name)
-            shown = shell(f"{_APP}; {_CHANNELS[0]}; {_CHANNELS[1]}", folder)
+            shown = shell(f"{_CHANNELS[0]}; {_CHANNELS[1]}", folder)
             assert f"    1  {name}\n" in shown
             assert ('{"channel": "users.social", "processes": 1}\n' in shown) is (name != "sse")
             _say_hello(shared_redis, name)
@@ -320,20 +319,20 @@ def test_looking_from_outside(site: BuiltSite, folder: Path, shared_redis: Redis
     port = free_port()
     local = f"http://{LOOPBACK}:{port}/stream"
     log = folder / "listen.log"
-    with (folder / "readme.py").open("a") as app:
+    with (folder / "app.py").open("a") as app:
         app.write('\napp.config["SSE_KEEPALIVE"] = 0.5\n')
-    with serving(f"exec gunicorn readme:app --bind {LOOPBACK}:{port}", port, folder):
+    with serving(f"exec gunicorn app:app --bind {LOOPBACK}:{port}", port, folder):
         process = _start(_LISTEN_TO_URL.replace(_EXAMPLE, local), log, folder)
         try:
             shared_redis.wait_listeners(1)
-            shell(f"{_APP}; flask sse publish 'Hello!'", folder)
+            shell("flask sse publish 'Hello!'", folder)
             wait_for(partial(_has_line, log, f"{local} message Hello!"))
         finally:
             process.stop()
-        said = shell(f"{_APP}; {_DOCTOR_OUTSIDE.replace(_EXAMPLE, local)}", folder)
-        inside = shell(f"{_APP}; {_DOCTOR}", folder)
+        said = shell(_DOCTOR_OUTSIDE.replace(_EXAMPLE, local), folder)
+        inside = shell(_DOCTOR, folder)
         for_others = _DOCTOR_FOR_OTHERS.replace(_EXAMPLE, local)
-        others = shell(f"{_APP}; {for_others} || [ $? = 1 ]", folder)
+        others = shell(f"{for_others} || [ $? = 1 ]", folder)
     assert "fail  CORS: pages of https://app.example.org may not connect" in others
     (shown,) = (
         block.text
@@ -350,7 +349,7 @@ def test_looking_from_outside(site: BuiltSite, folder: Path, shared_redis: Redis
 def test_completion_of_the_shell(folder: Path) -> None:
     """The completion script of Flask works in bash, and knows our commands."""
     asked = "COMP_WORDS=(flask sse pub) COMP_CWORD=2; _flask_completion flask"
-    shown = shell(f'{_APP}; {_COMPLETION}; {asked}; echo "${{COMPREPLY[@]}}"', folder)
+    shown = shell(f'{_COMPLETION}; {asked}; echo "${{COMPREPLY[@]}}"', folder)
     assert shown == "publish\n"
 
 
@@ -740,7 +739,7 @@ def _check_typed_app() -> None:
 
 def _start(command: str, log: Path, folder: Path) -> Process:
     """Run a command of the application until it is stopped."""
-    return Process(["bash", "-c", f"{_APP}; exec {command}"], 0, log, environment(), folder)
+    return Process(["bash", "-c", f"exec {command}"], 0, log, environment(), folder)
 
 
 def _say_hello(server: RedisServer, channel: str) -> None:

@@ -269,7 +269,7 @@ def test_text_for_language_models(site: BuiltSite) -> None:
     assert [title for title in PAGES.values() if f"\n{title}\n" not in f"\n{text}"] == []
     for setting in _load(site.html / "objects.inv")["std:confval"]:
         assert setting in text
-    example = (ROOT / "docs" / "examples" / "readme.py").read_text(encoding="utf-8")
+    example = (ROOT / "docs" / "examples" / "app.py").read_text(encoding="utf-8")
     assert example.strip().splitlines()[-1] in text
     assert "class flask_sse.Message(" in text
     assert "<a " not in text

@@ -21,7 +21,7 @@ Math.random = () => (random = (random * 16807) %% 2147483647) / 2147483647;
 
 def serve(folder: Path) -> AbstractContextManager[Site]:
     """Serve the demo as `make demo` does."""
-    return servers.gunicorn(folder, app="app:app", cwd=DEMO, environment={"REDIS_URL": ""})
+    return servers.gunicorn(folder, app="pointers:app", cwd=DEMO, environment={"REDIS_URL": ""})
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def serve_with_flask(
 ) -> Iterator[Site]:
     """Serve it with Flask's own server, which stops immediately."""
     port = port or free_port()
-    command = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", str(port)]
+    command = [sys.executable, "-m", "flask", "--app", "pointers", "run", "--port", str(port)]
     log = folder / f"flask-{port}.log"
     with running(command, port, log, env={"REDIS_URL": redis_url}, cwd=DEMO) as process:
         yield Site(process)
