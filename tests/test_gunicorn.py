@@ -112,6 +112,7 @@ def test_half_a_connection_is_no_stream(site: Site, shared_redis: RedisServer) -
     shared_redis.wait_listeners(0, "half")
 
 
+@pytest.mark.long
 def test_clients_that_have_gone_cost_nothing(site: Site, shared_redis: RedisServer) -> None:
     """Streams that have ended leave no descriptor and no memory behind."""
     worker = site.worker()
@@ -304,6 +305,7 @@ def test_max_requests_ends_the_streams(
             pass
 
 
+@pytest.mark.long
 def test_keepalive_comments_are_spread(shared_redis: RedisServer, tmp_path: Path) -> None:
     """After an event to all clients, their comments do not all come at the same time."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 8}

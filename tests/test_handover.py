@@ -223,6 +223,7 @@ def test_another_protocol(
         assert not was_handed_over(site)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("worker", servers.WORKERS)
 def test_a_reader_that_stalls_and_resumes(
     worker: str, redis_server: RedisServer, tmp_path: Path
@@ -307,6 +308,7 @@ def run_together(threads: list[threading.Thread]) -> None:
         thread.join()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("worker", servers.WORKERS)
 def test_two_thousand_channels(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
     """Each client has its own channel and gets its own event."""

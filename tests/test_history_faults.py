@@ -201,6 +201,7 @@ def test_flushall(site: Site, app: Flask, redis_server: RedisServer) -> None:
         assert client.resets() == 1
 
 
+@pytest.mark.long
 def test_a_lost_tail(site: Site, app: Flask, redis_server: RedisServer) -> None:
     """A lost log without new events is noticed after a while."""
     with FollowingClient(site.port, "x") as client:

@@ -1,5 +1,6 @@
 """The built documentation."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -26,15 +27,24 @@ class BuiltSite(NamedTuple):
 
     def build(self, builder: str, output: Path) -> None:
         """Run another builder on the pages that have already been read."""
-        _build(builder, output, self.doctrees)
+        # Other processes may be reading the pages.
+        doctrees = shutil.copytree(self.doctrees, output / ".doctrees")
+        _build(builder, output, doctrees)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> BuiltSite:
-    """Build the site."""
-    folder = tmp_path_factory.mktemp("site")
-    built = BuiltSite(folder / "html", folder / "doctrees")
-    built.build("html", built.html)
+    """Build the site, once for all processes that run tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    built = BuiltSite(folder / "site" / "html", folder / "site" / "doctrees")
+    is_built = folder / "site is built"
+    with (folder / "site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_built.exists():
+            _build("html", built.html, built.doctrees)
+            is_built.touch()
     return built
 
 
