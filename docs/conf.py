@@ -86,6 +86,7 @@ _ROOT = urlsplit(html_baseurl).path
 html_theme = "furo"
 html_title = f"Flask-SSE {version} (unreleased)" if is_unreleased else f"Flask-SSE {version}"
 html_logo = html_favicon = "_static/logo.svg"
+templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["scrolling.js"]

@@ -146,9 +146,9 @@ def test_tabs_of_the_home_page(open_page: Open) -> None:
     ],
 )
 def test_search(open_page: Open, query: str, title: str) -> None:
-    """What newcomers look for is among the first results."""
-    page = open_page("search")
-    box = page.get_by_role("textbox").last
+    """What newcomers look for is among the first results, also on a phone."""
+    page = open_page("search", PHONE)
+    box = page.get_by_role("searchbox")
     box.fill(query)
     box.press("Enter")
     page.get_by_text("Search finished").or_(page.locator(".search-summary")).first.wait_for()
