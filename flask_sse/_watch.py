@@ -51,6 +51,9 @@ class Watch:
     def discard(self, client: socket.socket, subscriber: Subscriber) -> None:
         """Stop watching a client; its socket may be closed when this returns."""
         with self._lock:
+            if subscriber.overflowed:
+                # The thread that serves it may have been faster than the hub's owner.
+                _sockets.disconnect(client)
             _, descriptor = self._clients.pop(subscriber, (client, -1))
             if self._subscribers.get(descriptor) is subscriber:
                 del self._subscribers[descriptor]

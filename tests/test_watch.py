@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_sse._subscriber import Subscriber
+from flask_sse._subscriber import Batch, Subscriber
 from flask_sse._watch import Watch
 
 
@@ -42,6 +42,21 @@ def test_one_that_is_discarded_is_left_alone(pair: tuple[socket.socket, socket.s
     watch.end_gone()
     watch.disconnect(subscriber)
     assert not subscriber.has_ended()
+
+
+def test_one_that_is_discarded_after_an_overflow(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """It is disconnected, since its thread may be faster than the hub's owner."""
+    server, client = pair
+    watch, subscriber = Watch(), Subscriber(1)
+    watch.add(server, subscriber)
+    assert subscriber.offer(Batch((), b"x"))
+    assert not subscriber.offer(Batch((), b"x"))
+    watch.discard(server, subscriber)
+    watch.disconnect(subscriber)
+    client.settimeout(5)
+    assert client.recv(1) == b""
 
 
 def test_one_whose_socket_the_server_has_closed(pair: tuple[socket.socket, socket.socket]) -> None:
