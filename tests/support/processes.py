@@ -44,15 +44,15 @@ def find_program(name: str) -> str:
     return path
 
 
-def _follow_greenlets() -> dict[str, str]:
-    """Return what makes coverage follow greenlets in a process, if it measures the tests.
+def _follow_greenlets(command: Sequence[str]) -> dict[str, str]:
+    """Return what makes coverage follow the greenlets of a server that has some.
 
-    It does not in the tests' own processes, which may then hang: when a thread ends that has
-    used greenlets, greenlet runs code in a pending call, and Python 3.11, if it traces that code
-    while there is another pending call, executes one instruction for ever.
+    It does not in other processes, which may then hang: when a thread ends that has used
+    greenlets, as coverage does, greenlet runs code in a pending call, and Python 3.11, if it
+    traces that code while there is another pending call, executes one instruction for ever.
     """
     found = os.environ.get("COVERAGE_PROCESS_CONFIG")
-    if found is None:
+    if found is None or not any("gevent" in part or "eventlet" in part for part in command):
         return {}
     config = json.loads(base64.b64decode(found))
     config["concurrency"] = ["thread", "gevent"]
@@ -73,7 +73,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **_follow_greenlets(), **env},
+                env={**os.environ, **_follow_greenlets(command), **env},
                 cwd=cwd,
                 start_new_session=True,
             )
