@@ -8,10 +8,12 @@
 >>> with app.app_context():
 ...     sse.publish({"message": "Hello!"}, type="greeting")
 0
+
+(PYTEST_DONT_REWRITE: an application that has imported this may start pytest.)
 """
 
 from flask_sse._blueprint import ServerSentEventsBlueprint, sse
-from flask_sse._message import Message
+from flask_sse._event.message import Message
 
 __all__ = ["Message", "ServerSentEventsBlueprint", "sse"]
 

@@ -7,15 +7,20 @@ from typing import Any, Final
 from flask import Blueprint, Response, current_app, g, request
 from redis import StrictRedis
 
-from flask_sse import _server, _signals
-from flask_sse._generated import GeneratedStream
-from flask_sse._history import Event
-from flask_sse._hub import Hub
-from flask_sse._message import Message, split_payload, to_payload
-from flask_sse._messages import listen, new_subscriber
-from flask_sse._request import current_state, encode_channel, named_cursor
-from flask_sse._response import EventStream
-from flask_sse._visit import new_visit
+from flask_sse import signals
+from flask_sse._callbacks.stream_signals import new_visit
+from flask_sse._event import channel_name
+from flask_sse._event.constants import warn_of_constants
+from flask_sse._event.message import Message, split_payload, to_payload
+from flask_sse._log.position import UNKNOWN, Position
+from flask_sse._redis.log_commands import NewEntry
+from flask_sse._state import State
+from flask_sse._streaming import servers, worker
+from flask_sse._streaming.event_stream import EventStream
+from flask_sse._streaming.feed import Feed
+from flask_sse._streaming.messages import listen
+from flask_sse._streaming.overridden import GeneratedStream
+from flask_sse._streaming.servers import ServerFacts
 
 _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
@@ -39,14 +44,18 @@ class ServerSentEventsBlueprint(Blueprint):
         A subclass may override it. Then :meth:`publish` uses the client that it returns, and
         streams take the address and the credentials of Redis from it.
 
+        A Redis Cluster has no such client. With a ``redis+cluster://`` URL, make a
+        ``redis.cluster.RedisCluster`` of your own if you need a client; :meth:`publish` needs none.
+
         :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
         :raises ValueError: if that URL can't be understood.
+        :raises TypeError: if that URL is one of a Redis Cluster.
 
         >>> with app.app_context():
         ...     sse.redis.ping()
         True
         """
-        return current_state().client()
+        return State.current().client()
 
     def publish(
         self,
@@ -60,12 +69,16 @@ class ServerSentEventsBlueprint(Blueprint):
 
         It waits until Redis has answered: up to 5 seconds for a connection, and up to 5
         seconds for the answer. On a channel with history, it tries a second time if there is
-        no answer. It can be called from any thread.
+        no answer, and in a Redis Cluster, it tries again for up to 5 seconds after the first
+        error. It can be called from any thread.
 
         :param data: The event data. Anything but a string is serialized to JSON by
             the Flask application's :class:`~flask.json.provider.JSONProvider`.
+            Flask's default one writes NaN and Infinity, which are not JSON, so a page can't
+            parse such data. It is sent, with one :exc:`RuntimeWarning` for each application.
         :param type: The event type, which is the name that a page passes to
-            ``addEventListener``.
+            ``addEventListener``. Don't use ``error`` or ``open``: a browser has events of its
+            own with these names, so the page could not tell them apart.
         :param id: The event id. A browser stores it and sends it back as
             ``Last-Event-ID`` when it reconnects. Without history, the stream ignores that
             header, so the only effect of an id is that the page sees it as
@@ -86,19 +99,23 @@ class ServerSentEventsBlueprint(Blueprint):
         :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
         :raises redis.exceptions.RedisError: if Redis can't be reached, does not answer, or
             refuses the command. If it does not answer, the event may have been published.
-            Both attempts on a channel with history publish it at most once.
+            All attempts on a channel with history publish it at most once.
 
         >>> with app.app_context():
         ...     sse.publish({"user": "alice"}, type="login", channel="users")
         0
         """
-        name = encode_channel(channel)
+        name = channel_name.encode(channel)
         message = Message(data, type=type, id=id, retry=retry)
-        state = current_state()
-        retention = state.settings.retention(name)
+        state = State.current()
+        # An error about the URL comes first, and then no settings are kept.
+        publisher = state.publisher_for(source_of(self))
+        settings = state.keep_settings()
+        retention = settings.retention(name)
         if retention is None:
             payload = to_payload(message, current_app.json)
-            number = state.publish(self.redis, name, payload)
+            warn_of_constants(state, channel, payload)
+            number = publisher.publish(name, payload)
         else:
             if message.id is not None:
                 raise ValueError(
@@ -106,15 +123,16 @@ class ServerSentEventsBlueprint(Blueprint):
                     f"and their ids are positions in its log"
                 )
             parts = split_payload(message, current_app.json)
-            event = Event(*parts, retention.length, state.settings.history_ttl)
+            warn_of_constants(state, channel, *parts)
+            event = NewEntry(*parts, retention.length, settings.history_ttl)
             # Redis chooses the id.
             message.id = None
-            number = state.append(self.redis, name, event)
+            number = publisher.append(name, event)
         state.wake_hubs()
-        if _signals.message_published.receivers:
-            text_name = name.decode(errors="replace")
+        if signals.message_published.receivers:
+            text_name = channel_name.to_text(name)
             values = {"channel": text_name, "message": message, "processes": number}
-            state.notices.send(_signals.message_published, **values)
+            state.notices.send(signals.message_published, **values)
         return number
 
     def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
@@ -144,12 +162,11 @@ class ServerSentEventsBlueprint(Blueprint):
         ...     messages = sse.messages("users")
         >>> messages.close()
         """
-        name = encode_channel(channel)
-        state = current_state()
-        hub = self._hub()
-        is_logged = state.settings.retention(name) is not None
-        limit = state.settings.max_pending
-        return listen(hub, name, new_subscriber(limit, is_logged=is_logged), state.provider)
+        name = channel_name.encode(channel)
+        state = State.current()
+        hub, settings = state.hub(source_of(self)), state.settings
+        feed = Feed(name, settings.retention(name) is not None)
+        return listen(hub, feed, settings.max_pending, state.provider)
 
     def stream(self) -> Response:
         """Stream server-sent events: a view function.
@@ -167,29 +184,23 @@ class ServerSentEventsBlueprint(Blueprint):
         'text/event-stream; charset=utf-8'
         """
         channel = request.args.get("channel") or "sse"
-        _server.prepare(request.environ)
-        hub, state = self._hub(), current_state()
-        name = encode_channel(channel)
+        servers.prepare(request.environ)
+        worker.look_for_server()
+        state = State.current()
+        hub = state.hub(source_of(self))
+        name = channel_name.encode(channel)
+        facts = ServerFacts.of(request.environ)
         visit = new_visit(state.notices, name, g.get("sse_client"))
         body: EventStream | GeneratedStream
         pieces: Iterable[bytes]
         if type(self).messages is ServerSentEventsBlueprint.messages:
             is_logged = state.settings.retention(name) is not None
-            cursor = named_cursor() if is_logged else None
-            body = EventStream(
-                hub,
-                name,
-                state.streams,
-                request.environ,
-                is_logged=is_logged,
-                cursor=cursor,
-                visit=visit,
-            )
-            pieces = _server.file_wrapper(request.environ)(body)
+            feed = Feed(name, is_logged, _named_cursor() if is_logged else None)
+            body = EventStream(hub, feed, state.streams, facts, visit)
+            pieces = facts.wrap(body)
         else:
             generate = partial(self.messages, channel=channel)
-            patience = _server.patience(request.environ)
-            pieces = body = GeneratedStream(generate, state.streams, patience, visit)
+            pieces = body = GeneratedStream(generate, state.streams, facts, visit)
         response = current_app.response_class(
             pieces,
             headers=_HEADERS,
@@ -202,18 +213,30 @@ class ServerSentEventsBlueprint(Blueprint):
 
     # Flask 2.3 and 3 have different types for an application here.
     def register(self, app: Any, options: dict[str, Any]) -> None:
-        """Register with an application, as Flask does, and add the commands of ``flask sse``."""
+        """Register with an application, as Flask does, and add the commands of ``flask sse``.
+
+        They replace no command of the application's own.
+        """
         # Imported here, so that importing the package stays fast.
-        from flask_sse._cli import add_commands  # noqa: PLC0415
+        from flask_sse._cli.commands import add_commands, yielding_to  # noqa: PLC0415
 
-        add_commands(self)
-        super().register(app, options)
-
-    def _hub(self) -> Hub:
-        return current_state().hub(self.redis)
+        add_commands(self, partial(source_of, self))
+        with yielding_to(app.cli.commands):
+            super().register(app, options)
 
 
 ServerSentEventsBlueprint.__module__ = "flask_sse"
+_REDIS: Final = ServerSentEventsBlueprint.redis
+
+
+def source_of(blueprint: ServerSentEventsBlueprint) -> object:
+    """Return a blueprint's client, or the cluster in the URL of the current application.
+
+    If a subclass overrides ``redis``, its client is used.
+    """
+    if type(blueprint).redis is _REDIS:
+        return State.current().source()
+    return blueprint.redis
 
 
 sse: Final = ServerSentEventsBlueprint("sse", "flask_sse")
@@ -221,3 +244,14 @@ sse: Final = ServerSentEventsBlueprint("sse", "flask_sse")
 as the view at its root, for applications that do not want to customize it."""
 
 sse.add_url_rule("", endpoint="stream", view_func=sse.stream)
+
+
+def _named_cursor() -> Position | None:
+    """Return the position that the client sent, or `None` if it sent none."""
+    query = request.args
+    # Clients add their position to the URL of a page, which may already have an older one, even
+    # under the same name.
+    added = [*query.getlist("last_event_id"), *query.getlist("lastEventId")]
+    newest_first = [request.headers.get("Last-Event-ID"), *reversed(added)]
+    text = next(filter(None, newest_first), None)
+    return None if text is None else Position.parse(text) or UNKNOWN

@@ -5,14 +5,35 @@ Pure: called once for an application, from the first thread that needs them.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple, Self, cast
 
 URL_KEYS: Final = ("SSE_REDIS_URL", "REDIS_URL")
-SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "memory")
+KEYS: Final = (
+    *URL_KEYS,
+    "SSE_KEEPALIVE",
+    "SSE_RETRY",
+    "SSE_MAX_PENDING",
+    "SSE_MAX_CLIENTS",
+    "SSE_DIRECT",
+    "SSE_HISTORY",
+    "SSE_HISTORY_TTL",
+)
+"""All keys of the configuration that are read."""
+SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+    "memory",
+)
 IN_MEMORY: Final = "memory://"
 LATEST: Final = "latest"
+PREFIX: Final = "SSE_"
 _A_DAY: Final = 86_400
 _A_YEAR: Final = 366 * _A_DAY
 
@@ -65,6 +86,15 @@ class Settings:
             history_ttl=_history_ttl(config, "SSE_HISTORY_TTL", default=3600),
         )
 
+    def with_url_of(self, config: Mapping[str, Any]) -> Self:
+        """Return these settings with the URL that the application has now.
+
+        :raises TypeError: if the URL has the wrong type.
+        :raises ValueError: if the URL has an unknown scheme.
+        """
+        url = _redis_url(config)
+        return self if url == self.redis_url else replace(self, redis_url=url)
+
     def retention(self, channel: bytes) -> Retention | None:
         """Return which events of a channel are kept, or `None` if none are."""
         if not self.history:
@@ -79,6 +109,11 @@ class Settings:
     def in_memory(self) -> bool:
         """Whether the events stay inside this process."""
         return self.redis_url is not None and self.redis_url.startswith(IN_MEMORY)
+
+
+def unknown_keys(config: Mapping[str, Any]) -> list[str]:
+    """Return the keys that look like settings of this package and are not."""
+    return [key for key in config if key.upper().startswith(PREFIX) and key not in KEYS]
 
 
 def _redis_url(config: Mapping[str, Any]) -> str | None:

@@ -8,38 +8,39 @@ import os
 import threading
 from collections.abc import Generator, Hashable
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple, Self
 from weakref import WeakSet
 
 import redis
-from flask import Flask
+from flask import Flask, current_app, has_request_context, request
 from flask.json.provider import JSONProvider
 
-from flask_sse import _gevent, _history, _publisher
-from flask_sse._broker import Broker, find_broker
-from flask_sse._history import Event, Position
-from flask_sse._hub import Hub
-from flask_sse._logs import History
-from flask_sse._notices import Notices
-from flask_sse._publisher import Client, Publisher
-from flask_sse._pubsub import PubSubConnection, open_connection
-from flask_sse._response import Streams
-from flask_sse._settings import IN_MEMORY, URL_KEYS, Settings
+from flask_sse._callbacks.receivers import Notices
+from flask_sse._hub.hub import Hub
+from flask_sse._hub.log_queries import History
+from flask_sse._redis.cluster_nodes import ClusterNodes, is_cluster_client
+from flask_sse._redis.cluster_publisher import ClusterClientPublisher
+from flask_sse._redis.connections import Connections, pool_of
+from flask_sse._redis.failover import Listening
+from flask_sse._redis.publisher import ClientPublisher, PoolPublisher, Publisher
+from flask_sse._redis.pubsub import PubSubConnection, RedisConnection, open_connection
+from flask_sse._redis.upstream import Upstream, of_cluster, of_server
+from flask_sse._settings import IN_MEMORY, URL_KEYS, Settings, unknown_keys
+from flask_sse._streaming import worker
+from flask_sse._streaming.event_stream import Streams
+from flask_sse._streaming.siblings import refuse_several_processes
+from flask_sse._system import greenlets
 
 _KEY: Final = "flask_sse"
 _REST_WITHIN: Final = 5.0
-_WHERE: Final = ("host", "port", "path")
-_WHO: Final = ("username", "password", "credential_provider", "redis_connect_func")
 
 
 class _Redis(NamedTuple):
     """The Redis that the application is configured to use."""
 
-    broker: Broker
-    client: redis.StrictRedis
-    publisher: Publisher
+    connections: Connections
+    source: redis.StrictRedis | ClusterNodes
 
 
 class State:
@@ -48,12 +49,16 @@ class State:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self.notices = Notices(app)
-        self._lock = threading.Lock()
+        # It is reentrant: while it is held, the garbage collector may close a generator of the
+        # application that publishes something at its end.
+        self._lock = threading.RLock()
         self._settings: Settings | None = None
         self._redis: _Redis | None = None
         self._clients_of_threads: WeakSet[redis.Redis] = WeakSet()
         self._streams: Streams | None = None
         self._hubs: dict[Hashable, Hub] = {}
+        self._listening = Listening()
+        self._has_looked_for_siblings = False
 
     @classmethod
     def of(cls, app: Flask) -> Self:
@@ -70,6 +75,19 @@ class State:
             for other in states.keys() - {pid}:
                 states.pop(other, None)
         return states[pid]
+
+    @classmethod
+    def current(cls) -> Self:
+        """Return the state of the current application.
+
+        :raises RuntimeError: if it uses ``memory://`` and this server has several processes.
+        """
+        state = cls.of(current_app)
+        if state.settings.in_memory and has_request_context():
+            state._has_looked_for_siblings = refuse_several_processes(
+                state._app, request.environ, has_looked=state._has_looked_for_siblings
+            )
+        return state
 
     @classmethod
     @contextmanager
@@ -100,18 +118,30 @@ class State:
         :raises ValueError: if a setting is out of range.
         """
         kept = self._settings
-        if kept is not None and self._redis is not None:
-            return kept
-        found = Settings.from_config(self._app.config)
-        return found if kept is None else replace(kept, redis_url=found.redis_url)
+        if kept is None:
+            return Settings.from_config(self._app.config)
+        return kept if self._redis is not None else kept.with_url_of(self._app.config)
+
+    def keep_settings(self) -> Settings:
+        """Return the application's settings, which are kept from now on.
+
+        :raises TypeError: if a setting has the wrong type.
+        :raises ValueError: if a setting is out of range.
+        """
+        self._settings = self.settings
+        return self._settings
+
+    @property
+    def unknown_settings(self) -> list[str]:
+        """The names in the application's configuration that look like settings and are not."""
+        return unknown_keys(self._app.config)
 
     @property
     def streams(self) -> Streams:
         """The state that the application's streams share."""
         with self._lock:
             if self._streams is None:
-                self._settings = self.settings
-                self._streams = Streams(self._settings)
+                self._streams = Streams(self.keep_settings())
             return self._streams
 
     def client(self) -> redis.StrictRedis:
@@ -119,83 +149,74 @@ class State:
 
         :raises KeyError: if no URL is set.
         :raises ValueError: if the URL can't be parsed.
+        :raises TypeError: if the URL is one of a cluster, which has no such client.
+        """
+        source = self.source()
+        if isinstance(source, ClusterNodes):
+            raise TypeError(source.explain_client())
+        return source
+
+    def source(self) -> redis.StrictRedis | ClusterNodes:
+        """Return the application's client, or the cluster that it is configured to use.
+
+        :raises KeyError: if no URL is set.
+        :raises ValueError: if the URL can't be parsed.
         """
         own = self._redis or self._find_redis()
-        if not _gevent.in_foreign_thread():
-            return own.client
-        client = own.broker.new_client()
-        self._clients_of_threads.add(client)
-        return client
+        if not greenlets.in_foreign_thread():
+            return own.source
+        source = own.connections.new_source()
+        if isinstance(source, redis.StrictRedis):
+            self._clients_of_threads.add(source)
+        return source
 
-    def publish(self, client: Client, channel: bytes, payload: bytes) -> int:
-        """Publish through *client*, or through the publisher if it is the application's client.
+    def publisher_for(self, source: object) -> Publisher:
+        """Return the publisher for a client: our own connections if it is the application's.
 
-        :return: how many connections are subscribed to the channel.
-        :raises TypeError: if it is not a client that publishes at once.
-        :raises redis.RedisError: if Redis can't be reached or does not answer.
+        :param source: The client, or what :meth:`source` has returned.
         """
         own = self._redis
-        if own is not None and (client is own.client or self._is_of_thread(client)):
-            return own.publisher.publish(channel, payload)
-        return _publisher.publish(client, channel, payload)
+        if own is not None and (
+            source is own.source
+            or (isinstance(source, redis.Redis) and source in self._clients_of_threads)
+        ):
+            return own.connections.publisher
+        if is_cluster_client(source):
+            return ClusterClientPublisher(source)
+        return ClientPublisher(source)
 
-    def append(self, client: Client, channel: bytes, event: Event) -> int:
-        """Publish an event like :meth:`publish`, and keep it.
+    def hub(self, source: object) -> Hub:
+        """Return the hub for a Redis or a cluster.
 
-        :return: how many connections are subscribed to the channel.
-        :raises TypeError: if it is not a client that runs scripts at once.
-        :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
-        """
-        own = self._redis
-        if own is not None and (client is own.client or self._is_of_thread(client)):
-            return own.publisher.append(channel, event)
-        return _publisher.append(client, channel, event)
-
-    def position(self, channel: bytes) -> Position:
-        """Return the newest position in the log of a channel.
-
-        :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
-        """
-        return (self._redis or self._find_redis()).publisher.position(channel)
-
-    def hub(self, client: redis.Redis) -> Hub:
-        """Return the hub for the Redis that *client* connects to.
-
+        :param source: A client, or what :meth:`source` has returned.
         :raises TypeError: if the client does not say which Redis that is.
         """
-        pool = _pool_of(client)
+        upstream = self._upstream(source)
         # A log is in one database; an event that is only published reaches all databases.
-        database = pool.connection_kwargs.get("db") or 0 if self.settings.history else None
-        key = (_destination(pool), database)
+        key = (upstream.key, upstream.database if self.settings.history else None)
         hub = self._hubs.get(key)
         if hub is None:
-            self._settings = self.settings
-            # The client may be a proxy, which does not work outside the request.
-            own = redis.StrictRedis(connection_pool=pool)
-            connect = partial(PubSubConnection, own)
+            settings = self.keep_settings()
             history = None
-            if self._settings.history:
-                history = History(
-                    self._settings.retention,
-                    partial(open_connection, own),
-                    _history.database_of(own),
-                )
+            if settings.history:
+                history = History(settings.retention, upstream.logs, upstream.database)
             # If two threads do this at the same time, one wins; an unused hub costs nothing.
             hub = self._hubs.setdefault(
                 key,
                 Hub(
-                    connect,
+                    upstream.subscribe,
                     self.provider,
-                    keepalive=self._settings.keepalive,
+                    keepalive=settings.keepalive,
                     history=history,
                     notices=self.notices,
+                    is_stopping=worker.is_stopping,
                 ),
             )
         return hub
 
     def wake_hubs(self) -> None:
         """Make the hubs look for events that they would otherwise find only by polling."""
-        if self._hubs and self.settings.in_memory:
+        if self._hubs and self._redis is not None and self.settings.in_memory:
             for hub in [*self._hubs.values()]:
                 hub.wake()
 
@@ -212,13 +233,43 @@ class State:
         with self._lock:
             if self._redis is None:
                 settings = self.settings
-                broker = find_broker(settings)
-                self._settings = settings
-                self._redis = _Redis(broker, broker.new_client(), Publisher(broker))
+                connections = Connections.of(settings)
+                source = connections.source
+                if isinstance(source, redis.StrictRedis) and not settings.in_memory:
+                    # Closing it, or changing its callbacks, has no effect on other applications.
+                    source = redis.StrictRedis(connection_pool=source.connection_pool)
+                # The garbage collector may have caused another call of this method in between.
+                if self._redis is None:
+                    self._settings = settings
+                    self._redis = _Redis(connections, source)
+                    if isinstance(connections.publisher, PoolPublisher):
+                        connections.publisher.add_observer(self._listening)
             return self._redis
 
-    def _is_of_thread(self, client: Client) -> bool:
-        return isinstance(client, redis.Redis) and client in self._clients_of_threads
+    def _upstream(self, source: object) -> Upstream:
+        if is_cluster_client(source):
+            source = ClusterNodes.of(source)
+        if isinstance(source, ClusterNodes):
+            return of_cluster(source)
+        # The client may be a proxy, which does not work outside the request.
+        client = redis.StrictRedis(connection_pool=pool_of(source))
+        return of_server(client, partial(self._subscribe, client), partial(self._open, client))
+
+    def _subscribe(self, client: redis.Redis) -> PubSubConnection:
+        return (
+            self._listening.subscribe(client) if self._is_own(client) else PubSubConnection(client)
+        )
+
+    def _open(self, client: redis.Redis) -> RedisConnection:
+        return self._listening.open(client) if self._is_own(client) else open_connection(client)
+
+    def _is_own(self, client: redis.Redis) -> bool:
+        own = self._redis
+        return (
+            own is not None
+            and isinstance(own.source, redis.StrictRedis)
+            and client.connection_pool is own.source.connection_pool
+        )
 
 
 @contextmanager
@@ -234,36 +285,15 @@ def _changed(config: dict[str, Any], key: str, value: str) -> Generator[None, No
         config.update(before)
 
 
-def _pool_of(client: redis.Redis) -> redis.ConnectionPool:
-    """Return the pool of a client; an application may provide any kind of object as client."""
-    pool: object = getattr(client, "connection_pool", None)
-    if not isinstance(pool, redis.ConnectionPool):
-        raise TypeError(
-            f"for messages() and the stream, redis must be a redis.StrictRedis, or have the "
-            f"connection_pool of one, not be of the type {type(client).__name__}; in a Redis "
-            f"Cluster, the client of any one node receives all events"
-        )
-    return pool
+def lacks_url(error: KeyError) -> bool:
+    """Return whether *error* says that the current application has no Redis URL.
 
-
-def _destination(pool: redis.ConnectionPool) -> Hashable:
-    """Return a key for the server and the user of a pool; pools with the same key share a hub."""
-    known = pool.connection_kwargs
-    server: Hashable = known.get("server")
-    if server is not None:
-        # fakeredis invents a host for each client.
-        return server
-    keys = [*_WHERE, *_WHO, *sorted(key for key in known if key.startswith("ssl"))]
-    where = tuple((key, _hashable(known[key])) for key in keys if known.get(key) is not None)
-    sentinels: list[redis.Redis] = getattr(getattr(pool, "sentinel_manager", None), "sentinels", [])
-    return (
-        pool.connection_class,
-        where,
-        getattr(pool, "service_name", None),
-        getattr(pool, "is_master", None),
-        frozenset(_destination(sentinel.connection_pool) for sentinel in sentinels),
-    )
-
-
-def _hashable(value: object) -> Hashable:
-    return value if isinstance(value, Hashable) else repr(value)
+    A :class:`KeyError` from an overridden method may say anything else.
+    """
+    try:
+        State.current().source()
+    except KeyError as missing:
+        return missing.args == error.args
+    except (ValueError, ModuleNotFoundError):
+        return False
+    return False

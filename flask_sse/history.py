@@ -15,16 +15,18 @@ Hello!
 
 from collections.abc import Generator
 
-from flask_sse._history import Position
-from flask_sse._message import Message
-from flask_sse._messages import listen, new_strict_subscriber
-from flask_sse._request import current_state, encode_channel
+from flask_sse._blueprint import ServerSentEventsBlueprint, source_of, sse
+from flask_sse._event import channel_name
+from flask_sse._event.message import Message
+from flask_sse._log.position import Position
 from flask_sse._state import State
+from flask_sse._streaming.feed import Feed
+from flask_sse._streaming.messages import listen
 
 __all__ = ["messages", "position"]
 
 
-def position(channel: str = "sse") -> str:
+def position(channel: str = "sse", *, blueprint: ServerSentEventsBlueprint = sse) -> str:
     """Return the id of the newest event of a channel, or of the beginning of an empty log.
 
     If a page is rendered with this id, and opens the stream with it as ``last_event_id``, it
@@ -32,7 +34,10 @@ def position(channel: str = "sse") -> str:
     :meth:`~flask_sse.ServerSentEventsBlueprint.publish`.
 
     :param channel: The channel, which must have history.
-    :raises TypeError: if *channel* has an unsupported type.
+    :param blueprint: The blueprint that publishes to the channel. It matters if a subclass
+        overrides :attr:`~flask_sse.ServerSentEventsBlueprint.redis`.
+    :raises TypeError: if *channel* has an unsupported type, or an overridden ``redis`` is not a
+        client that runs scripts at once.
     :raises ValueError: if the channel has no history.
     :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
     :raises redis.exceptions.RedisError: if Redis can't be reached, does not answer or refuses.
@@ -44,13 +49,18 @@ def position(channel: str = "sse") -> str:
     >>> url.startswith("/stream?channel=news&last_event_id=")
     True
     """
-    name = encode_channel(channel)
-    state = current_state()
+    name = channel_name.encode(channel)
+    state = State.current()
     _require_history(state, name, channel)
-    return str(state.position(name))
+    return str(state.publisher_for(source_of(blueprint)).position(name))
 
 
-def messages(channel: str = "sse", after: str | None = None) -> Generator[Message, None, None]:
+def messages(
+    channel: str = "sse",
+    after: str | None = None,
+    *,
+    blueprint: ServerSentEventsBlueprint = sse,
+) -> Generator[Message, None, None]:
     """Yield the messages of a channel from a position on.
 
     The messages that have been published since that position come first, and then new messages
@@ -60,7 +70,10 @@ def messages(channel: str = "sse", after: str | None = None) -> Generator[Messag
 
     :param channel: The channel, which must have history.
     :param after: The id after which to begin; by default the newest id at the first ``next()``.
-    :raises TypeError: if *channel* has an unsupported type.
+    :param blueprint: The blueprint that publishes to the channel. It matters if a subclass
+        overrides :attr:`~flask_sse.ServerSentEventsBlueprint.redis`.
+    :raises TypeError: if *channel* has an unsupported type, or an overridden ``redis`` does not
+        say how to connect.
     :raises ValueError: if the channel has no history, or *after* is not an id from a log.
     :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
     :raises LookupError: from any ``next()``, if messages may be missing, because they are no
@@ -77,14 +90,15 @@ def messages(channel: str = "sse", after: str | None = None) -> Generator[Messag
     [0, 1, 2]
     >>> numbers.close()
     """
-    name = encode_channel(channel)
-    state = current_state()
+    name = channel_name.encode(channel)
+    state = State.current()
     _require_history(state, name, channel)
     cursor = None if after is None else Position.parse(after)
     if after is not None and cursor is None:
         raise ValueError(f"after must be the id of an event with history, not {after!r}")
-    subscriber = new_strict_subscriber(state.settings.max_pending, cursor)
-    return listen(state.hub(state.client()), name, subscriber, state.provider)
+    feed = Feed(name, is_logged=True, after=cursor, is_strict=True)
+    limit = state.settings.max_pending
+    return listen(state.hub(source_of(blueprint)), feed, limit, state.provider)
 
 
 def _require_history(state: State, name: bytes, channel: object) -> None:

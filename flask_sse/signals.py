@@ -23,9 +23,7 @@ users Hello!
 
 from typing import Final
 
-from blinker import NamedSignal
-
-from flask_sse import _signals
+from blinker import NamedSignal, Namespace
 
 __all__ = [
     "client_connected",
@@ -37,7 +35,9 @@ __all__ = [
     "redis_regained",
 ]
 
-client_connected: Final[NamedSignal] = _signals.client_connected
+_namespace: Final = Namespace()
+
+client_connected: Final[NamedSignal] = _namespace.signal("client-connected")
 """A stream has begun: Redis has confirmed its subscription.
 
 * ``channel`` - the name of the channel, a :class:`str`;
@@ -47,7 +47,7 @@ client_connected: Final[NamedSignal] = _signals.client_connected
 :meta hide-value:
 """
 
-client_gone: Final[NamedSignal] = _signals.client_gone
+client_gone: Final[NamedSignal] = _namespace.signal("client-gone")
 """A stream has ended. It is sent once for each stream that has begun.
 
 * ``channel`` and ``client`` - as before;
@@ -65,7 +65,7 @@ client_gone: Final[NamedSignal] = _signals.client_gone
 :meta hide-value:
 """
 
-client_refused: Final[NamedSignal] = _signals.client_refused
+client_refused: Final[NamedSignal] = _namespace.signal("client-refused")
 """A client got no stream, and was told to reconnect later.
 
 * ``channel`` and ``client`` - as before;
@@ -76,7 +76,7 @@ client_refused: Final[NamedSignal] = _signals.client_refused
 :meta hide-value:
 """
 
-message_published: Final[NamedSignal] = _signals.message_published
+message_published: Final[NamedSignal] = _namespace.signal("message-published")
 """Redis has accepted a message from this process. Receivers run in the publisher's thread and
 contexts, and the publisher waits for them; their errors are logged and not raised there.
 
@@ -87,7 +87,7 @@ contexts, and the publisher waits for them; their errors are logged and not rais
 :meta hide-value:
 """
 
-messages_delivered: Final[NamedSignal] = _signals.messages_delivered
+messages_delivered: Final[NamedSignal] = _namespace.signal("messages-delivered")
 """Messages have been written to the clients of a channel in this process, or passed to the
 threads that serve them. Messages that Redis has sent together are reported together.
 
@@ -103,16 +103,22 @@ threads that serve them. Messages that Redis has sent together are reported toge
 :meta hide-value:
 """
 
-redis_lost: Final[NamedSignal] = _signals.redis_lost
+redis_lost: Final[NamedSignal] = _namespace.signal("redis-lost")
 """This process has lost its subscription to Redis, or can't get its first one.
+
+In a Redis Cluster, it is sent for each node whose connection is lost, and once more if no node
+says which of them has which channels.
 
 * ``error`` - the exception with the reason.
 
 :meta hide-value:
 """
 
-redis_regained: Final[NamedSignal] = _signals.redis_regained
+redis_regained: Final[NamedSignal] = _namespace.signal("redis-regained")
 """The subscription has been restored.
+
+In a Redis Cluster, it is sent for each outage of a node, when that node is back or when other
+nodes have taken over its channels.
 
 * ``duration`` - how many seconds the outage lasted;
 * ``attempts`` - how many connections failed during the outage.

@@ -15,23 +15,25 @@ the test ends.
 """
 
 import threading
-import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import copy_context
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from flask import Flask
 from flask.json.provider import JSONProvider
 from flask.testing import FlaskClient
-from werkzeug.routing import BuildError
+from werkzeug.routing import BuildError, Rule
 from werkzeug.test import TestResponse
 
-from flask_sse._message import Message, encode, from_payload, to_payload
-from flask_sse._parser import Parsed, Parser
-from flask_sse._server import PATIENCE
-from flask_sse._signals import message_published
+from flask_sse._blueprint import ServerSentEventsBlueprint, sse
+from flask_sse._event.message import Message, encode, from_payload, to_payload
+from flask_sse._event.parser import Parsed, Parser
 from flask_sse._state import State
+from flask_sse._streaming.servers import PATIENCE
+from flask_sse._system.clock import monotonic
+from flask_sse.signals import message_published
 
 __all__ = [
     "Harness",
@@ -45,8 +47,12 @@ __all__ = [
 ]
 
 _REST_WITHIN: Final = 5.0
-_SHORT_LIVED: Final = {"flask-sse-close", "flask-sse-connect", "flask-sse-log"}
-_OF_GENERATORS: Final = "flask-sse-messages"
+_SHORT_LIVED: Final = {
+    "flask-sse-close",
+    "flask-sse-connect",
+    "flask-sse-log",
+    "flask-sse-topology",
+}
 
 
 class ReceivedMessage(Message):
@@ -70,7 +76,7 @@ class ReceivedMessage(Message):
     data: str
 
     def __init__(self, parsed: Parsed, provider: JSONProvider) -> None:
-        super().__init__(*parsed)
+        super().__init__(parsed.data, parsed.type, parsed.id, parsed.retry)
         self._provider = provider
 
     @property
@@ -96,15 +102,15 @@ class _Deadline:
     """The time until which the reader of a stream waits."""
 
     def __init__(self, seconds: float) -> None:
-        self._time = time.monotonic() + seconds
+        self._time = monotonic() + seconds
 
     def move(self, seconds: float) -> None:
         """Set the deadline to some seconds from now."""
-        self._time = time.monotonic() + seconds
+        self._time = monotonic() + seconds
 
     def left(self) -> float:
         """Return how many seconds are left."""
-        return max(0.0, self._time - time.monotonic())
+        return max(0.0, self._time - monotonic())
 
 
 class Stream:
@@ -262,12 +268,14 @@ def open_stream(
 
     :param source: The application, or a test client of it, which may have logged in.
     :param channel: The channel to listen to; by default, the query does not name one.
-    :param url: The URL of the stream; by default the URL at which the application has
-        registered ``flask_sse.sse``.
+    :param url: The URL of the stream, with a host if it is not the application's own. By
+        default, it is the URL at which the application has registered ``flask_sse.sse``, or if
+        it has not, its only :class:`~flask_sse.ServerSentEventsBlueprint`.
     :param last_event_id: The value to send as ``Last-Event-ID``.
     :param headers: Other headers to send.
     :param timeout: Seconds that :meth:`Stream.get` waits by default.
-    :raises LookupError: if *url* is not given and ``sse`` is not registered.
+    :raises LookupError: if *url* is not given, and the application has no stream or more than
+        one, or the URL contains variables.
     :raises AssertionError: if the answer is not an event stream. To test access control, use
         the test client directly and check the status.
 
@@ -284,7 +292,11 @@ def open_stream(
     if last_event_id is not None:
         sent["Last-Event-ID"] = last_event_id
     deadline = _Deadline(timeout)
-    response = client.get(
+    # If `messages` is overridden, the contexts of the request are kept until the stream ends. The
+    # test must not see them, unless it has asked for that.
+    run = _call if client.preserve_context else copy_context().run
+    response = run(
+        client.get,
         _with_channel(url or _url_of(app), channel),
         headers=sent,
         environ_overrides={PATIENCE: deadline.left},
@@ -292,13 +304,12 @@ def open_stream(
     try:
         if response.status_code != 200 or response.mimetype != "text/event-stream":
             raise AssertionError(
-                f"{response.request.path} answered {response.status}, {response.mimetype}, which "
-                f"is not an event stream"
+                f"{response.request.base_url} answered {response.status}, {response.mimetype}, "
+                f"which is not an event stream"
             )
         yield Stream(response, app.json, timeout, deadline)
     finally:
-        response.close()
-        _await_threads({_OF_GENERATORS})
+        run(response.close)
         State.of(app).rest(_REST_WITHIN)
         _await_threads(_SHORT_LIVED)
 
@@ -336,13 +347,55 @@ def harness(app: Flask) -> Generator[Harness, None, None]:
         yield Harness(app, published, streams)
 
 
+def _call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    return function(*arguments, **named)
+
+
 def _url_of(app: Flask) -> str:
+    """Return the URL of the application's stream: a path, and the host if a rule names one."""
+    endpoint = _endpoint_of(app)
+    bound = app.create_url_adapter(None)
+    host = "localhost" if bound is None else bound.server_name
     try:
-        return app.url_map.bind("localhost").build("sse.stream")
+        # Without a scheme, the test client chooses it.
+        return app.url_map.bind(host, url_scheme="").build(endpoint)
     except BuildError as error:
+        described = " and ".join(_describe(rule) for rule in app.url_map.iter_rules(endpoint))
+        raise LookupError(
+            f"the stream's URL can't be built: {endpoint} has the rule {described}; pass the URL "
+            f"as url="
+        ) from error
+
+
+def _endpoint_of(app: Flask) -> str:
+    """Return the endpoint of the application's stream."""
+    registered = {
+        f"{name}.stream": blueprint
+        for name, blueprint in app.blueprints.items()
+        if isinstance(blueprint, ServerSentEventsBlueprint)
+    }
+    rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint in registered]
+    own = [rule for rule in rules if registered[rule.endpoint] is sse]
+    endpoints: set[str] = {rule.endpoint for rule in own or rules}
+    if not endpoints:
         raise LookupError(
             "the application has not registered flask_sse.sse; pass the URL of its stream as url="
-        ) from error
+        )
+    if len(endpoints) > 1:
+        listed = ", ".join(f"{rule.endpoint} at {_describe(rule)}" for rule in own or rules)
+        raise LookupError(
+            f"the application has more than one stream: {listed}; pass the URL of one as url="
+        )
+    return endpoints.pop()
+
+
+def _describe(rule: Rule) -> str:
+    place = f" of the host {rule.host!r}" if rule.host else ""
+    place = f" of the subdomain {rule.subdomain!r}" if rule.subdomain else place
+    # Werkzeug leaves the type out.
+    arguments: set[str] = rule.arguments  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    needed = ", ".join(sorted(arguments - (rule.defaults or {}).keys()))
+    return f"{rule.rule!r}{place}{f', which needs a value for {needed}' if needed else ''}"
 
 
 def _with_channel(url: str, channel: str | None) -> str:
@@ -353,7 +406,7 @@ def _with_channel(url: str, channel: str | None) -> str:
 
 def _await_threads(names: set[str]) -> None:
     """Wait for threads that will soon end by themselves."""
-    deadline = time.monotonic() + _REST_WITHIN
+    deadline = monotonic() + _REST_WITHIN
     for thread in threading.enumerate():
         if thread.name in names and type(thread) is threading.Thread:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(max(0.0, deadline - monotonic()))

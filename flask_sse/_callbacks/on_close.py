@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from flask_sse._system.clock import monotonic
+
 _log: Final = logging.getLogger("flask_sse")
 
 Callback = Callable[[], object]
@@ -77,8 +79,8 @@ class _Background:
         atexit.register(self._await_end)
 
     def _await_end(self) -> None:
-        deadline = time.monotonic() + _EXIT_WITHIN
-        while self._threads and time.monotonic() < deadline:
+        deadline = monotonic() + _EXIT_WITHIN
+        while self._threads and monotonic() < deadline:
             time.sleep(0.01)
 
 

@@ -6,11 +6,9 @@ have been no notices for a while.
 """
 
 import atexit
-import contextlib
 import logging
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Sized
 from functools import partial
@@ -21,13 +19,14 @@ from weakref import ref
 from blinker import NamedSignal
 from flask import Flask
 
-from flask_sse import _gevent
+from flask_sse._system import greenlets
+from flask_sse._system.clock import monotonic
+from flask_sse._system.gate import Gate
 
 _log: Final = logging.getLogger("flask_sse")
 
 _MOST_WAITING: Final = 1 << 16
 _LINGER: Final = 30.0
-_LOOK_AGAIN: Final = 0.1
 _EXIT_WITHIN: Final = 1.0
 
 
@@ -89,7 +88,7 @@ class Notices:
 
         :param seconds: How long to wait at most.
         """
-        deadline = time.monotonic() + seconds
+        deadline = monotonic() + seconds
         with self._lock:
             worker = self._worker
             if worker is not None:
@@ -100,7 +99,7 @@ class Notices:
             if type(worker.thread) is threading.Thread and worker.has_ended.is_set():
                 worker.thread.join(seconds)
         # An interpreter that is shutting down can't start threads any more.
-        while self._worker is None and time.monotonic() < deadline and self._tell_next():
+        while self._worker is None and monotonic() < deadline and self._tell_next():
             pass
 
     def finish_at_exit(self) -> None:
@@ -114,7 +113,7 @@ class Notices:
                 return
             worker = self._worker = _Worker()
             try:
-                _gevent.start_thread(partial(self._run, worker), "flask-sse-signals")
+                greenlets.start_thread(partial(self._run, worker), "flask-sse-signals")
             except RuntimeError:
                 # The process is out of threads: the next notice tries again.
                 self._worker = None
@@ -172,27 +171,14 @@ class _Worker:
         self.is_retired = False
         self.has_ended = threading.Event()
         self.thread: threading.Thread | None = None
-        # Locked while there is nothing to do. It is only a lock, since the threads that wake
-        # the worker must not wait.
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        self._gate = Gate()
 
     def wake(self) -> bool:
         """End the wait; return whether the thread will still look for notices."""
-        if self._gate.locked():
-            # Two threads may have found it locked.
-            with contextlib.suppress(RuntimeError):
-                self._gate.release()
+        self._gate.open()
         return not self.is_retired
 
     def wait(self, waiting: Sized) -> bool:
         """Wait for a notice; return `False` if there has been none for a while."""
-        deadline = time.monotonic() + _LINGER
-        while self.lingers and (left := deadline - time.monotonic()) > 0:
-            if waiting:
-                return True
-            # If another thread releases a gevent lock, this thread may not wake up.
-            if _gevent.crosses_threads():
-                left = min(left, _LOOK_AGAIN)
-            self._gate.acquire(timeout=left)
-        return False
+        self._gate.wait(lambda: bool(waiting) or not self.lingers, _LINGER)
+        return self.lingers and bool(waiting)

@@ -1,15 +1,16 @@
 """One client's stream, as the signals report it.
 
 Each stream has its own visit if a signal has receivers, and otherwise `None`. Only the thread
-that serves the client uses it: one of the server's, or after the hand-over, the hub's owner.
+that serves the client uses it: one of the server's, or after the hand-over, the hub's loop.
 Nothing blocks.
 """
 
-import time
 from typing import Final
 
-from flask_sse._notices import Notices
-from flask_sse._signals import client_connected, client_gone, client_refused
+from flask_sse._callbacks.receivers import Notices
+from flask_sse._event import channel_name
+from flask_sse._system.clock import monotonic
+from flask_sse.signals import client_connected, client_gone, client_refused
 
 CLIENT: Final = "client"
 """The client has closed its connection, or can't be reached."""
@@ -37,14 +38,14 @@ class Visit:
 
     def __init__(self, notices: Notices, channel: bytes, client: object) -> None:
         self._notices = notices
-        self._values = {"channel": channel.decode(errors="replace"), "client": client}
+        self._values = {"channel": channel_name.to_text(channel), "client": client}
         self._opened: float | None = None
         self._events = 0
         self._bytes = 0
 
     def opened(self) -> None:
         """Note that the stream has begun."""
-        self._opened = time.monotonic()
+        self._opened = monotonic()
         self._notices.later(client_connected, **self._values)
 
     def count(self, events: int, size: int) -> None:
@@ -62,7 +63,7 @@ class Visit:
                 client_gone,
                 **self._values,
                 reason=reason,
-                duration=time.monotonic() - self._opened,
+                duration=monotonic() - self._opened,
                 events_sent=self._events,
                 bytes_sent=self._bytes,
             )

@@ -9,21 +9,17 @@ import copy
 import http.client
 import json
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol
+from weakref import WeakSet
 
 import click
 import redis
 from flask.cli import with_appcontext
 
-from flask_sse._feeds import streamed, subscribed
-from flask_sse._finding import Level
-from flask_sse._merge import merge
-from flask_sse._message import Message
-from flask_sse._request import current_state
-from flask_sse._settings import URL_KEYS
-from flask_sse._terminal import (
+from flask_sse._cli.channels import find_channels
+from flask_sse._cli.output import (
     ending_quietly,
     is_output_closed,
     one_line,
@@ -31,28 +27,23 @@ from flask_sse._terminal import (
     write_finding,
     write_json,
 )
+from flask_sse._cli.sources import merge, streamed, subscribed
+from flask_sse._doctor.finding import Level
+from flask_sse._event.message import Message
+from flask_sse._settings import URL_KEYS
+from flask_sse._state import State, lacks_url
 
 _TICK: Final = 0.5
 
-
-class _Client(Protocol):
-    """The methods used of a Redis client, with the types that it lacks."""
-
-    def pubsub_channels(self, pattern: str) -> list[str | bytes]: ...
-    def pubsub_numsub(self, *channels: str | bytes) -> list[tuple[str | bytes, int]]: ...
+_ours: Final[WeakSet[click.Command]] = WeakSet()
 
 
-class Publisher(Protocol):
+class CommandsBlueprint(Protocol):
     """The parts of a blueprint that the commands need."""
 
     @property
     def cli(self) -> click.Group:
         """Its commands."""
-        ...
-
-    @property
-    def redis(self) -> redis.StrictRedis:
-        """The client for the current application's Redis."""
         ...
 
     def publish(
@@ -71,16 +62,70 @@ class Publisher(Protocol):
         ...
 
 
-def add_commands(blueprint: Publisher) -> None:
-    """Add the commands to a blueprint, except those whose names it already uses."""
+class Owner(NamedTuple):
+    """The owner of the commands."""
+
+    blueprint: CommandsBlueprint
+    source: Callable[[], object]
+    """Returns its client for the current application's Redis, or the cluster in the URL."""
+
+
+def add_commands(blueprint: CommandsBlueprint, source: Callable[[], object]) -> None:
+    """Add the commands to a blueprint, except those whose names it already uses.
+
+    :param source: Returns the blueprint's client, or the cluster in the URL.
+    """
     if blueprint.cli.help is None:
         blueprint.cli.help = "Publish events, listen to them, and diagnose problems."
     commands = {"publish": publish, "listen": listen, "channels": channels, "doctor": doctor}
     for name, command in commands.items():
         own = copy.copy(command)
         assert command.callback is not None
-        own.callback = with_appcontext(partial(command.callback, blueprint))
-        blueprint.cli.commands.setdefault(name, own)
+        own.callback = with_appcontext(partial(command.callback, Owner(blueprint, source)))
+        if blueprint.cli.commands.setdefault(name, own) is own:
+            _ours.add(own)
+
+
+@contextlib.contextmanager
+def yielding_to(commands: MutableMapping[str, click.Command]) -> Generator[None]:
+    """Put back the application's commands that ours replace while a blueprint is registered.
+
+    If a command of ours is not there in the end, the user of the command line is told why.
+    """
+    before = dict(commands)
+    yield
+    added = {
+        name: command
+        for name, command in commands.items()
+        if command is not before.get(name) and _is_ours(command)
+    }
+    for name in added.keys() & before.keys():
+        if not _is_ours(before[name]):
+            commands[name] = before[name]
+    context = click.get_current_context(silent=True)
+    if context is not None and not context.resilient_parsing:
+        # The application may add its own commands later.
+        context.find_root().call_on_close(partial(_explain_missing, commands, added))
+
+
+def _explain_missing(
+    commands: Mapping[str, click.Command], added: Mapping[str, click.Command]
+) -> None:
+    for name, command in added.items():
+        found = commands.get(name, command)
+        if found is not command and not _is_ours(found):
+            click.echo(
+                f"Flask-SSE: {name!r} is the application's own command; to have those of Flask-SSE "
+                f"as well, give them another name: register_blueprint(..., cli_group='events')",
+                err=True,
+            )
+
+
+def _is_ours(command: click.Command) -> bool:
+    """Whether it is a command of ours, or a group that has no other commands."""
+    if isinstance(command, click.Group):
+        return bool(command.commands) and all(map(_is_ours, command.commands.values()))
+    return command in _ours
 
 
 @click.command()
@@ -92,7 +137,7 @@ def add_commands(blueprint: Publisher) -> None:
 @click.option("--json/--text", "is_json", help="What DATA is; text by default.")
 @click.option("--lines", is_flag=True, help="Publish each line as an event as soon as it arrives.")
 def publish(  # noqa: PLR0917 - click gives them by name
-    blueprint: Publisher,
+    owner: Owner,
     data: str,
     channel: str,
     type_: str | None,
@@ -109,10 +154,10 @@ def publish(  # noqa: PLR0917 - click gives them by name
         raise click.UsageError("--lines reads from standard input: pass - as DATA")
     number = listeners = 0
     with _explained(), ending_quietly():
-        _require_shared_redis(blueprint)
+        _require_shared_redis(owner)
         for text in _read(data, lines=lines):
             event: object = _parse_json(text) if is_json else text
-            listeners = blueprint.publish(event, type_, id_, retry, channel)
+            listeners = owner.blueprint.publish(event, type_, id_, retry, channel)
             number += 1
     events = "1 event" if number == 1 else f"{number} events"
     click.echo(f"{events} published to {channel}; {_processes(listeners)}", err=True)
@@ -125,7 +170,7 @@ def publish(  # noqa: PLR0917 - click gives them by name
 @click.option("--url", metavar="URL", help="Listen to this stream over HTTP, as a browser does.")
 @click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", help="With --url.")
 def listen(  # noqa: PLR0917 - click gives them by name
-    blueprint: Publisher,
+    owner: Owner,
     channels: tuple[str, ...],
     as_json: bool,
     count: int | None,
@@ -138,46 +183,37 @@ def listen(  # noqa: PLR0917 - click gives them by name
     """
     if headers and url is None:
         raise click.UsageError("--header requires --url")
-    left = count
     with _explained(), ending_quietly():
         if url is None:
-            _require_shared_redis(blueprint)
-            sources = {name: subscribed(blueprint, name) for name in channels or ("sse",)}
+            _require_shared_redis(owner)
+            sources = {name: subscribed(owner.blueprint, name) for name in channels or ("sse",)}
         else:
             sources = streamed(url, channels, _parse_headers(headers))
-        for arrival in merge(sources, _TICK):
-            if arrival is None:
-                if is_output_closed():
-                    break
-                continue
-            channel, message = arrival
-            if as_json:
-                write_json({"channel": channel, **message.to_dict()})
-            else:
-                write_event(channel, message)
-            left = None if left is None else left - 1
-            if left == 0:
-                break
+        with contextlib.closing(merge(sources, _TICK)) as arrivals:
+            _write(arrivals, count, as_json=as_json)
 
 
 @click.command()
 @click.argument("pattern", default="*")
 @click.option("--json", "as_json", is_flag=True, help="Write each channel as a JSON object.")
-def channels(blueprint: Publisher, pattern: str, as_json: bool) -> None:
+def channels(owner: Owner, pattern: str, as_json: bool) -> None:
     """List the channels that have listeners, and in how many processes.
 
     PATTERN selects channels with the syntax of Redis, such as 'users.*'. One process may serve any
-    number of clients. Channels of other applications on the same Redis are shown as well.
+    number of clients. Channels of other applications on the same Redis are shown as well. In a
+    Redis Cluster, all primaries are asked; if one does not answer, the exit status is 1.
     """
     with _explained():
-        _require_shared_redis(blueprint)
-        found = _subscriptions(blueprint.redis, pattern)
-    for name, number in found:
+        _require_shared_redis(owner)
+        found = find_channels(owner.source(), pattern)
+    for name, number in found.processes:
         if as_json:
             write_json({"channel": name, "processes": number})
         else:
             click.echo(f"{number:>5}  {one_line(name)}")
-    if not found:
+    if found.problems:
+        raise click.ClickException("Redis: " + "; ".join(found.problems))
+    if not found.processes:
         click.echo("no channel has a listener", err=True)
 
 
@@ -195,7 +231,7 @@ def channels(blueprint: Publisher, pattern: str, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Write each finding as a JSON object.")
 def doctor(  # noqa: PLR0917 - click gives them by name
-    blueprint: Publisher,
+    owner: Owner,
     url: str | None,
     channel: str | None,
     origin: str | None,
@@ -208,14 +244,14 @@ def doctor(  # noqa: PLR0917 - click gives them by name
     Each line is one check: ok, warn or fail, and what to do. If a check fails, the exit status
     is 1. The test events have the type flask-sse.doctor, which no page listens to.
     """
-    from flask_sse._doctor import Visit, examine  # noqa: PLC0415 - only this command needs it
+    from flask_sse._doctor.examination import Target, examine  # noqa: PLC0415 - only this command needs it
 
     if url is None and (origin is not None or headers):
         raise click.UsageError("--origin and --header require --url")
-    visit = None if url is None else Visit(url, _parse_headers(headers), origin)
+    target = None if url is None else Target(url, _parse_headers(headers), origin)
     has_failed = False
     with _explained():
-        for finding in examine(blueprint, visit, channel, patience):
+        for finding in examine(*owner, target, channel, patience):
             has_failed = has_failed or finding.level is Level.FAIL
             if as_json:
                 write_json(finding._asdict())
@@ -223,6 +259,26 @@ def doctor(  # noqa: PLR0917 - click gives them by name
                 write_finding(finding)
     if has_failed:
         click.get_current_context().exit(1)
+
+
+def _write(
+    arrivals: Iterable[tuple[str, Message] | None], count: int | None, *, as_json: bool
+) -> None:
+    """Write events, until the given number is reached or nobody reads the output."""
+    left = count
+    for arrival in arrivals:
+        if arrival is None:
+            if is_output_closed():
+                return
+            continue
+        channel, message = arrival
+        if as_json:
+            write_json({"channel": channel, **message.to_dict()})
+        else:
+            write_event(channel, message)
+        left = None if left is None else left - 1
+        if left == 0:
+            return
 
 
 def _read(data: str, *, lines: bool) -> Iterator[str]:
@@ -236,9 +292,13 @@ def _read(data: str, *, lines: bool) -> Iterator[str]:
 
 def _parse_json(text: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     except ValueError as error:
         raise click.ClickException(f"{text!r} is not JSON: {error}") from error
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"it contains {constant}")
 
 
 def _parse_headers(headers: Iterable[str]) -> dict[str, str]:
@@ -249,28 +309,15 @@ def _parse_headers(headers: Iterable[str]) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _subscriptions(client: redis.StrictRedis, pattern: str) -> list[tuple[str, int]]:
-    """Return the channels that have subscribers, with their number, busiest first."""
-    asked = cast("_Client", client)
-    names = asked.pubsub_channels(pattern)
-    numbers = asked.pubsub_numsub(*names) if names else []
-    found = [(_text(name), int(number)) for name, number in numbers if int(number)]
-    return sorted(found, key=lambda pair: (-pair[1], pair[0]))
-
-
-def _text(name: str | bytes) -> str:
-    return name if isinstance(name, str) else name.decode(errors="backslashreplace")
-
-
 def _processes(number: int) -> str:
     if number == 0:
         return "nobody is listening"
     return "1 process is listening" if number == 1 else f"{number} processes are listening"
 
 
-def _require_shared_redis(blueprint: Publisher) -> None:
-    state = current_state()
-    if state.settings.in_memory and blueprint.redis is state.client():
+def _require_shared_redis(owner: Owner) -> None:
+    state = State.current()
+    if state.settings.in_memory and owner.source() is state.source():
         raise click.ClickException(
             "memory:// keeps events inside one process, and this command does not run in the "
             "process of your server; set REDIS_URL to a Redis that both can reach"
@@ -283,12 +330,15 @@ def _explained() -> Generator[None]:
     try:
         yield
     except KeyError as error:
+        # The text of any other says nothing without its traceback.
+        if not lacks_url(error):
+            raise
         keys = " or ".join(URL_KEYS)
         raise click.ClickException(f"{error.args[0]} ({keys})") from error
     except redis.RedisError as error:
         raise click.ClickException(f"Redis: {error}") from error
     except (TypeError, ValueError, BufferError, ModuleNotFoundError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(str(error) or type(error).__name__) from error
     except BrokenPipeError:
         # This is about the output; click handles it.
         raise

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import click
 
-from flask_sse._finding import Finding, Level
-from flask_sse._message import Message
+from flask_sse._doctor.finding import Finding, Level
+from flask_sse._event.message import Message
 
 _COLOURS: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 _CONTROL: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -35,8 +35,14 @@ def one_line(text: str) -> str:
 
 
 def write_json(fields: Mapping[str, Any]) -> None:
-    """Write an object as one line of JSON."""
-    click.echo(json.dumps(fields, ensure_ascii=False))
+    """Write an object as one line of JSON; NaN and Infinity become null, as in browsers."""
+    try:
+        line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        # Python reads and writes these numbers, which JSON does not have.
+        with_nulls = json.loads(json.dumps(fields), parse_constant=lambda _: None)
+        line = json.dumps(with_nulls, ensure_ascii=False)
+    click.echo(line)
 
 
 def write_event(channel: str, message: Message) -> None:

@@ -5,39 +5,40 @@ It runs in the command's thread, in an application context, and waits for Redis 
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
 
 import redis
 from flask import current_app
+from redis.cluster import RedisCluster
 
-from flask_sse import _doctor_redis, _doctor_settings, _doctor_stream, _history
-from flask_sse._doctor_redis import Client
-from flask_sse._doctor_stream import Place
-from flask_sse._finding import Finding, Level, ok, warn
-from flask_sse._request import current_state, encode_channel
-from flask_sse._settings import Settings
-from flask_sse._state import State
+from flask_sse._doctor import settings as _doctor_settings
+from flask_sse._doctor import stream
+from flask_sse._doctor.examined import App, Examined
+from flask_sse._doctor.finding import Finding, attempt, ok, unforeseen, warn
+from flask_sse._doctor.redis_cluster import Cluster
+from flask_sse._doctor.redis_node import PROBE
+from flask_sse._doctor.redis_server import Server
+from flask_sse._doctor.stream import Subject
+from flask_sse._redis.clients import find_broker
+from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._state import State, lacks_url
 
-_TYPE: Final = "flask-sse.doctor"
+_UNBOUNDED: Final = 1 << 31
+"""The size of a pool that has no limit, in redis-py before 8."""
 
 
-class Publisher(Protocol):
-    """The parts of a blueprint that are used here."""
-
-    @property
-    def redis(self) -> redis.StrictRedis:
-        """The client for the current application's Redis."""
-        ...
+class ExaminedBlueprint(Protocol):
+    """The part of a blueprint that is used here."""
 
     def publish(self, data: Any, type: str | None = None, *, channel: str = "sse") -> int:
         """Publish an event; return how many processes are subscribed to the channel."""
         ...
 
 
-class Visit(NamedTuple):
+class Target(NamedTuple):
     """How to connect to a stream from outside."""
 
     url: str
@@ -47,103 +48,141 @@ class Visit(NamedTuple):
 
 
 def examine(
-    blueprint: Publisher, visit: Visit | None, channel: str | None, patience: float
+    blueprint: ExaminedBlueprint,
+    source: Callable[[], object],
+    target: Target | None,
+    channel: str | None,
+    patience: float,
 ) -> Iterator[Finding]:
     """Yield the finding of each check as soon as it is known.
 
+    :param source: Returns the blueprint's client, or the cluster in the URL.
     :param channel: The channel to publish to; by default the URL's channel, or a new one.
     :param patience: Seconds to wait for anything that should arrive at once.
     """
+    unknown = State.of(current_app).unknown_settings
+    yield from attempt("settings", partial(_doctor_settings.check_names, unknown))
     try:
-        state = current_state()
+        state = State.current()
         settings = state.settings
     except (TypeError, ValueError) as error:
         yield _doctor_settings.refused(error)
         return
-    finding, given = _look_for_redis(blueprint, state)
+    except Exception as error:  # noqa: BLE001 - the finding shows it
+        yield unforeseen("settings", error)
+        return
+    finding, make = _look_for_redis(source, state)
     yield finding
     yield from _doctor_settings.examine(settings)
-    client = None if given is None else _doctor_redis.new_client(given, patience)
-    named = channel or _channel_of(visit)
-    name = named or f"{_TYPE}.{secrets.token_hex(8)}"
-    encoded = encode_channel(name)
-    publish = partial(_publish, blueprint, name)
-    can_publish = False
+    examined: Examined | None = None
+    if make is not None:
+        try:
+            examined = make(patience)
+        except Exception as error:  # noqa: BLE001 - the finding shows it
+            yield unforeseen("redis", error)
+    named = channel or _channel_of(target)
+    name = named or f"{PROBE}.{secrets.token_hex(8)}"
+    app = App(settings, current_app.json, name, named is None, partial(_publish, blueprint))
+    encoded = app.encoded
     try:
-        if client is not None:
-            for finding in _doctor_redis.examine(
-                client,
-                settings,
-                current_app.json,
-                channel=encoded,
-                publish=publish,
-                patience=patience,
-            ):
-                can_publish = can_publish or finding[:2] == (Level.OK, "publish")
-                yield finding
-        if visit is not None:
-            place = Place(
-                url=visit.url,
-                headers=visit.headers,
-                origin=visit.origin,
+        if examined is not None:
+            yield from examined.examine(app)
+        if target is not None:
+            subject = Subject(
+                url=target.url,
+                headers=target.headers,
+                origin=target.origin,
                 channel=name,
                 has_history=settings.retention(encoded) is not None,
                 keepalive=settings.keepalive,
                 patience=patience,
-                publish=publish if can_publish else None,
-                listeners=partial(_count_listeners, client, encoded),
+                publish=(
+                    partial(app.publish, name)
+                    if examined is not None and examined.can_publish
+                    else None
+                ),
+                listeners=partial(_count_listeners, examined, encoded),
             )
-            yield from _doctor_stream.examine(place)
+            yield from attempt("connection", partial(stream.examine, subject))
     finally:
-        if named is None:
-            _forget(client, settings, encoded)
+        if examined is not None:
+            _forget(examined, app)
 
 
-def _look_for_redis(blueprint: Publisher, state: State) -> tuple[Finding, redis.StrictRedis | None]:
-    """Return the finding about the Redis URL, and the client if the URL can be used."""
+_Make = Callable[[float], Examined]
+"""Makes the checks of a Redis, which wait for some seconds at most."""
+
+
+def _look_for_redis(source: Callable[[], object], state: State) -> tuple[Finding, _Make | None]:
+    """Return the finding about the Redis URL, and the Redis if it can be checked."""
     settings = state.settings
     try:
-        given = blueprint.redis
-        is_own = settings.redis_url is not None and given is state.client()
-    except (KeyError, ValueError, ModuleNotFoundError) as error:
+        given = source()
+        is_own = settings.redis_url is not None and given is state.source()
+        pool = getattr(given, "connection_pool", None)
+    except KeyError as error:
+        is_missing = lacks_url(error)
+        return _doctor_settings.no_url() if is_missing else unforeseen("url", error), None
+    except (ValueError, ModuleNotFoundError) as error:
         return _doctor_settings.unusable_url(error), None
+    except Exception as error:  # noqa: BLE001 - the finding shows it
+        return unforeseen("url", error), None
     if is_own:
-        return _doctor_settings.check_url(settings), None if settings.in_memory else given
-    if isinstance(getattr(given, "connection_pool", None), redis.ConnectionPool):
-        return ok("url", "an overridden redis provides its own"), given
+        make = None
+        if not settings.in_memory:
+            broker = find_broker(settings)
+            make = _checks_of(given, broker.connections)
+        return _doctor_settings.check_url(settings), make
+    most = int(pool.max_connections) if isinstance(pool, redis.ConnectionPool) else _UNBOUNDED
+    make = _checks_of(given, most if most < _UNBOUNDED else None)
+    if make is not None:
+        return ok("url", "an overridden redis provides its own"), make
     finding = warn(
         "url",
         f"the overridden redis can't be checked: it is of the type {type(given).__name__}",
-        "return a redis.StrictRedis, which streams need",
+        "return a redis.StrictRedis, which streams need, or a redis.cluster.RedisCluster",
     )
     return finding, None
 
 
-def _channel_of(visit: Visit | None) -> str | None:
-    if visit is None:
-        return None
-    return parse_qs(urlsplit(visit.url).query).get("channel", [None])[0]
+def _checks_of(source: object, publishing: int | None) -> _Make | None:
+    """Return what makes the checks of a Redis, or `None` if it can't be checked.
+
+    :param publishing: How many connections a process may use for publishing to a single Redis.
+    """
+    if isinstance(source, RedisCluster):
+        return lambda patience: Cluster(ClusterNodes.of(source), patience)
+    if isinstance(source, ClusterNodes):
+        return partial(Cluster, source)
+    if isinstance(getattr(source, "connection_pool", None), redis.ConnectionPool):
+        return partial(Server, cast("redis.StrictRedis", source), publishing)
+    return None
 
 
-def _publish(blueprint: Publisher, channel: str, data: str) -> int:
-    return blueprint.publish(data, _TYPE, channel=channel)
-
-
-def _count_listeners(client: redis.StrictRedis | None, channel: bytes) -> int | None:
-    if client is None:
+def _channel_of(target: Target | None) -> str | None:
+    if target is None:
         return None
     try:
-        [(_, number)] = cast("Client", client).pubsub_numsub(channel)
-    except redis.RedisError:
+        query = urlsplit(target.url).query
+    except ValueError:
+        # The check of the connection explains it.
         return None
-    return int(number)
+    return parse_qs(query).get("channel", [None])[0]
 
 
-def _forget(client: redis.StrictRedis | None, settings: Settings, channel: bytes) -> None:
-    """Delete the log of a channel that was made for the checks."""
-    if client is None:
-        return
-    with contextlib.suppress(redis.RedisError):
-        if settings.retention(channel) is not None:
-            cast("Client", client).delete(*_history.keys(channel))
-    client.close()
+def _publish(blueprint: ExaminedBlueprint, channel: str, data: str) -> int:
+    return blueprint.publish(data, PROBE, channel=channel)
+
+
+def _count_listeners(examined: Examined | None, channel: bytes) -> int | None:
+    return None if examined is None else examined.count_listeners(channel)
+
+
+def _forget(examined: Examined, app: App) -> None:
+    """Delete the log of a channel that was made for the checks, and close the connections."""
+    # The checks have told what is wrong with this Redis.
+    with contextlib.suppress(Exception):
+        if app.is_new:
+            examined.forget(app)
+    with contextlib.suppress(Exception):
+        examined.close()

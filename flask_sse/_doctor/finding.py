@@ -1,6 +1,9 @@
 """The findings of ``flask sse doctor``."""
 
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Final, NamedTuple
 
 _SOON: Final = 1.0
@@ -40,6 +43,37 @@ def warn(check: str, found: str, remedy: str) -> Finding:
 def fail(check: str, found: str, remedy: str) -> Finding:
     """Return a finding that makes clients miss some or all events."""
     return Finding(Level.FAIL, check, found, remedy)
+
+
+def attempt(check: str, examine: Callable[[], Finding | Iterable[Finding]]) -> Iterator[Finding]:
+    """Yield the findings of a check; an exception becomes one too, so that the others are made."""
+    try:
+        found = examine()
+        if isinstance(found, Finding):
+            yield found
+        else:
+            yield from found
+    except Exception as error:  # noqa: BLE001 - the finding shows it
+        yield unforeseen(check, error)
+
+
+def unforeseen(check: str, error: Exception) -> Finding:
+    """Return the finding about an exception that ended a check."""
+    reason = describe(error)
+    if error.__traceback__ is not None:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        reason += f" (in {Path(frame.filename).name}, line {frame.lineno})"
+    return fail(
+        check,
+        f"this check could not be made: {reason}",
+        "look for the cause in your code and settings; if it isn't there, report it",
+    )
+
+
+def describe(error: Exception) -> str:
+    """Return the type and the text of an exception."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def soon(check: str, found: str, seconds: float) -> Finding:

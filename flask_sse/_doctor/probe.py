@@ -3,14 +3,15 @@
 A separate daemon thread reads it; everything else is for the thread that made it.
 """
 
-import http.client
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Final, Self
 
-from flask_sse._event_source import Event, Parser, Stream, hang_up, open_stream
+from flask_sse._event.client import StreamResponse, hang_up, open_stream
+from flask_sse._event.parser import Parsed, Parser
+from flask_sse._system.clock import monotonic
 
 _END_WITHIN: Final = 1.0
 
@@ -19,11 +20,11 @@ class Probe:
     """Connects at once, and reads until it is closed."""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        self.started = time.monotonic()
-        self.stream: Stream | None = None
+        self.started = monotonic()
+        self.stream: StreamResponse | None = None
         """The response, once its head has arrived."""
         self.error: Exception | None = None
-        """The reason why there is no response."""
+        """The reason why there is no response, or why its body can't be read."""
         self.headers_after: float | None = None
         """Seconds until the head arrived."""
         self.first_after: float | None = None
@@ -33,7 +34,7 @@ class Probe:
         self.ended: float | None = None
         """When the stream ended or failed to open."""
         self.parser = Parser()
-        self.events: list[Event] = []
+        self.events: list[Parsed] = []
         self._socket: socket.socket | None = None
         self._is_closed = False
         self._changed = threading.Condition()
@@ -79,24 +80,18 @@ class Probe:
         self._thread.join(_END_WITHIN)
 
     def _run(self, url: str, headers: Mapping[str, str]) -> None:
+        error = None
         try:
-            stream = open_stream(url, headers, connected=self._note_connection)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            with self._changed:
-                self.error = error
-                self.ended = time.monotonic()
-                self._changed.notify_all()
-            return
+            with closing(open_stream(url, headers, connected=self._note_connection)) as stream:
+                self._note_head(stream)
+                while piece := stream.read():
+                    self._note_piece(piece)
+        except Exception as raised:  # noqa: BLE001 - the check that waits reports it
+            error = raised
         with self._changed:
-            self.stream = stream
-            self.headers_after = time.monotonic() - self.started
+            self.error = error
+            self.ended = monotonic()
             self._changed.notify_all()
-        while piece := stream.read():
-            self._note_piece(piece)
-        with self._changed:
-            self.ended = time.monotonic()
-            self._changed.notify_all()
-        stream.close()
 
     def _note_connection(self, connection: socket.socket) -> None:
         with self._changed:
@@ -104,9 +99,15 @@ class Probe:
             if self._is_closed:
                 hang_up(connection)
 
+    def _note_head(self, stream: StreamResponse) -> None:
+        with self._changed:
+            self.stream = stream
+            self.headers_after = monotonic() - self.started
+            self._changed.notify_all()
+
     def _note_piece(self, piece: bytes) -> None:
         with self._changed:
-            self.heard = time.monotonic()
+            self.heard = monotonic()
             if self.first_after is None:
                 self.first_after = self.heard - self.started
             self.events += self.parser.feed(piece)

@@ -6,12 +6,13 @@ They run in the command's thread. Only the check for HTTP/2 waits for the server
 import http.client
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from flask_sse._event_source import MEDIA_TYPE, Stream
-from flask_sse._finding import Finding, fail, in_words, ok, soon, warn
+from flask_sse._doctor.finding import Finding, attempt, fail, in_words, ok, soon, warn
+from flask_sse._event.client import MEDIA_TYPE, StreamResponse
 
 CONNECTIONS_OF_A_BROWSER: Final = 6
 """How many connections a browser opens to one host with HTTP/1.1."""
@@ -30,7 +31,7 @@ _REMEDIES: Final[Mapping[int, str]] = {
 }
 
 
-def check_status(stream: Stream) -> Finding | None:
+def check_status(stream: StreamResponse) -> Finding | None:
     """Return the reason why a response is not an event stream, or `None` if it is one."""
     if stream.status != http.client.OK:
         remedy = _REMEDIES.get(stream.status, SEE_LOG)
@@ -46,7 +47,7 @@ def check_status(stream: Stream) -> Finding | None:
     return None
 
 
-def check_head(stream: Stream, after: float, origin: str | None) -> Iterator[Finding]:
+def check_head(stream: StreamResponse, after: float, origin: str | None) -> Iterator[Finding]:
     """Yield the findings about the head of an event stream.
 
     :param after: Seconds until the head arrived.
@@ -60,15 +61,19 @@ def check_head(stream: Stream, after: float, origin: str | None) -> Iterator[Fin
             "have pages connect to that URL",
         )
     yield ok("content type", stream.headers.get("Content-Type", ""))
-    yield _check_caching(stream)
-    yield _check_compression(stream)
-    yield _check_http_version(stream)
-    yield _check_server(stream)
+    checks: dict[str, Callable[[StreamResponse], Finding]] = {
+        "caching": _check_caching,
+        "compression": _check_compression,
+        "HTTP version": _check_http_version,
+        "server": _check_server,
+    }
+    for name, check in checks.items():
+        yield from attempt(name, partial(check, stream))
     if origin is not None:
-        yield _check_cors(stream, origin)
+        yield from attempt("CORS", partial(_check_cors, stream, origin))
 
 
-def _check_caching(stream: Stream) -> Finding:
+def _check_caching(stream: StreamResponse) -> Finding:
     control = stream.headers.get("Cache-Control", "")
     if "Age" in stream.headers or "no-store" not in control:
         return warn(
@@ -79,7 +84,7 @@ def _check_caching(stream: Stream) -> Finding:
     return ok("caching", control)
 
 
-def _check_compression(stream: Stream) -> Finding:
+def _check_compression(stream: StreamResponse) -> Finding:
     if stream.compression:
         return fail(
             "compression",
@@ -90,7 +95,7 @@ def _check_compression(stream: Stream) -> Finding:
     return ok("compression", "none")
 
 
-def _check_http_version(stream: Stream) -> Finding:
+def _check_http_version(stream: StreamResponse) -> Finding:
     if stream.is_http_1_0:
         return warn(
             "HTTP version",
@@ -125,7 +130,7 @@ def _offers_http2(url: str) -> bool:
         return False
 
 
-def _check_server(stream: Stream) -> Finding:
+def _check_server(stream: StreamResponse) -> Finding:
     """Describe the server; if there is a proxy, only the proxy can be seen."""
     server = stream.headers.get("Server", "")
     if server.startswith("Werkzeug"):
@@ -147,7 +152,7 @@ def _check_server(stream: Stream) -> Finding:
     )
 
 
-def _check_cors(stream: Stream, origin: str) -> Finding:
+def _check_cors(stream: StreamResponse, origin: str) -> Finding:
     allowed = stream.headers.get("Access-Control-Allow-Origin")
     if allowed not in {"*", origin}:
         found = "none" if allowed is None else allowed

@@ -3,32 +3,59 @@
 Nothing blocks.
 """
 
+import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final
-from urllib.parse import urlsplit
 
-from flask_sse._finding import Finding, fail, ok, warn
-from flask_sse._places import nine_tenths_of_descriptors
-from flask_sse._settings import URL_KEYS, Settings
+from flask_sse._doctor.finding import Finding, attempt, fail, ok, warn
+from flask_sse._settings import KEYS, PREFIX, URL_KEYS, Settings
+from flask_sse._streaming.limit import nine_tenths_of_descriptors
 
-_KEYS: Final = " or ".join(URL_KEYS)
+_URL: Final = " or ".join(URL_KEYS)
+_LIKENESS: Final = 0.5
+"""How alike two names must be, from 0 to 1, for one to be a misspelling of the other."""
 _FEW_STREAMS: Final = 500
 _TIMEOUTS: Final[Mapping[str, int]] = {
+    "Azure Application Gateway": 20,
+    "Next.js's rewrites": 30,
+    "Amazon CloudFront": 30,
+    "OpenShift's routers": 30,
+    "HAProxy as Debian configures it": 50,
     "Heroku": 55,
     "nginx": 60,
     "Apache": 60,
     "AWS load balancers": 60,
     "Cloudflare": 100,
+    "Azure App Service": 230,
 }
 """Seconds after which well-known proxies close a silent connection by default."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Yield the findings about the settings."""
-    yield _check_keepalive(settings.keepalive)
-    yield _check_places(settings.max_clients)
+    yield from attempt("keep-alive setting", partial(_check_keepalive, settings.keepalive))
+    yield from attempt("streams", partial(_check_places, settings.max_clients))
+
+
+def check_names(unknown: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding if an application has settings that look like ours but are not."""
+    if unknown:
+        yield warn(
+            "settings",
+            f"Flask-SSE has no setting {', '.join(map(_with_guess, unknown))}",
+            "correct the name, or leave it if something else in your app reads it",
+        )
+
+
+def _with_guess(key: str) -> str:
+    # Without the prefix, which all of them have.
+    names = {known.removeprefix(PREFIX): known for known in KEYS if known.startswith(PREFIX)}
+    name = key.upper().removeprefix(PREFIX)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=_LIKENESS)
+    return f"{key} (did you mean {names[near[0]]}?)" if near else key
 
 
 def check_url(settings: Settings) -> Finding:
@@ -41,13 +68,13 @@ def check_url(settings: Settings) -> Finding:
             "url",
             f"memory:// keeps events inside one process, and gunicorn's environment tells it to "
             f"start {workers} workers",
-            f"set {_KEYS} to a Redis, or start one worker",
+            f"set {_URL} to a Redis, or start one worker",
         )
     return warn(
         "url",
         "memory:// keeps events inside one process; other processes, including this one, can't "
         "reach them",
-        f"for more than development and tests, set {_KEYS} to a Redis",
+        f"for more than development and tests, set {_URL} to a Redis",
     )
 
 
@@ -56,11 +83,14 @@ def refused(error: Exception) -> Finding:
     return fail("settings", str(error), "correct this value in the app's configuration")
 
 
+def no_url() -> Finding:
+    """Return the finding about a Redis URL that is missing."""
+    return fail("url", f"neither {' nor '.join(URL_KEYS)} is set", f"set {_URL}")
+
+
 def unusable_url(error: Exception) -> Finding:
-    """Return the finding about a Redis URL that is missing or can't be used."""
-    if isinstance(error, KeyError):
-        return fail("url", f"neither {' nor '.join(URL_KEYS)} is set", f"set {_KEYS}")
-    return fail("url", str(error), f"correct {_KEYS}, or install what it needs")
+    """Return the finding about a Redis URL that can't be used."""
+    return fail("url", str(error), f"correct {_URL}, or install what it needs")
 
 
 def _check_keepalive(seconds: float | None) -> Finding:
@@ -105,8 +135,9 @@ def _check_places(max_clients: int | None) -> Finding:
 
 
 def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    # Python can't split a URL with several addresses of IPv6.
+    scheme, _, rest = re.split("[?#]", url, maxsplit=1)[0].partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _workers(environ: Mapping[str, str]) -> int:

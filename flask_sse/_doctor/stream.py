@@ -6,16 +6,34 @@ They run in the command's thread. They wait for the server, each time with a tim
 import http.client
 import secrets
 import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from flask_sse._doctor_head import CONNECTIONS_OF_A_BROWSER, SEE_LOG, check_head, check_status
-from flask_sse._event_source import MEDIA_TYPE, with_channel
-from flask_sse._finding import Finding, Level, fail, in_words, ok, soon, warn
-from flask_sse._probe import Probe
+from flask_sse._doctor.finding import (
+    Finding,
+    Level,
+    attempt,
+    describe,
+    fail,
+    in_words,
+    ok,
+    soon,
+    unforeseen,
+    warn,
+)
+from flask_sse._doctor.probe import Probe
+from flask_sse._doctor.response_head import (
+    CONNECTIONS_OF_A_BROWSER,
+    SEE_LOG,
+    check_head,
+    check_status,
+)
+from flask_sse._event import channel_name
+from flask_sse._event.client import MEDIA_TYPE, StreamResponse
+from flask_sse._system.clock import monotonic
 
 _EVENTS: Final = 3
 _END_WITHIN: Final = 1.0
@@ -28,10 +46,11 @@ _NO_BUFFER: Final = (
     "make it forward data at once: in nginx, set `proxy_buffering off` for this location, without "
     "`proxy_ignore_headers X-Accel-Buffering`"
 )
+_UNCHANGED: Final = "exclude the stream from what changes responses on their way"
 
 
-class Place(NamedTuple):
-    """A stream, and what the application knows about it."""
+class Subject(NamedTuple):
+    """The stream that is examined, and what the application knows about it."""
 
     url: str
     headers: Mapping[str, str]
@@ -53,78 +72,106 @@ class Place(NamedTuple):
         """Connect to the stream."""
         cross_origin = {} if self.origin is None else {"Origin": self.origin}
         given = {**_AS_BROWSERS, **cross_origin, **headers, **self.headers}
-        return Probe(with_channel(self.url, self.channel), given)
+        return Probe(channel_name.in_url(self.url, self.channel), given)
 
 
-def examine(place: Place) -> Iterator[Finding]:
+def examine(subject: Subject) -> Iterator[Finding]:
     """Yield the findings about a stream; stop if there is no stream."""
-    with place.connect() as probe:
-        if not probe.wait_head(place.patience) or probe.stream is None:
-            yield _explain_silence(place, probe)
+    try:
+        first = subject.connect()
+    except ValueError as error:
+        yield _explain_error(subject.url, error)
+        return
+    with first as probe:
+        answer = _await_answer(subject, probe)
+        if isinstance(answer, Finding):
+            yield answer
             return
-        bad = check_status(probe.stream)
-        if bad is not None:
-            yield bad
-            return
-        yield from check_head(probe.stream, probe.headers_after or 0.0, place.origin)
-        if not probe.stream.is_readable:
+        yield from check_head(answer, probe.headers_after or 0.0, subject.origin)
+        if answer.is_readable:
+            yield from _examine_body(subject, probe)
+        else:
             # The remaining checks use a client that can't read this compression either.
             probe.close()
-            with place.connect(**{"Accept-Encoding": "gzip"}) as plain:
-                yield from _examine_body(place, plain)
+            yield from _examine_without(subject, answer.compression)
+    if subject.has_history and subject.publish is not None:
+        yield from attempt("Last-Event-ID", partial(_check_resumption, subject, subject.publish))
+
+
+def _await_answer(subject: Subject, probe: Probe) -> StreamResponse | Finding:
+    """Return the event stream, or the reason why there is none."""
+    if not probe.wait_head(subject.patience) or probe.stream is None:
+        return _explain_silence(subject, probe)
+    return check_status(probe.stream) or probe.stream
+
+
+def _examine_without(subject: Subject, compression: str) -> Iterator[Finding]:
+    """Make the checks of the body without a compression."""
+    with subject.connect(**{"Accept-Encoding": "gzip"}) as probe:
+        answer = _await_answer(subject, probe)
+        if isinstance(answer, Finding):
+            yield answer
+        elif answer.is_readable:
+            yield from _examine_body(subject, probe)
         else:
-            yield from _examine_body(place, probe)
-    if place.has_history and place.publish is not None:
-        yield _check_resumption(place, place.publish)
+            yield fail(
+                "first byte",
+                f"it can't be read: the stream is compressed with {compression}, even for a client "
+                f"that accepts only gzip",
+                f"exclude {MEDIA_TYPE} from what compresses it, and repeat the checks",
+            )
 
 
-def _examine_body(place: Place, probe: Probe) -> Iterator[Finding]:
-    opening = _check_opening(place, probe)
-    yield opening
-    if opening.level is Level.FAIL:
-        return
-    if place.publish is None:
-        yield warn(
+def _examine_body(subject: Subject, probe: Probe) -> Iterator[Finding]:
+    for opening in attempt("first byte", partial(_check_opening, subject, probe)):
+        yield opening
+        if opening.level is Level.FAIL:
+            return
+    yield from attempt("buffering", partial(_check_events, subject, probe))
+    yield from attempt("several streams", partial(_check_several, subject))
+    yield from attempt("keep-alive", partial(_check_keepalive, subject, probe))
+
+
+def _check_events(subject: Subject, probe: Probe) -> Finding:
+    if subject.publish is None:
+        return warn(
             "buffering",
             "it can't be checked, since no event can be published from here",
             "set REDIS_URL to a Redis that the server uses too, not to memory://",
         )
-    elif place.listeners() == 0:
-        yield fail(
+    if subject.listeners() == 0:
+        return fail(
             "events",
-            f"the stream is open, but no process is subscribed to {place.channel} on the Redis of "
-            f"this configuration",
+            f"the stream is open, but no process is subscribed to {subject.channel} on the Redis "
+            f"of this configuration",
             "give the server and this command the same REDIS_URL; or, if the view chooses the "
             "channel, pass that channel with --channel",
         )
-    else:
-        yield _check_buffering(place, probe, place.publish)
-    yield _check_several(place)
-    yield _check_keepalive(place, probe)
+    return _check_buffering(subject, probe, subject.publish)
 
 
-def _explain_silence(place: Place, probe: Probe) -> Finding:
+def _explain_silence(subject: Subject, probe: Probe) -> Finding:
     if probe.error is not None:
-        return _explain_error(place.url, probe.error)
-    listeners = place.listeners()
+        return _explain_error(subject.url, probe.error)
+    listeners = subject.listeners()
     if listeners is None:
         return fail(
             "answer",
-            f"there was no answer within {place.patience:g} s: the server's workers may all be "
+            f"there was no answer within {subject.patience:g} s: the server's workers may all be "
             f"blocked, or something in between holds the answer back",
             f"use gunicorn, or more threads; or {_NO_BUFFER}",
         )
     if listeners:
         return fail(
             "buffering",
-            f"the server has opened the stream, but nothing arrived within {place.patience:g} s: "
+            f"the server has opened the stream, but nothing arrived within {subject.patience:g} s: "
             f"something in between holds it back",
             _NO_BUFFER,
         )
     return fail(
         "answer",
-        f"there was no answer within {place.patience:g} s, and the server has not subscribed: its "
-        f"workers may all be blocked, by open streams or by slow views",
+        f"there was no answer within {subject.patience:g} s, and the server has not subscribed: "
+        f"its workers may all be blocked, by open streams or by slow views",
         "use gunicorn with a worker that hands streams over, or more threads; see Application "
         "Server in the documentation",
     )
@@ -147,28 +194,32 @@ def _explain_error(url: str, error: Exception) -> Finding:
         is_http = type(error) is http.client.HTTPException
         found = reason if is_http else f"the answer is not HTTP: {type(error).__name__} {reason}"
         return fail("connection", found, "give the URL of the stream, with its port")
+    if not isinstance(error, OSError):
+        return unforeseen("connection", error)
     host = urlsplit(url).netloc.rpartition("@")[2]
     return fail("connection", f"{host}: {reason}", "start the server, or correct host and port")
 
 
-def _check_opening(place: Place, probe: Probe) -> Finding:
-    if probe.wait_first(place.patience):
+def _check_opening(subject: Subject, probe: Probe) -> Finding:
+    if probe.wait_first(subject.patience):
         if _ends_at_once(probe):
             return _explain_end_at_once(probe)
         after = probe.first_after or 0.0
         return soon("first byte", f"after {in_words(after)}", after)
+    if probe.error is not None:
+        return fail("first byte", f"it can't be read: {describe(probe.error)}", _UNCHANGED)
     if probe.has_ended:
         return fail("first byte", "the stream ended before it", SEE_LOG)
-    if place.listeners():
+    if subject.listeners():
         return fail(
             "buffering",
-            f"the stream has begun, but its first bytes did not arrive within {place.patience:g} "
+            f"the stream has begun, but its first bytes did not arrive within {subject.patience:g} "
             f"s: something in between holds them back",
             _NO_BUFFER,
         )
     return fail(
         "first byte",
-        f"none arrived within {place.patience:g} s",
+        f"none arrived within {subject.patience:g} s",
         f"check in the server's log whether it can reach its Redis; or {_NO_BUFFER}",
     )
 
@@ -181,6 +232,9 @@ def _ends_at_once(probe: Probe) -> bool:
 
 
 def _explain_end_at_once(probe: Probe) -> Finding:
+    if probe.error is not None:
+        found = f"what follows can't be read: {describe(probe.error)}"
+        return fail("first byte", found, _UNCHANGED)
     if probe.parser.retry is None:
         return fail("first byte", "the stream ends right after it", SEE_LOG)
     return fail(
@@ -191,45 +245,51 @@ def _explain_end_at_once(probe: Probe) -> Finding:
     )
 
 
-def _check_buffering(place: Place, probe: Probe, publish: Callable[[str], object]) -> Finding:
+def _check_buffering(subject: Subject, probe: Probe, publish: Callable[[str], object]) -> Finding:
     delays: list[float] = []
     for _ in range(_EVENTS):
         token = secrets.token_hex(8)
-        published = time.monotonic()
+        published = monotonic()
         publish(token)
-        if not probe.wait_event(token, place.patience):
+        if not probe.wait_event(token, subject.patience):
+            if probe.error is not None:
+                found = f"an event can't be read: {describe(probe.error)}"
+                return fail("buffering", found, _UNCHANGED)
             if probe.has_ended:
                 return fail("buffering", "the stream ended when an event arrived", SEE_LOG)
             return fail(
                 "buffering",
-                f"an event did not arrive within {place.patience:g} s: something in between holds "
-                f"it back",
+                f"an event did not arrive within {subject.patience:g} s: something in between "
+                f"holds it back",
                 _NO_BUFFER,
             )
         delays.append(probe.heard - published)
     return soon("buffering", f"an event arrives after {in_words(min(delays))}", min(delays))
 
 
-def _check_several(place: Place) -> Finding:
+def _check_several(subject: Subject) -> Finding:
     """Open as many streams as a browser may, including the one that is already open."""
     with ExitStack() as open_probes:
         for number in range(2, CONNECTIONS_OF_A_BROWSER + 1):
-            probe = open_probes.enter_context(place.connect())
-            is_open = probe.wait_first(place.patience)
-            problem = _explain_other(place, probe, number, is_open=is_open)
+            probe = open_probes.enter_context(subject.connect())
+            is_open = probe.wait_first(subject.patience)
+            problem = _explain_other(subject, probe, number, is_open=is_open)
             if problem is not None:
                 return problem
     return ok("several streams", f"{CONNECTIONS_OF_A_BROWSER} at the same time are served")
 
 
-def _explain_other(place: Place, probe: Probe, number: int, *, is_open: bool) -> Finding | None:
+def _explain_other(subject: Subject, probe: Probe, number: int, *, is_open: bool) -> Finding | None:
     which = f"of {CONNECTIONS_OF_A_BROWSER} streams at the same time, number {number}"
-    if probe.error is not None:
+    if probe.error is not None and probe.stream is None:
         return fail(
             "several streams",
             f"{which} gets no connection: {probe.error}",
             "raise the connection limits of the server and the proxy",
         )
+    if probe.error is not None:
+        found = f"{which} can't be read: {describe(probe.error)}"
+        return fail("several streams", found, _UNCHANGED)
     if probe.stream is not None and probe.stream.status != http.client.OK:
         return fail(
             "several streams",
@@ -244,21 +304,23 @@ def _explain_other(place: Place, probe: Probe, number: int, *, is_open: bool) ->
         return None
     return fail(
         "several streams",
-        f"{which} was not answered within {place.patience:g} s: the open ones block the server",
+        f"{which} was not answered within {subject.patience:g} s: the open ones block the server",
         "use gunicorn with a worker that hands streams over, or more threads; see Application "
         "Server in the documentation",
     )
 
 
-def _check_keepalive(place: Place, probe: Probe) -> Finding:
+def _check_keepalive(subject: Subject, probe: Probe) -> Finding:
     seen = probe.parser.comments
     since = probe.heard
-    limit = (place.keepalive or 0.0) + place.patience
+    limit = (subject.keepalive or 0.0) + subject.patience
     if probe.wait(lambda: probe.parser.comments > seen, limit):
         return ok("keep-alive", f"a comment after {in_words(probe.heard - since)} of silence")
+    if probe.error is not None:
+        return fail("keep-alive", f"it can't be read: {describe(probe.error)}", _UNCHANGED)
     if probe.ended is not None:
         silence = probe.ended - probe.heard
-        configured = "none" if place.keepalive is None else f"{place.keepalive:g} s"
+        configured = "none" if subject.keepalive is None else f"{subject.keepalive:g} s"
         return fail(
             "keep-alive",
             f"the connection was closed after {in_words(silence)} of silence; SSE_KEEPALIVE is "
@@ -266,28 +328,28 @@ def _check_keepalive(place: Place, probe: Probe) -> Finding:
             f"raise the timeout of the proxy that closes it, such as proxy_read_timeout of nginx, "
             f"or set SSE_KEEPALIVE to less than {in_words(silence)}",
         )
-    if place.keepalive is None:
+    if subject.keepalive is None:
         return warn("keep-alive", "there are no comments", "set SSE_KEEPALIVE to 15")
     return fail(
         "keep-alive",
-        f"no comment arrived within {limit:g} s, although SSE_KEEPALIVE is {place.keepalive:g} s",
+        f"no comment arrived within {limit:g} s, although SSE_KEEPALIVE is {subject.keepalive:g} s",
         f"give the server the same setting; otherwise {_NO_BUFFER}",
     )
 
 
-def _check_resumption(place: Place, publish: Callable[[str], object]) -> Finding:
+def _check_resumption(subject: Subject, publish: Callable[[str], object]) -> Finding:
     before, missed = secrets.token_hex(8), secrets.token_hex(8)
-    with place.connect() as probe:
-        probe.wait_first(place.patience)
+    with subject.connect() as probe:
+        probe.wait_first(subject.patience)
         cursor = ""
         for token in (before, missed):
             cursor = probe.parser.last_id
             publish(token)
             # Once it has arrived here, the server has it, so a later client gets it from the log.
-            if not probe.wait_event(token, place.patience):
+            if not probe.wait_event(token, subject.patience):
                 return fail("Last-Event-ID", "an event with an id did not arrive", SEE_LOG)
-    with place.connect(**{"Last-Event-ID": cursor}) as probe:
-        if probe.wait_event(missed, place.patience):
+    with subject.connect(**{"Last-Event-ID": cursor}) as probe:
+        if probe.wait_event(missed, subject.patience):
             return ok("Last-Event-ID", "a client that reconnects gets the events that it missed")
     return fail(
         "Last-Event-ID",

@@ -1,94 +1,40 @@
 """A client for event streams, like ``EventSource`` in browsers.
 
-It blocks the thread that uses it. Only :meth:`Stream.close` may be called from another thread.
+It blocks the thread that uses it. Only :meth:`StreamResponse.close` may be called from another
+thread.
 """
 
 import base64
-import codecs
 import contextlib
 import http.client
-import re
 import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, NamedTuple
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
+from typing import Final
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from flask_sse._event.parser import Parsed, Parser
+from flask_sse._system.clock import monotonic
 
 MEDIA_TYPE: Final = "text/event-stream"
 
 _CONNECT_WITHIN: Final = 10.0
 _RETRY: Final = 3.0
+_LEAST_WAIT: Final = 0.01
+_FIRST_BACKOFF: Final = 0.1
+_LONGEST_BACKOFF: Final = 3.0
+_ENDS_AT_ONCE: Final = 1.0
+_LONGEST_WAIT: Final = 86_400.0
 _AT_ONCE: Final = 1 << 16
 _MOST_REDIRECTS: Final = 20
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _SAFE_IN_URL: Final = "/%:@!$&'()*+,;=~?"
-_COMPRESSIONS: Final = frozenset({"gzip", "deflate"})
+_COMPRESSIONS: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
-class Event(NamedTuple):
-    """An event as a page gets it."""
-
-    type: str
-    data: str
-    id: str
-    """The last id in the stream, from this event or an earlier one."""
-
-
-class Parser:
-    """Parses events from bytes, piece by piece (WHATWG specification, section 9.2.6)."""
-
-    def __init__(self, last_id: str = "") -> None:
-        self.last_id = last_id
-        self.retry: int | None = None
-        """Milliseconds, if the stream has set it."""
-        self.comments = 0
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-        self._ends_in_cr = False
-        self._rest = ""
-        self._type = ""
-        self._data: list[str] = []
-
-    def feed(self, piece: bytes) -> list[Event]:
-        """Return the events that *piece* completes."""
-        text = self._decoder.decode(piece)
-        if not text:
-            return []
-        # This line feed belongs to the carriage return at the end of the piece before.
-        if self._ends_in_cr:
-            text = text.removeprefix("\n")
-        self._ends_in_cr = text.endswith("\r")
-        *lines, self._rest = _LINE_END.split(self._rest + text)
-        return [event for line in lines if (event := self._line(line)) is not None]
-
-    def _line(self, line: str) -> Event | None:
-        if not line:
-            return self._dispatch()
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        match field:
-            case "":
-                self.comments += 1
-            case "event":
-                self._type = value
-            case "data":
-                self._data.append(value)
-            case "id" if "\0" not in value:
-                self.last_id = value
-            case "retry" if value.isascii() and value.isdigit():
-                self.retry = int(value)
-            case _:
-                pass
-        return None
-
-    def _dispatch(self) -> Event | None:
-        kind, data = self._type or "message", self._data
-        self._type, self._data = "", []
-        return Event(kind, "\n".join(data), self.last_id) if data else None
-
-
-class Stream:
+class StreamResponse:
     """A response whose body is read as it arrives.
 
     :param url: The URL of the response, after all redirects.
@@ -131,15 +77,24 @@ class Stream:
         return self.compression in {"", *_COMPRESSIONS}
 
     def read(self) -> bytes:
-        """Wait for the next piece of the body; empty at its end."""
+        """Wait for the next piece of the body; empty at its end.
+
+        :raises http.client.HTTPException: if the body is not compressed as the head says.
+        """
         while True:
             try:
                 piece = self._response.read1(_AT_ONCE)
             except (OSError, ValueError, http.client.HTTPException):
                 self.was_cut = True
                 return b""
-            if not piece or (piece := self._decompress(piece)):
-                return piece
+            try:
+                if not piece or (piece := self._decompress(piece)):
+                    return piece
+            except zlib.error as error:
+                raise http.client.HTTPException(
+                    f"{self.url} has the header Content-Encoding: {self.compression}, but its body "
+                    f"can't be decompressed: {error}"
+                ) from error
 
     def close(self) -> None:
         """Close the connection; a thread that is reading sees the end of the stream."""
@@ -159,7 +114,7 @@ def open_stream(
     headers: Mapping[str, str],
     *,
     connected: Callable[[socket.socket], object] = lambda _: None,
-) -> Stream:
+) -> StreamResponse:
     """Request a stream, and wait for the head of the response; redirects are followed.
 
     :param connected: Called with each connection; :func:`hang_up` on it ends the wait.
@@ -172,7 +127,7 @@ def open_stream(
         response, connection = _request(url, headers, connected)
         location = response.headers.get("Location")
         if response.status not in _REDIRECTS or location is None:
-            return Stream(url, response, connection, tuple(redirects))
+            return StreamResponse(url, response, connection, tuple(redirects))
         _close(response, connection)
         redirects.append(response.status)
         if len(redirects) > _MOST_REDIRECTS:
@@ -186,26 +141,33 @@ def follow(
     *,
     opened: Callable[[], object] = lambda: None,
     wait: Callable[[float], object] = time.sleep,
-) -> Iterator[Event]:
+    clock: Callable[[], float] = monotonic,
+) -> Iterator[Parsed]:
     """Yield the events of a stream, and reconnect as a browser does.
 
-    It raises an error in the cases in which a browser would give up for good.
+    It raises an error in the cases in which a browser would give up for good. It waits as long
+    as the stream says, and longer while connections fail or streams end at once without an event
+    (WHATWG specification, section 9.2.3).
 
     :param opened: Called each time the stream has been opened.
     :param wait: Called with the number of seconds to wait before it reconnects.
+    :param clock: Returns the time in seconds.
     :raises ValueError: like :func:`open_stream`.
     :raises OSError: if the first connection fails.
-    :raises http.client.HTTPException: if the answer is not an event stream.
+    :raises http.client.HTTPException: if the answer is not an event stream, or its body is not
+        compressed as its head says.
     """
-    last_id, retry, was_open = "", _RETRY, False
+    last_id, retry, was_open, failures = "", _RETRY, False, 0
     while True:
         cursor = {"Last-Event-ID": last_id} if last_id else {}
+        started, has_event = clock(), False
         try:
             stream = open_stream(url, {"Accept": MEDIA_TYPE, **(headers or {}), **cursor})
         except OSError:
             if not was_open:
                 raise
-            wait(retry)
+            failures += 1
+            wait(_pause(retry, failures))
             continue
         with contextlib.closing(stream):
             _require_stream(stream)
@@ -213,26 +175,25 @@ def follow(
             opened()
             parser = Parser(last_id)
             while piece := stream.read():
-                yield from parser.feed(piece)
+                for event in parser.feed(piece):
+                    has_event = True
+                    yield event
         last_id = parser.last_id
-        retry = retry if parser.retry is None else parser.retry / 1000
-        wait(retry)
+        retry = retry if parser.retry is None else min(parser.retry / 1000, _LONGEST_WAIT)
+        is_failure = not has_event and clock() - started < _ENDS_AT_ONCE
+        failures = failures + 1 if is_failure else 0
+        wait(_pause(retry, failures))
 
 
-def with_channel(url: str, channel: str) -> str:
-    """Return the URL of another channel of a stream.
-
-    >>> with_channel("http://localhost/stream?token=1&channel=a", "b c")
-    'http://localhost/stream?token=1&channel=b+c'
-    """
-    parts = urlsplit(url)
-    query = [
-        pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != "channel"
-    ]
-    return parts._replace(query=urlencode([*query, ("channel", channel)]), fragment="").geturl()
+def _pause(retry: float, failures: int) -> float:
+    """Return how many seconds to wait after this many failures in a row."""
+    if not failures:
+        return max(retry, _LEAST_WAIT)
+    # The exponent has a bound because a float has.
+    return max(retry, min(_FIRST_BACKOFF * 2.0 ** min(failures - 1, 10), _LONGEST_BACKOFF))
 
 
-def _require_stream(stream: Stream) -> None:
+def _require_stream(stream: StreamResponse) -> None:
     if stream.status != http.client.OK:
         raise http.client.HTTPException(
             f"{stream.url} answers {stream.status} {stream.reason}; a browser gives up after that"
@@ -284,7 +245,34 @@ def _basic(user: str, password: str) -> str:
 
 
 def _decompressor(compression: str) -> Callable[[bytes], bytes]:
-    if compression not in _COMPRESSIONS:
-        return bytes
-    # This recognizes the header of either format.
-    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress
+    return _Inflater().decompress if compression in _COMPRESSIONS else bytes
+
+
+class _Inflater:
+    """Decompresses gzip, zlib, and the raw form that some servers call deflate too."""
+
+    def __init__(self) -> None:
+        self._start = b""
+        self._decompress: Callable[[bytes], bytes] | None = None
+
+    def decompress(self, piece: bytes) -> bytes:
+        """Return what can be decompressed so far.
+
+        :raises zlib.error: if it is not compressed, or damaged.
+        """
+        if self._decompress is None:
+            piece, self._start = self._start + piece, b""
+            if len(piece) < len(_GZIP_MAGIC):
+                self._start = piece
+                return b""
+            self._decompress = zlib.decompressobj(_window_bits(piece)).decompress
+        return self._decompress(piece)
+
+
+def _window_bits(start: bytes) -> int:
+    """Return the parameter with which zlib reads a body (RFC 1950, section 2.2; RFC 1952)."""
+    has_zlib_header = start[0] & 0x0F == zlib.DEFLATED and int.from_bytes(start[:2]) % 31 == 0
+    if has_zlib_header or start.startswith(_GZIP_MAGIC):
+        # This recognizes the header of either format.
+        return zlib.MAX_WBITS | 32
+    return -zlib.MAX_WBITS

@@ -176,6 +176,20 @@ def split_payload(message: Message, provider: JSONProvider) -> tuple[bytes, byte
     return head, tail
 
 
+def to_frame(payload: bytes, provider: JSONProvider) -> bytes:
+    """Return a stored event as streams carry it, like :func:`encode` of :func:`from_payload`.
+
+    :raises ValueError: like :func:`from_payload`.
+    :raises TypeError: like :func:`from_payload`.
+    """
+    stored = _loaded(payload, provider)
+    kind, number, retry = stored.get("type"), stored.get("id"), stored.get("retry")
+    # Nearly all events have no more than a type that is right, and need no conversion.
+    if number is None and retry is None and (kind is None or _is_plain(kind)):
+        return _utf8(_format(stored["data"], kind, None, None, provider.dumps))
+    return encode(Message(stored["data"], kind, number, retry), provider)
+
+
 def from_payload(payload: bytes, provider: JSONProvider) -> Message:
     """Return the message that any kind of publisher has stored.
 
@@ -186,25 +200,48 @@ def from_payload(payload: bytes, provider: JSONProvider) -> Message:
         can't be part of an event.
     :raises TypeError: if one of its values has a type that can't be converted.
     """
-    loaded = provider.loads(payload)
-    if not isinstance(loaded, dict) or "data" not in loaded:
-        raise ValueError('not a JSON object with the key "data"')
-    stored = cast("dict[str, Any]", loaded)  # a JSON object has no other keys
+    stored = _loaded(payload, provider)
     return Message(stored["data"], stored.get("type"), stored.get("id"), stored.get("retry"))
 
 
+def _loaded(payload: bytes, provider: JSONProvider) -> dict[str, Any]:
+    # Python would look for the encoding first; no other one begins like this.
+    loaded = provider.loads(
+        payload.decode("utf-8", "surrogatepass") if payload.startswith(b'{"') else payload
+    )
+    if not isinstance(loaded, dict) or "data" not in loaded:
+        raise ValueError('not a JSON object with the key "data"')
+    return cast("dict[str, Any]", loaded)  # a JSON object has no other keys
+
+
+def _is_plain(kind: object) -> bool:
+    return type(kind) is str and "\r" not in kind and "\n" not in kind
+
+
 def _to_text(message: Message, dumps: Callable[[Any], str]) -> str:
-    text = message.data if isinstance(message.data, str) else dumps(message.data)
+    return _format(message.data, message.type, message.id, message.retry, dumps)
+
+
+def _format(
+    data: object,
+    kind: str | None,
+    number: str | int | None,
+    retry: int | None,
+    dumps: Callable[[Any], str],
+) -> str:
+    text = data if isinstance(data, str) else dumps(data)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = [_line("data", line) for line in text.split("\n")]
-    if message.type is not None:
-        lines.insert(0, _line("event", str(message.type)))
-    if message.id is not None:
-        lines.append(_line("id", str(message.id)))
-    if message.retry is not None:
-        lines.append(_line("retry", str(message.retry)))
-    return "".join(lines) + "\n"
+    parts = "" if kind is None else _line("event", str(kind))
+    if "\n" in text:
+        parts += "".join([_line("data", line) for line in text.split("\n")])
+    else:
+        parts += _line("data", text)
+    if number is not None:
+        parts += _line("id", str(number))
+    if retry is not None:
+        parts += _line("retry", str(retry))
+    return parts + "\n"
 
 
 def _line(field: str, value: str) -> str:

@@ -1,19 +1,17 @@
 """A channel's listeners, and how a batch of events reaches them all.
 
-Only the hub's owner uses it. Nothing blocks except the `pause` function that is passed in.
+Only the hub's loop uses it. Nothing blocks except the `pause` function that is passed in.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, repeat
 from typing import Final, Protocol
 
-from flask_sse import _syscalls
-from flask_sse._connection import Connection
-from flask_sse._subscriber import Batch, Subscriber
-
-Listener = Subscriber | Connection
-"""A subscriber, which another thread reads from, or a connection, which the owner writes to."""
+from flask_sse._hub.connection import Connection
+from flask_sse._hub.listener import Listener
+from flask_sse._hub.subscriber import Batch
+from flask_sse._system import syscalls
+from flask_sse._system.clock import monotonic
 
 _AT_ONCE: Final = 256
 
@@ -49,9 +47,10 @@ class Channel:
         self.name = name
         self.report: Report | None = None
         """Called after each batch."""
-        self.sent = time.monotonic()
+        self.sent = monotonic()
         self._waiting: dict[Listener, None] = {}
-        self._subscribers: dict[Subscriber, None] = {}
+        # Those that other threads read from.
+        self._subscribers: dict[Listener, None] = {}
         # The first key says whether they are sent chunks; the second is the descriptor.
         self._live: dict[bool, dict[int, Connection]] = {True: {}, False: {}}
         self._lagging: dict[int, Connection] = {}
@@ -77,25 +76,28 @@ class Channel:
         """Add a listener, which waits until the subscription is confirmed."""
         self._waiting[listener] = None
 
-    def confirm(self) -> list[Connection]:
-        """Tell all waiting listeners that Redis has confirmed the subscription.
+    def begin(self) -> list[Listener]:
+        """Continue after Redis has confirmed a new subscription.
 
-        :return: the connections that are gone.
+        :return: the listeners that must be dropped, like the other methods here.
         """
-        waiting, self._waiting = self._waiting, {}
-        gone: list[Connection] = []
-        for listener in waiting:
-            if isinstance(listener, Subscriber):
-                listener.confirm()
-                self._subscribers[listener] = None
-            else:
-                listener.open()
-                self.place(listener)
-                if listener.is_gone:
-                    gone.append(listener)
-        return gone
+        return self.confirm()
 
-    def place(self, connection: Connection) -> None:
+    def confirm(self) -> list[Listener]:
+        """Continue with the listeners that have waited for the subscription."""
+        waiting, self._waiting = self._waiting, {}
+        lost: list[Listener] = []
+        for listener in waiting:
+            if not listener.open():
+                lost.append(listener)
+            self._go_live(listener)
+        return lost
+
+    def refill(self, listener: Listener) -> list[Listener]:
+        """Continue with a listener that has taken everything."""
+        return []
+
+    def place(self, connection: Connection) -> list[Listener]:
         """Add a connection to the lagging or the live ones, depending on its state."""
         self._discard_connection(connection)
         if connection.is_lagging:
@@ -104,44 +106,49 @@ class Channel:
             self._live[connection.chunked][connection.descriptor] = connection
             connection.events -= self._events
             connection.size -= self._sizes[connection.chunked]
+        return []
 
     def discard(self, listener: Listener) -> None:
         """Forget a listener, if it is known."""
         self._waiting.pop(listener, None)
-        if isinstance(listener, Subscriber):
-            self._subscribers.pop(listener, None)
-        else:
-            self._discard_connection(listener)
+        self._subscribers.pop(listener, None)
+        self._discard_connection(listener)
 
     def send(self, batch: Batch, pause: Callable[[], None]) -> list[Listener]:
         """Send a batch to all listeners.
 
         :param pause: Called now and then, to let others run.
-        :return: the listeners that have overflowed or are gone.
+        :return: the listeners that have overflowed or are gone, which must be dropped.
         """
         self.sent = batch.time
-        troubled: list[Listener] = []
+        lost: list[Listener] = []
         # Before anything is sent: this batch counts for a connection that starts to lag with it.
         self._events += len(batch.payloads)
         number = len(self._lagging) + len(self._subscribers)
         for connection in [*self._lagging.values()]:
-            connection.send(batch)
-            if connection.is_gone:
-                troubled.append(connection)
+            if not connection.offer(batch):
+                lost.append(connection)
         for chunked, connections in self._live.items():
             if connections:
                 data = batch.chunk if chunked else batch.frames
                 self._sizes[chunked] += len(data)
                 number += len(connections)
-                troubled += self._send_live(connections, data, pause)
+                lost += self._send_live(connections, data, pause)
         for count, subscriber in enumerate([*self._subscribers], 1):
             if not subscriber.offer(batch):
-                troubled.append(subscriber)
+                lost.append(subscriber)
             if count % _AT_ONCE == 0:
                 pause()
         if self.report is not None:
             self.report(self, batch, number, replayed=False)
-        return troubled
+        return lost
+
+    def _go_live(self, listener: Listener) -> None:
+        # Nothing else asks for the kind of a listener.
+        if isinstance(listener, Connection):
+            self.place(listener)
+        else:
+            self._subscribers[listener] = None
 
     def _send_live(
         self, connections: dict[int, Connection], data: bytes, pause: Callable[[], None]
@@ -149,30 +156,43 @@ class Channel:
         # The loops of `map` and `count` run in C: no Python code runs per event and client.
         # Between two slices, the interpreter may release the GIL.
         length = len(data)
+        if len(connections) == 1:
+            # Most sites have a channel for each user.
+            [descriptor] = connections
+            number = syscalls.send(descriptor, data, length, syscalls.FLAGS)
+            if number == length:
+                return []
+            return self._keep_rests(connections, data, [(descriptor, number)])
         rests: list[tuple[int, int]] = []
         descriptors = iter(connections)
         while some := [*islice(descriptors, _AT_ONCE)]:
-            sent = [
-                *map(_syscalls.send, some, repeat(data), repeat(length), repeat(_syscalls.FLAGS))
-            ]
+            sent = [*map(syscalls.send, some, repeat(data), repeat(length), repeat(syscalls.FLAGS))]
             if sent.count(length) != len(some):
                 rests += [pair for pair in zip(some, sent, strict=True) if pair[1] != length]
             pause()
-        troubled: list[Connection] = []
+        return self._keep_rests(connections, data, rests) if rests else []
+
+    def _keep_rests(
+        self, connections: dict[int, Connection], data: bytes, rests: Iterable[tuple[int, int]]
+    ) -> list[Connection]:
+        """Keep what the sockets have not accepted; return the connections that are gone."""
+        lost: list[Connection] = []
         for descriptor, number in rests:
             connection = connections[descriptor]
             connection.keep_rest(data, number)
             if connection.is_lagging:
                 self.place(connection)
             if connection.is_gone:
-                troubled.append(connection)
-        return troubled
+                lost.append(connection)
+        return lost
 
-    def _discard_connection(self, connection: Connection) -> None:
-        descriptor, chunked = connection.descriptor, connection.chunked
-        if self._live[chunked].get(descriptor) is connection:
-            del self._live[chunked][descriptor]
-            connection.events += self._events
-            connection.size += self._sizes[chunked]
-        if self._lagging.get(descriptor) is connection:
+    def _discard_connection(self, listener: Listener) -> None:
+        descriptor = listener.descriptor
+        for chunked, connections in self._live.items():
+            connection = connections.get(descriptor)
+            if connection is not None and connection is listener:
+                del connections[descriptor]
+                connection.events += self._events
+                connection.size += self._sizes[chunked]
+        if self._lagging.get(descriptor) is listener:
             del self._lagging[descriptor]

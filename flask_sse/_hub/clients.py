@@ -1,22 +1,25 @@
-"""The connections that a hub's owner serves: which are writable, gone, or silent.
+"""The connections that a hub's loop serves: which are writable, gone, or silent.
 
-Only the hub's owner uses it. Nothing blocks.
+Only the hub's loop uses it. Nothing blocks.
 """
 
 import select
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from flask_sse import _syscalls
-from flask_sse._connection import Connection
-from flask_sse._poller import Poller
+from flask_sse._event.message import COMMENT
+from flask_sse._hub.connection import Connection
+from flask_sse._hub.listener import Listener
+from flask_sse._hub.subscriber import Batch
+from flask_sse._system import syscalls
+from flask_sse._system.poller import Poller
 
 # Edge-triggered: a connection is registered once for all events, and a connection that a
-# forked child still holds can't wake the owner again and again.
-_EVENTS: Final = select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET if _syscalls.AVAILABLE else 0
-_GONE: Final = select.EPOLLERR | select.EPOLLHUP if _syscalls.AVAILABLE else 0
-_LEFT: Final = select.EPOLLRDHUP if _syscalls.AVAILABLE else 0
+# forked child still holds can't wake the loop again and again.
+_EVENTS: Final = select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET if syscalls.AVAILABLE else 0
+_GONE: Final = select.EPOLLERR | select.EPOLLHUP if syscalls.AVAILABLE else 0
+_LEFT: Final = select.EPOLLRDHUP if syscalls.AVAILABLE else 0
 
 
 class Clients:
@@ -33,6 +36,7 @@ class Clients:
         # Each connection is checked four times in that time; a connection that has been silent
         # for three quarters of it gets a comment.
         self._round = None if keepalive is None else keepalive / 4
+        self._silence = 0.0 if keepalive is None else keepalive * 0.75
         self._turns: Iterator[int] = iter(())
         self._looked = 0.0
         self._share = 0.0
@@ -53,11 +57,12 @@ class Clients:
         self._connections[connection.descriptor] = connection
         self._unopened.append((open_by, connection))
 
-    def discard(self, connection: Connection) -> None:
-        """Stop serving a connection; must be called before it is closed."""
-        if self._connections.get(connection.descriptor) is connection:
-            del self._connections[connection.descriptor]
-            self._poller.forget(connection.descriptor)
+    def discard(self, listener: Listener) -> None:
+        """Stop serving a connection, if it is known; must be called before it is closed."""
+        descriptor = listener.descriptor
+        if self._connections.get(descriptor) is listener:
+            del self._connections[descriptor]
+            self._poller.forget(descriptor)
 
     def look_up(self, descriptor: int, events: int) -> tuple[Connection | None, bool]:
         """Return the connection that the events belong to, and whether its client has left.
@@ -76,8 +81,28 @@ class Clients:
             if not connection.is_open and not connection.is_closing and not connection.is_gone:
                 yield connection
 
-    def in_turn(self, now: float) -> Iterator[Connection]:
-        """Yield the connections that are next to be checked for silence."""
+    def comment(
+        self, now: float, sent: Callable[[bytes], float | None], pause: Callable[[], None]
+    ) -> Iterator[Connection]:
+        """Send a comment to the connections that are next to be checked and have been silent.
+
+        :param sent: Returns when the listeners of a channel last got an event.
+        :param pause: Called for each connection, to let others run.
+        :return: those that have not taken all of it.
+        """
+        comment = Batch((), COMMENT)
+        for connection in self._in_turn(now):
+            pause()
+            last = sent(connection.channel)
+            if last is None or not connection.is_open or connection.is_lagging:
+                continue
+            if now - max(last, connection.commented) >= self._silence:
+                connection.commented = now
+                connection.send(comment)
+                if connection.is_gone or connection.is_lagging:
+                    yield connection
+
+    def _in_turn(self, now: float) -> Iterator[Connection]:
         if self._round is None:
             return
         elapsed, self._looked = min(now - self._looked, self._round), now

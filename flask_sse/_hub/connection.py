@@ -1,22 +1,19 @@
-"""A stream's connection after the hand-over: sending, pending data, the end.
+"""A stream's connection after the hand-over: the beginning, sending, the end.
 
-Only the hub's owner uses it, and nothing else writes to the connection. Nothing blocks.
+Only the hub's loop uses it, and nothing else writes to the connection. Nothing blocks.
 """
 
 import errno
-from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Final, NamedTuple
 
-from flask_sse import _syscalls
-from flask_sse._history import Position
-from flask_sse._subscriber import Batch
-from flask_sse._visit import CLIENT, OVERFLOW, Visit
+from flask_sse._callbacks.stream_signals import CLIENT, OVERFLOW, Visit
+from flask_sse._hub.outbox import Outbox
+from flask_sse._hub.subscriber import Batch
+from flask_sse._log.position import Position
+from flask_sse._system import forks, syscalls
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
-_JOIN_UP_TO: Final = 1 << 16
-_MOST_PARTS: Final = 512
 
 
 class Terms(NamedTuple):
@@ -39,28 +36,27 @@ class Connection:
     :param head: The head of the response, which has not been sent yet.
     :param chunked: Whether the body is sent in chunks (RFC 9112, section 7.1).
     :param callbacks: Functions to call when the stream has ended.
-    :param cursor: The position in the channel's log that the client sent.
+    :param resume_after: The position in the channel's log that the client sent.
     :param visit: Sends the signals of this stream, if they have receivers.
     """
 
     __slots__ = (
         "_callbacks",
         "_head",
-        "_pending",
-        "_sent",
+        "_outbox",
         "_terms",
         "_visit",
-        "_waiting",
         "channel",
         "chunked",
         "commented",
-        "cursor",
         "descriptor",
         "events",
+        "is_behind",
         "is_closing",
         "is_gone",
         "overflowed",
         "reason",
+        "resume_after",
         "size",
     )
 
@@ -72,15 +68,15 @@ class Connection:
         *,
         chunked: bool,
         callbacks: Sequence[Callable[[], object]],
-        cursor: Position | None = None,
+        resume_after: Position | None = None,
         visit: Visit | None = None,
     ) -> None:
         self.descriptor = descriptor
         self.chunked = chunked
         self.channel = b""
         self.commented = 0.0
-        self.cursor = cursor
-        """Its position in the log while it is not live; `None` also if it starts at the top."""
+        self.resume_after = resume_after
+        self.is_behind = False
         self.is_gone = False
         self.is_closing = False
         self.overflowed = False
@@ -94,10 +90,8 @@ class Connection:
         self._head: bytes | None = head
         self._terms = terms
         self._callbacks = callbacks
-        # Data that the socket has not accepted yet; `_sent` bytes of the first part have been sent.
-        self._waiting: deque[bytes] | None = None
-        self._sent = 0
-        self._pending = 0
+        # There is one only while data waits: most clients accept everything at once.
+        self._outbox: Outbox | None = None
 
     @property
     def is_open(self) -> bool:
@@ -107,16 +101,50 @@ class Connection:
     @property
     def is_lagging(self) -> bool:
         """Whether data is waiting for the client."""
-        return self._waiting is not None
+        return self._outbox is not None
 
-    def open(self, frames: bytes = b"") -> None:
-        """Send the head and the stream's first bytes.
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the client has not accepted the last data, or is gone."""
+        return self._outbox is not None or self.is_gone
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the client has accepted everything."""
+        return not self.is_blocked
+
+    def open(self, frames: bytes = b"") -> bool:
+        """Send the head and the stream's first bytes; return `False` if the client is gone.
 
         :param frames: More frames to send right after them.
         """
         self._send_first(self._terms.opening + frames)
         if self._visit is not None:
             self._visit.opened()
+        return not self.is_gone
+
+    def give(self, batch: Batch) -> bool:
+        """Send a batch, at the beginning or later; return `False` if the client is gone."""
+        return self.offer(batch) if self.is_open else self.open(batch.frames)
+
+    def offer(self, batch: Batch) -> bool:
+        """Send a batch; return `False` if the client is gone."""
+        self.send(batch)
+        return not self.is_gone
+
+    def note_gap(self, reason: str) -> bool:
+        """Continue after a gap."""
+        return True
+
+    def end(self, reason: str, error: Exception | None = None) -> bool:
+        """End the response, or answer with one that ends at once.
+
+        :return: `False` if data is waiting, which must be sent first.
+        """
+        if not self.is_closing:
+            self.reason = reason
+            self.reject()
+        return not self.is_lagging or self.is_gone
 
     def reject(self) -> None:
         """Answer with a stream that ends at once and says when to reconnect."""
@@ -134,46 +162,42 @@ class Connection:
         if self.is_gone:
             return
         self.size += len(data)
-        if self._waiting is not None:
-            self._keep(data)
-            return
-        sent = _syscalls.send(self.descriptor, data, len(data), _syscalls.FLAGS)
-        if sent != len(data):
-            self.keep_rest(data, sent)
+        if self._outbox is None:
+            sent = syscalls.send(self.descriptor, data, len(data), syscalls.FLAGS)
+            if sent != len(data):
+                self.keep_rest(data, sent)
+        elif not self._outbox.offer(data, self._terms.limit):
+            self.overflowed = self.is_gone = True
+            self.size -= len(data)
 
     def keep_rest(self, data: bytes, sent: int) -> None:
-        """Keep the part of *data* that `_syscalls.send` has not sent.
+        """Keep the part of *data* that `syscalls.send` has not sent.
 
         :param sent: The number of bytes sent; -1 for a failure, whose cause is then checked.
         """
-        self._waiting = deque([data])
-        self._sent = max(sent, 0)
-        self._pending = len(data) - self._sent
+        self._outbox = Outbox(data, max(sent, 0))
         if sent < 0:
             self.flush()
 
     def flush(self) -> None:
         """Send waiting data, as much as the socket accepts."""
-        while self._waiting:
-            data = self._first_part(self._waiting)
-            sent = _syscalls.send_rest(self.descriptor, data, self._sent)
+        while self._outbox:
+            data, start = self._outbox.next_part()
+            sent = syscalls.send_rest(self.descriptor, data, start)
             if sent < 0:
-                if _syscalls.last_error() not in (errno.EAGAIN, errno.EINTR):
+                if syscalls.last_error() not in (errno.EAGAIN, errno.EINTR):
                     self.is_gone = True
                 return
-            self._sent += sent
-            self._pending -= sent
-            if self._sent == len(data):
-                self._waiting.popleft()
-                self._sent = 0
-        self._waiting = None
+            self._outbox.advance(sent)
+        self._outbox = None
 
     def finish(self) -> None:
         """End the response; waiting data is sent first."""
         self.is_closing = True
-        if self._waiting is not None:
+        if self.chunked and self._outbox is not None:
             # The limit does not apply here: the waiting data may already have reached it.
-            self._waiting.append(_LAST_CHUNK if self.chunked else b"")
+            self._outbox.add(_LAST_CHUNK)
+            self.size += len(_LAST_CHUNK)
         elif self.chunked:
             self._send(_LAST_CHUNK)
 
@@ -182,13 +206,20 @@ class Connection:
         descriptor, self.descriptor = self.descriptor, -1
         # Another connection may have this number by now.
         if descriptor >= 0:
-            self._waiting = None
+            waiting = 0 if self._outbox is None else self._outbox.size
+            self._outbox = None
             self.is_gone = True
-            _syscalls.close_socket(descriptor)
+            syscalls.close_socket(descriptor)
             self._terms.ended(self._callbacks)
             if self._visit is not None:
-                self._visit.count(self.events, max(self.size - self._pending, 0))
+                self._visit.count(self.events, max(self.size - waiting, 0))
                 self._visit.ended(OVERFLOW if self.overflowed else self.reason)
+
+    def release_in_child(self) -> None:
+        """Close the descriptor in a forked child; the connection remains the parent's."""
+        descriptor, self.descriptor = self.descriptor, -1
+        self.is_gone = True
+        forks.close_copy(descriptor)
 
     def _send_first(self, frames: bytes) -> None:
         head, self._head = self._head, None
@@ -198,32 +229,3 @@ class Connection:
 
     def _framed(self, batch: Batch) -> bytes:
         return batch.chunk if self.chunked else batch.frames
-
-    def _keep(self, data: bytes) -> None:
-        assert self._waiting is not None
-        if self._pending + len(data) > self._terms.limit:
-            self.overflowed = self.is_gone = True
-            self.size -= len(data)
-            return
-        self._waiting.append(data)
-        self._pending += len(data)
-
-    def _first_part(self, waiting: "deque[bytes]") -> bytes:
-        """Return the data to send first, with small parts joined: one call per part is slow."""
-        data = waiting[0]
-        if len(waiting) == 1 or len(data) - self._sent >= _JOIN_UP_TO:
-            return data
-        parts = [data[self._sent :]]
-        size = len(parts[0])
-        for part in islice(waiting, 1, _MOST_PARTS):
-            size += len(part)
-            if size > _JOIN_UP_TO:
-                break
-            parts.append(part)
-        if len(parts) == 1:
-            return data
-        for _ in parts:
-            waiting.popleft()
-        waiting.appendleft(b"".join(parts))
-        self._sent = 0
-        return waiting[0]

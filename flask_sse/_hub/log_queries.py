@@ -1,10 +1,9 @@
 """A hub's channels with history: their questions to Redis, and when to compare with it.
 
-Only the hub's owner uses it, except for `note_drained`. Nothing blocks.
+Only the hub's loop uses it, except for `note_drained`. Nothing blocks.
 """
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,14 +11,17 @@ from typing import Final, NamedTuple
 
 from flask.json.provider import JSONProvider
 
-from flask_sse._channel import Channel
-from flask_sse._history import Entry, EventId, Stored
-from flask_sse._log_reader import Answer, LogReader, Open, Question
-from flask_sse._logged import Foreign, LoggedChannel
-from flask_sse._message import Message, encode, from_payload, to_payload
+from flask_sse._hub.channel import Channel
+from flask_sse._hub.logged_channel import LoggedChannel
+from flask_sse._hub.subscriber import Subscriber
+from flask_sse._log.decoding import Decoder, Event
+from flask_sse._redis.cluster_log_reader import AnyLogReader, new_reader
+from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.log_reader import Answer, Question
+from flask_sse._redis.log_source import LogSource
 from flask_sse._settings import Retention
-from flask_sse._subscriber import Follower
-from flask_sse._waker import Waker
+from flask_sse._system.clock import monotonic
+from flask_sse._system.poller import Waker
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -43,8 +45,8 @@ class History(NamedTuple):
     """Which channels have a log, and how to read it."""
 
     retention: Callable[[bytes], Retention | None]
-    open: Open
-    """Makes a connection to Redis. It may block, and may raise any exception."""
+    source: Callable[[], LogSource | ClusterNodes]
+    """Says where to read it; it does not connect yet."""
     database: int
     """The number of the database that has the logs."""
 
@@ -54,35 +56,34 @@ class Logs:
 
     def __init__(self, history: History, provider: JSONProvider, waker: Waker) -> None:
         self._history = history
-        self._provider = provider
         self._waker = waker
-        self._reader = LogReader(history.open, self._to_entry, history.database, waker)
+        decoder = Decoder(provider, history.database)
+        self.decode: Final[Callable[[bytes], Event]] = decoder.published
+        """Decodes a published event; it may raise any exception."""
+        self._reader: AnyLogReader[LoggedChannel] = new_reader(
+            history.source(), decoder.stored, history.database, waker
+        )
         self._channels: dict[LoggedChannel, None] = {}
         self._asking: dict[LoggedChannel, None] = {}
-        self._failed: deque[tuple[float, Question]] = deque()
-        self._answers: deque[Answer] = deque()
-        self._drained: deque[tuple[bytes, Follower]] = deque()
+        self._failed: deque[tuple[float, Question[LoggedChannel]]] = deque()
+        self._answers: deque[Answer[LoggedChannel]] = deque()
+        self._drained: deque[tuple[bytes, Subscriber]] = deque()
         self._looked = 0.0
-        self._is_failing = False
+        # The channels whose last question has failed.
+        self._failing: set[LoggedChannel] = set()
 
     @property
     def is_reading(self) -> bool:
-        """Whether a thread is working whose result the owner must handle."""
+        """Whether a thread is working whose result the loop must handle."""
         return self._reader.is_working
 
-    def new_channel(
-        self,
-        name: bytes,
-        decode: Callable[[bytes, bytes], Entry | Foreign | None],
-        pause: Callable[[], None],
-    ) -> LoggedChannel | None:
+    def new_channel(self, name: bytes, pause: Callable[[], None]) -> LoggedChannel | None:
         """Return a new channel, if the channel of this name has history."""
         retention = self._history.retention(name)
         if retention is None:
             return None
         channel = LoggedChannel(
             name,
-            partial(decode, name),
             self._note_question,
             pause,
             self._room,
@@ -96,18 +97,19 @@ class Logs:
         if isinstance(channel, LoggedChannel):
             self._channels.pop(channel, None)
             self._asking.pop(channel, None)
+            self._failing.discard(channel)
 
-    def watch(self, name: bytes, follower: Follower) -> None:
-        """Make a follower report when it has taken everything."""
-        follower.refill = partial(self.note_drained, name, follower)
+    def watch(self, name: bytes, subscriber: Subscriber) -> None:
+        """Make a subscriber that is behind report when it has taken everything."""
+        subscriber.when_drained(partial(self.note_drained, name, subscriber))
 
-    def note_drained(self, name: bytes, follower: Follower) -> None:
-        """Note, from any thread, that a follower has taken everything."""
-        self._drained.append((name, follower))
+    def note_drained(self, name: bytes, subscriber: Subscriber) -> None:
+        """Note, from any thread, that a subscriber has taken everything."""
+        self._drained.append((name, subscriber))
         self._waker.set()
 
-    def drained(self) -> Iterator[tuple[bytes, Follower]]:
-        """Yield the followers that have taken everything, with the names of their channels."""
+    def drained(self) -> Iterator[tuple[bytes, Subscriber]]:
+        """Yield the subscribers that have taken everything, with the names of their channels."""
         while self._drained:
             yield self._drained.popleft()
 
@@ -126,15 +128,15 @@ class Logs:
         while self._failed and self._failed[0][0] <= now:
             _, question = self._failed.popleft()
             if question.asker in self._channels:
-                question.asker.ask_again(is_fill=question.is_fill)
+                question.asker.failed(is_fill=question.is_fill)
         if not self._asking:
             return
         asking, self._asking = self._asking, {}
-        questions: list[Question] = []
-        for channel in asking:
-            for after, is_fill in ((channel.page_after(), False), (channel.fill_after(), True)):
-                if after is not None:
-                    questions.append(Question(channel, after, is_fill))
+        questions = [
+            Question(channel, channel.name, after, is_fill)
+            for channel in asking
+            for after, is_fill in channel.questions()
+        ]
         if questions:
             self._reader.ask(questions)
 
@@ -146,36 +148,22 @@ class Logs:
         """
         self._answers.extend(self._reader.answers())
 
-    def answers(self) -> Iterator[Answer]:
+    def answers(self) -> Iterator[Answer[LoggedChannel]]:
         """Yield the answers for channels that still have listeners."""
         while self._answers:
             answer = self._answers.popleft()
             if answer.page is not None:
-                self._is_failing = False
+                self._failing.discard(answer.question.asker)
             if answer.question.asker in self._channels:
                 yield answer
 
-    def note_failure(self, question: Question, error: Exception | None) -> None:
+    def note_failure(self, question: Question[LoggedChannel], error: Exception | None) -> None:
         """Note that a question must be asked again after a while."""
-        if not self._is_failing:
-            self._is_failing = True
+        if not self._failing:
+            # In a cluster, other nodes may answer in the meantime.
             _log.warning("the history in Redis can't be read, trying again: %s", error)
-        self._failed.append((time.monotonic() + _ASK_AGAIN_AFTER, question))
-
-    def decode(self, payload: bytes) -> Entry | Foreign:
-        """Decode a published event; it may raise any exception."""
-        message = from_payload(payload, self._provider)
-        found = EventId.parse(message.id) if isinstance(message.id, str) else None
-        if found is None or found.position.database != str(self._history.database):
-            if message.id is not None:
-                message.id = None
-                payload = to_payload(message, self._provider)
-            return Foreign(self._frame(message), payload)
-        position, previous, is_large = found
-        if is_large:
-            return Entry(position, previous, b"", None)
-        message.id = str(position)
-        return Entry(position, previous, self._frame(message), payload)
+        self._failing.add(question.asker)
+        self._failed.append((monotonic() + _ASK_AGAIN_AFTER, question))
 
     def close(self) -> None:
         """Disconnect."""
@@ -186,12 +174,3 @@ class Logs:
 
     def _note_question(self, channel: LoggedChannel) -> None:
         self._asking[channel] = None
-
-    def _to_entry(self, stored: Stored) -> Entry:
-        position, previous, payload = stored
-        message = from_payload(payload, self._provider)
-        message.id = str(position)
-        return Entry(position, previous, self._frame(message), payload)
-
-    def _frame(self, message: Message) -> bytes:
-        return encode(message, self._provider)

@@ -1,81 +1,57 @@
-"""A channel with history: where its listeners are in the log, and how they move forward.
+"""A channel with history: carries out for its listeners what the tail of its log says.
 
-Only the hub's owner uses it. Nothing blocks except the `pause` function that is passed in.
+Only the hub's loop uses it. Nothing blocks except the `pause` function that is passed in.
 
-A listener is either live and gets every batch, or it is behind: it has a cursor, and gets the
-events after it page by page, from the ring or from the log, until it reaches the channel's
+A listener is either live and gets every batch, or it is behind: it has a position, and gets the
+events after it page by page, from memory or from the log, until it reaches the channel's
 position. A listener that resumes is behind at first, and a listener that does not read falls
 behind. So no more than one page waits for a listener.
 """
 
-import json
-import time
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-from flask_sse._channel import Channel, Listener
-from flask_sse._connection import Connection
-from flask_sse._history import (
-    OFFSET_AT_TOP,
-    OFFSET_BEFORE_LAST,
-    PAGE_BYTES,
-    UNKNOWN,
-    Entry,
-    Position,
-)
-from flask_sse._page import TRIMMED, Page
-from flask_sse._ring import Ring
-from flask_sse._subscriber import Batch, Follower, Subscriber
+from flask_sse._event import channel_name
+from flask_sse._hub import log_batches
+from flask_sse._hub.channel import Channel
+from flask_sse._hub.connection import Connection
+from flask_sse._hub.listener import Listener
+from flask_sse._hub.subscriber import Batch
+from flask_sse._log.catch_up import Ahead, CatchUp, Found, Gap
+from flask_sse._log.decoding import Event
+from flask_sse._log.page import Page, first_page
+from flask_sse._log.position import UNKNOWN, Entry, Position
+from flask_sse._log.tail import Ask, Begin, Deliver, Phase, Ready, Restart, Step, Tail
+from flask_sse._system.clock import monotonic
 
-_HELD_BYTES: Final = 1 << 20
-
-
-class Foreign(NamedTuple):
-    """An event that is not in a log of this Redis database."""
-
-    frame: bytes
-    payload: bytes
-
-
-Decode = Callable[[bytes], Entry | Foreign | None]
-"""Decodes an event that Redis has sent; returns `None` if it can't be decoded."""
+_log: Final = logging.getLogger("flask_sse")
 
 
 class LoggedChannel(Channel):
     """A channel with a log in Redis.
 
-    :param sends_latest: Whether a listener without a cursor gets the newest event.
-    :param note_question: Called when :meth:`fill_after` or :meth:`page_after` returns an offset.
+    Its methods return the listeners that must be dropped.
+
+    :param note_question: Called when :meth:`questions` has some.
     :param room: Returns how many bytes of events may be kept in memory.
+    :param sends_latest: Whether a listener without a position gets the newest event.
     """
 
     __slots__ = (
-        "_again",
-        "_behind",
-        "_covered",
-        "_decode",
-        "_fill_wanted",
-        "_filling",
-        "_first",
-        "_held",
-        "_held_size",
+        "_asks",
+        "_catch_up",
         "_joined",
         "_note_question",
-        "_page_asked",
         "_pause",
-        "_ring",
-        "_sends_latest",
-        "_wanting",
+        "_tail",
         "heard",
         "position",
-        "reset_reason",
-        "troubled",
     )
 
     def __init__(
         self,
         name: bytes,
-        decode: Decode,
         note_question: Callable[["LoggedChannel"], None],
         pause: Callable[[], None],
         room: Callable[[], int],
@@ -84,457 +60,284 @@ class LoggedChannel(Channel):
     ) -> None:
         super().__init__(name)
         self.position: Position | None = None
-        """The last event that the live listeners have received; `None` before the first answer."""
-        self.heard = time.monotonic()
+        """The last event that the live listeners have received; `None` before the beginning."""
+        self.heard = monotonic()
         """The last time at which the log was known to have no newer events."""
-        self.troubled: list[Listener] = []
-        """Listeners that are gone or have failed; the owner must drop them."""
-        self.reset_reason = ""
-        """Why the log does not continue at the position of the live listeners; for a warning."""
-        self._decode = decode
         self._note_question = note_question
         self._pause = pause
-        self._sends_latest = sends_latest
-        self._ring = Ring(room)
-        self._behind: dict[Listener, None] = {}
-        self._wanting: dict[Listener, None] = {}
-        self._filling = False
-        self._first: Page | None = None
-        self._fill_wanted = False
-        self._again = False
-        self._page_asked = False
-        self._held: list[bytes] = []
-        self._held_size = 0
-        # How many of the held payloads arrived before the log was asked.
-        self._covered = 0
+        self._tail = Tail(name, room, sends_latest=sends_latest)
+        self._catch_up = CatchUp[Listener]()
+        # Whether the question of the tail has not been asked yet.
+        self._asks = False
         self._joined: tuple[tuple[Position, Position], Batch] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._behind) or super().__bool__()
+        return len(self._catch_up) > 0 or super().__bool__()
+
+    def __repr__(self) -> str:
+        return f"<LoggedChannel {self._tail!r} {self._catch_up!r}>"
 
     @property
     def lagging(self) -> int:
         """How many clients have not taken everything."""
-        return len(self._behind)
+        return len(self._catch_up)
 
     def __iter__(self) -> Iterator[Listener]:
         """Iterate over a snapshot of the listeners."""
-        return iter([*super().__iter__(), *self._behind])
+        return iter([*super().__iter__(), *self._catch_up])
 
     # The listeners
 
-    def confirm(self) -> list[Connection]:
-        """Continue with the listeners that have waited for the subscription."""
-        if not self._filling:
-            self._open_waiting() if self.position is not None else self.fill()
-        return []
-
-    def verify(self) -> None:
+    def begin(self) -> list[Listener]:
         """Make sure that nothing was missed, because the subscription is new."""
-        self.fill()
+        return self.compare()
 
-    def place(self, connection: Connection) -> None:
+    def confirm(self) -> list[Listener]:
+        """Continue with the listeners that have waited for the subscription."""
+        if self._tail.is_following:
+            return [*self._open_waiting()]
+        return self.compare() if self._tail.phase is Phase.NEW else []
+
+    def place(self, connection: Connection) -> list[Listener]:
         """Add a connection to those that are live, or to those that are behind."""
-        self._discard_connection(connection)
-        if not connection.is_lagging and connection.cursor is None:
-            super().place(connection)
-            return
-        if connection.cursor is None:
-            connection.cursor = self.position
-        self._behind[connection] = None
-        self._advance(connection)
+        if not connection.is_behind:
+            if not connection.is_lagging:
+                return super().place(connection)
+            assert self.position is not None
+            self._discard_connection(connection)
+            self._fall_behind(connection, self.position)
+        return self.refill(connection)
 
     def discard(self, listener: Listener) -> None:
         """Forget a listener, if it is known."""
-        self._behind.pop(listener, None)
-        self._wanting.pop(listener, None)
+        self._catch_up.discard(listener)
         super().discard(listener)
 
-    def refill(self, follower: Follower) -> None:
-        """Continue with a follower that has taken everything."""
-        if follower in self._behind:
-            self._advance(follower)
+    def refill(self, listener: Listener) -> list[Listener]:
+        """Continue with a listener that has taken everything."""
+        return [] if self._advance(listener) else [listener]
 
-    def _open_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for listener in waiting:
-            if listener.cursor is None:
-                self._open_at_once(listener)
-            else:
-                self._behind[listener] = None
-                self._advance(listener)
-            self._pause()
+    # What Redis says
 
-    def _open_at_once(self, listener: Listener) -> None:
-        assert self.position is not None
-        cursor = (self._ring.before_last if self._sends_latest else None) or self.position
-        self._give(listener, self._opening(cursor, recovered=False))
-        listener.cursor = cursor
-        self._behind[listener] = None
-        self._advance(listener)
+    def compare(self) -> list[Listener]:
+        """Compare the log with what the listeners have received."""
+        return self._carry_out(self._tail.compare())
 
-    # What Redis sends
+    def arrived(self, events: Sequence[Event]) -> list[Listener]:
+        """Process events from the subscription."""
+        return self._carry_out(self._tail.arrived(events))
 
-    def receive(self, payloads: Sequence[bytes]) -> None:
-        """Send payloads from Redis to the live listeners."""
-        if self._filling or self.position is None:
-            self._hold(payloads)
-        else:
-            self._receive(payloads, 0)
-
-    def _receive(self, payloads: Sequence[bytes], covered: int) -> None:
-        assert self.position is not None
-        frames: list[bytes] = []
-        sound: list[bytes] = []
-        before = self.position
-        for number, payload in enumerate(payloads, 1):
-            event = self._decode(payload)
-            if isinstance(event, Foreign):
-                frames.append(event.frame)
-                sound.append(event.payload)
-            elif event is None or self._ring.knows(event.position):
-                continue
-            elif number <= covered and event.position.offset <= self.position.offset:
-                # The log was asked after this: the event was sent, or was lost with its log.
-                continue
-            elif self._is_next(event):
-                self._accept(event, frames, sound)
-            else:
-                # There is a gap, another log, or an event that must be fetched: read the log.
-                self._send_events(before, frames, sound)
-                self.fill()
-                self._hold(payloads[number:])
-                return
-        self._send_events(before, frames, sound)
-
-    def _is_next(self, entry: Entry) -> bool:
-        position = self.position
-        assert position is not None
-        return (
-            entry.payload is not None
-            and entry.position.offset == position.offset + 1
-            and entry.previous == position.nonce
-            and entry.position.epoch == position.epoch
-        )
-
-    def _accept(self, entry: Entry, frames: list[bytes], sound: list[bytes]) -> None:
-        self.position = entry.position
-        self.heard = time.monotonic()
-        self._ring.append(entry)
-        if entry.payload is not None:
-            frames.append(entry.frame)
-            sound.append(entry.payload)
-
-    def _hold(self, payloads: Sequence[bytes]) -> None:
-        self._held += payloads
-        self._held_size += sum(map(len, payloads))
-        if self._held_size > _HELD_BYTES:
-            # They can be read from the log.
-            self._held, self._held_size, self._covered = [], 0, 0
-            self._again = True
-
-    def _send_events(
-        self, before: Position, frames: Sequence[bytes], sound: Sequence[bytes]
-    ) -> None:
-        if frames:
-            self._broadcast(before, Batch(sound, b"".join(frames)))
-
-    def _broadcast(self, before: Position, batch: Batch) -> None:
-        self.troubled += self.send(batch, self._pause)
-        for follower in [*self._subscribers]:
-            if isinstance(follower, Follower) and follower.is_behind:
-                follower.is_behind = False
-                del self._subscribers[follower]
-                follower.cursor = before
-                self._behind[follower] = None
-                # It may have taken everything in the meantime.
-                self._advance(follower)
-
-    # What the log says
-
-    def fill(self) -> None:
-        """Request the events after the position from the log."""
-        if self._filling:
-            self._again = True
-            return
-        self._filling = self._fill_wanted = True
-        self._note_question(self)
-
-    def fill_after(self) -> int | None:
-        """Return the offset after which to read the log for the channel itself, if needed."""
-        if not self._fill_wanted:
-            return None
-        self._fill_wanted = False
-        self._covered = len(self._held)
-        if self._sends_latest:
-            # The newest event is also needed after a reset, and earlier events are not kept.
-            return OFFSET_BEFORE_LAST
-        return OFFSET_AT_TOP if self.position is None else self.position.offset
-
-    def page_after(self) -> int | None:
-        """Return the offset after which to read the log for listeners, if needed."""
-        if not self._wanting or self._page_asked:
-            return None
-        self._page_asked = True
-        cursors = [listener.cursor or UNKNOWN for listener in self._wanting]
+    def questions(self) -> Iterator[tuple[int, bool]]:
+        """Yield the offsets after which to read the log, and whether it is for all listeners."""
         epoch = "" if self.position is None else self.position.epoch
-        # Any page shows that an id is from another log.
-        offsets = [cursor.offset for cursor in cursors if cursor.epoch == epoch]
-        return min(offsets or [cursor.offset for cursor in cursors])
+        if (after := self._catch_up.question(epoch)) is not None:
+            yield after, False
+        if self._asks:
+            self._asks = False
+            yield self._tail.question(), True
 
-    def ask_again(self, *, is_fill: bool) -> None:
-        """Repeat a question that has failed."""
+    def failed(self, *, is_fill: bool) -> None:
+        """Repeat a question that Redis has not answered."""
         if is_fill:
-            self._fill_wanted = True
+            self._carry_out(self._tail.failed())
         else:
-            self._page_asked = False
-        self._note_question(self)
+            self._catch_up.failed()
+            self._note_question(self)
 
-    def take_fill(self, page: Page) -> None:
-        """Process the answer to :meth:`fill_after`."""
-        self._filling = False
+    def answered(self, page: Page, *, is_fill: bool) -> list[Listener]:
+        """Process the answer to one of the questions."""
+        if not is_fill:
+            return [*self._share(page)]
         self._joined = None
-        self.heard = time.monotonic()
-        again, self._again = self._again, False
-        if self.position is None and self._first is None and not self._sends_latest:
-            # Redis may have sent this answer before an event that it published earlier. When
-            # it answers again, it has sent that event too.
-            self._first = page
-            self.fill()
-            return
-        if self.position is None:
-            self._start(self._first or page)
-        else:
-            found = page.find(self.position)
-            if isinstance(found, str) or found is None:
-                self._reset_all(found or TRIMMED, page)
-            else:
-                self._catch_up(self.position, found)
-        if self._sends_latest and not page.entries:
-            # It has expired in Redis.
-            self._ring.clear()
-        if again or self.position != page.top:
-            self.fill()
-            return
-        # There may be more channels now.
-        self._ring.shrink()
-        held, self._held, self._held_size = self._held, [], 0
-        if held:
-            self._receive(held, self._covered)
-        if not self._filling:
-            self._open_waiting()
-            for listener in [*self._behind]:
-                if listener not in self._wanting:
-                    self._advance(listener)
-                    self._pause()
+        self.heard = monotonic()
+        return self._carry_out(self._tail.answered(page))
 
-    def take_page(self, page: Page) -> None:
-        """Process the answer to :meth:`page_after`."""
-        self._page_asked = False
-        self._ring.extend_left(page.entries, self.position)
-        wanting, self._wanting = self._wanting, {}
-        for listener in wanting:
-            # If a comment is waiting for a connection, it continues after the comment is sent.
-            if listener in self._behind and not _is_stuck(listener):
-                self._judge(listener, page)
-                self._pause()
+    # The steps
 
-    def _start(self, page: Page) -> None:
-        # The latest event is always sent, and only that event is kept.
-        held = None if self._sends_latest else self._before_held(page.top)
-        if held is None:
-            self.position = page.top
-            self._ring.begin(page)
-        else:
-            self.position = held
+    def _carry_out(self, steps: Sequence[Step]) -> list[Listener]:
+        if Ask() in steps:
+            # This comes first: without an answer, an error below would stop the channel.
+            self._asks = True
+            self._note_question(self)
+        lost: list[Listener] = []
+        for step in steps:
+            match step:
+                case Ask():
+                    pass
+                case Begin():
+                    lost += self._begin(step)
+                case Deliver():
+                    lost += self._deliver(step)
+                case Restart():
+                    lost += self._restart(step)
+                case Ready():
+                    lost += self._resume()
+        return lost
+
+    def _begin(self, step: Begin) -> Iterator[Listener]:
+        self.position = step.entries[-1].position if step.entries else step.start
         # This happens before newer events are sent.
         for listener in [*self._waiting]:
-            if listener.cursor is None:
+            if listener.resume_after is None:
                 del self._waiting[listener]
-                self._open_at_once(listener)
+                if not self._start(listener, step.start, step.entries):
+                    yield listener
 
-    def _before_held(self, top: Position) -> Position | None:
-        """Return the position before the first event that arrived after the subscription.
+    def _deliver(self, step: Deliver) -> list[Listener]:
+        if step.after != step.before:
+            self.position = step.after
+            self.heard = monotonic()
+        batch = log_batches.from_events(step.events)
+        return self._broadcast(step.before, batch) if batch.frames else []
 
-        `publish` has counted this process for these, so listeners that start at the top get them.
-        """
-        for payload in self._held:
-            event = self._decode(payload)
-            if isinstance(event, Entry):
-                epoch, offset, _ = event.position
-                is_known = epoch == top.epoch and offset <= top.offset
-                return Position(epoch, offset - 1, event.previous) if is_known else None
-        return None
+    def _restart(self, step: Restart) -> list[Listener]:
+        _log.warning(
+            "clients of channel %s are told that they may have missed events: %s",
+            channel_name.for_log(self.name),
+            step.reason,
+        )
+        self.position = step.entries[-1].position if step.entries else step.start
+        strict = [one for one in [*self._subscribers] if not one.note_gap(step.reason)]
+        batch = log_batches.reset(self.name, step.reason, step.start, step.entries)
+        # A listener without room for it keeps its position, and learns about the reset later.
+        return [*strict, *self._broadcast(step.before, batch)]
 
-    def _catch_up(self, before: Position, entries: Sequence[Entry]) -> None:
-        frames: list[bytes] = []
-        sound: list[bytes] = []
-        for entry in entries:
-            self._accept(entry, frames, sound)
-        self._send_events(before, frames, sound)
+    def _broadcast(self, before: Position, batch: Batch) -> list[Listener]:
+        lost = self.send(batch, self._pause)
+        for listener in [*self._subscribers]:
+            if listener.is_behind:
+                del self._subscribers[listener]
+                self._fall_behind(listener, before)
+                # It may have taken everything in the meantime.
+                lost += self.refill(listener)
+        return lost
 
-    def _reset_all(self, reason: str, page: Page) -> None:
-        self.reset_reason = reason
-        before, self.position = self.position, page.top
-        self._ring.begin(page)
-        for subscriber in [*self._subscribers]:
-            if isinstance(subscriber, Follower) and subscriber.is_strict:
-                subscriber.fail(reason)
-                self.troubled.append(subscriber)
-        start = self._start_after_reset(page.top)
-        batch = self._reset_event(reason, start)
-        if start != page.top and (newest := self._ring.after(start)):
-            latest = self._join(newest)
-            batch = Batch(latest.payloads, batch.frames + latest.frames)
-        # A follower without room for it keeps its cursor, and learns about the reset later.
-        self._broadcast(before or page.top, batch)
+    def _resume(self) -> Iterator[Listener]:
+        yield from self._open_waiting()
+        for listener in self._catch_up:
+            if not self._catch_up.is_waiting(listener):
+                yield from self.refill(listener)
+                self._pause()
 
-    def _judge(self, listener: Listener, page: Page) -> None:
-        cursor, position = listener.cursor, self.position
-        assert cursor is not None
-        assert position is not None
-        found = page.find(cursor)
-        if found is None:
-            self._want_page(listener)
-        elif isinstance(found, str):
-            self._reset(listener, found, page.top)
-        elif (
-            position.epoch != cursor.epoch
-            or position.offset < cursor.offset
-            or (position.offset == cursor.offset and position.nonce != cursor.nonce)
-        ):
-            # The log has continued without us, or differently.
-            self.fill()
-        else:
-            # Events after the position are sent to all listeners at the same time.
-            entries = found[: position.offset - cursor.offset]
-            self._give_page(listener, entries)
-            self._advance(listener)
+    def _open_waiting(self) -> Iterator[Listener]:
+        assert self.position is not None
+        waiting, self._waiting = self._waiting, {}
+        for listener in waiting:
+            if listener.resume_after is None:
+                is_there = self._start(listener, self._tail.start(self.position))
+            else:
+                self._fall_behind(listener, listener.resume_after)
+                is_there = self._advance(listener)
+            if not is_there:
+                yield listener
+            self._pause()
 
-    def _reset(self, listener: Listener, reason: str, top: Position) -> None:
-        if isinstance(listener, Follower) and listener.is_strict:
-            listener.fail(reason)
-            self.troubled.append(listener)
-            return
-        assert listener.cursor is not None
-        # A client that loses its connection between the two events resumes with its own id.
-        start = self._start_after_reset(top)
-        known = start if listener.cursor == UNKNOWN else listener.cursor
-        self._open(listener, known, recovered=False)
-        if _is_stuck(listener):
-            return
-        self._give(listener, self._reset_event(reason, start))
-        listener.cursor = start
-        self._advance(listener)
+    # One listener: `False` means that it must be dropped
 
-    def _start_after_reset(self, top: Position) -> Position:
-        """Return where a stream continues after a reset: before the latest event, if it is sent."""
-        before = self._ring.before_last if self._sends_latest and top == self.position else None
-        return before or top
+    def _start(self, listener: Listener, start: Position, entries: Sequence[Entry] = ()) -> bool:
+        self._fall_behind(listener, start)
+        is_there = listener.give(log_batches.opening(self.name, start, recovered=False))
+        if is_there and entries and listener.is_ready:
+            is_there = self._give_page(listener, entries)
+        return is_there and self._serve(listener)
 
-    # Listeners that are behind
+    def _advance(self, listener: Listener) -> bool:
+        """Continue with a listener that is behind, unless an answer is needed first."""
+        return self._serve(listener) if self._tail.is_following else True
 
-    def _advance(self, listener: Listener) -> None:
-        """Send a listener its next page, or make it live."""
-        while listener in self._behind:
-            position = self.position
-            if position is None or self._filling:
-                return
-            if _is_stuck(listener):
-                return
-            cursor = listener.cursor
-            assert cursor is not None
-            if cursor == position:
-                self._go_live(listener)
-                return
-            if isinstance(listener, Subscriber) and listener.pending:
-                return
-            entries = self._ring.after(cursor)
+    def _serve(self, listener: Listener) -> bool:
+        """Give a listener the pages that are in memory, and make it live at the end."""
+        assert self.position is not None
+        while (cursor := self._catch_up.cursor(listener)) and not listener.is_blocked:
+            if cursor == self.position:
+                return self._join(listener, cursor)
+            if not listener.is_ready:
+                break
+            entries = self._tail.ring.after(cursor)
             if entries is None:
-                self._want_page(listener)
-                return
-            self._give_page(listener, _within(entries, PAGE_BYTES))
+                self._catch_up.wait(listener)
+                self._note_question(self)
+                break
+            # Live listeners get the events after the position later, and this one with them.
+            left = self.position.offset - cursor.offset
+            if not self._give_page(listener, first_page(entries, left)):
+                return False
+        return True
 
-    def _want_page(self, listener: Listener) -> None:
-        self._wanting[listener] = None
-        self._note_question(self)
+    def _join(self, listener: Listener, cursor: Position) -> bool:
+        """Make a listener live."""
+        self._catch_up.discard(listener)
+        listener.is_behind = False
+        is_there = self._open(listener, cursor)
+        self._go_live(listener)
+        return is_there
 
-    def _go_live(self, listener: Listener) -> None:
-        del self._behind[listener]
-        if listener.cursor is not None:
-            self._open(listener, listener.cursor, recovered=True)
-        listener.cursor = None
-        if isinstance(listener, Connection):
-            self.place(listener)
+    def _fall_behind(self, listener: Listener, cursor: Position) -> None:
+        listener.is_behind = True
+        self._catch_up.add(listener, cursor)
+
+    def _share(self, page: Page) -> Iterator[Listener]:
+        """Give a page to the listeners that have waited for it."""
+        assert self.position is not None
+        self._tail.ring.extend_left(page.entries, self.position)
+        for listener in self._catch_up.waiting:
+            # If a comment is waiting for a connection, it continues after the comment is sent.
+            if listener.is_blocked:
+                self._catch_up.stop_waiting(listener)
+        for listener, found in self._catch_up.answered(page, self.position):
+            if not self._tell(listener, found, page.top):
+                yield listener
+            self._pause()
+        if self._catch_up.waiting:
+            self._note_question(self)
+
+    def _tell(self, listener: Listener, found: Found, top: Position) -> bool:
+        if isinstance(found, Ahead):
+            self.compare()
+            return True
+        if isinstance(found, Gap):
+            is_there = self._reset(listener, found.reason, top)
         else:
-            self._subscribers[listener] = None
+            is_there = self._give_page(listener, found)
+        return is_there and self._advance(listener)
 
-    def _give_page(self, listener: Listener, entries: Sequence[Entry]) -> None:
-        cursor = listener.cursor
+    def _reset(self, listener: Listener, reason: str, top: Position) -> bool:
+        if not listener.note_gap(reason):
+            return False
+        cursor = self._catch_up.cursor(listener)
         assert cursor is not None
-        self._open(listener, cursor, recovered=True)
-        if not entries or _is_stuck(listener):
-            return
-        batch = self._join(entries)
-        listener.cursor = entries[-1].position
-        if batch.frames:
-            self._give(listener, batch)
-            if self.report is not None:
-                self.report(self, batch, 1, replayed=True)
+        # A client that loses its connection between the two events resumes with its own id.
+        start = self._tail.start(top)
+        known = start if cursor == UNKNOWN else cursor
+        if not self._open(listener, known, recovered=False):
+            return False
+        if listener.is_blocked:
+            return True
+        self._catch_up.add(listener, start)
+        return listener.give(log_batches.reset(self.name, reason, start))
 
-    def _join(self, entries: Sequence[Entry]) -> Batch:
+    def _give_page(self, listener: Listener, entries: Sequence[Entry]) -> bool:
+        cursor = self._catch_up.cursor(listener)
+        assert cursor is not None
+        if not self._open(listener, cursor):
+            return False
+        if not entries or listener.is_blocked:
+            return True
+        batch = self._to_page(entries)
+        self._catch_up.add(listener, entries[-1].position)
+        is_there = not batch.frames or listener.give(batch)
+        if batch.frames and self.report is not None:
+            self.report(self, batch, 1, replayed=True)
+        return is_there
+
+    def _open(self, listener: Listener, cursor: Position, *, recovered: bool = True) -> bool:
+        return listener.is_open or listener.give(
+            log_batches.opening(self.name, cursor, recovered=recovered)
+        )
+
+    def _to_page(self, entries: Sequence[Entry]) -> Batch:
         # Clients that reconnect together ask for the same events.
         span = (entries[0].position, entries[-1].position)
         if self._joined is None or self._joined[0] != span:
-            payloads = [entry.payload for entry in entries if entry.payload is not None]
-            frames = b"".join([entry.frame for entry in entries])
-            self._joined = span, Batch(payloads, frames)
+            self._joined = span, log_batches.from_events(entries)
         return self._joined[1]
-
-    def _open(self, listener: Listener, cursor: Position, *, recovered: bool) -> None:
-        opened = listener.is_open if isinstance(listener, Connection) else listener.is_confirmed
-        if not opened:
-            self._give(listener, self._opening(cursor, recovered=recovered))
-
-    def _give(self, listener: Listener, batch: Batch) -> None:
-        if isinstance(listener, Subscriber):
-            # The beginning of a stream waits, together with the first page.
-            listener.put(batch)
-            listener.confirm()
-            return
-        if listener.is_open:
-            listener.send(batch)
-        else:
-            listener.open(batch.frames)
-        if listener.is_gone:
-            self.troubled.append(listener)
-
-    def _opening(self, cursor: Position, *, recovered: bool) -> Batch:
-        data = {"channel": self._text_name, "recovered": recovered}
-        return Batch((), _frame("sse.open", data, cursor))
-
-    def _reset_event(self, reason: str, top: Position) -> Batch:
-        return Batch((), _frame("sse.reset", {"channel": self._text_name, "reason": reason}, top))
-
-    @property
-    def _text_name(self) -> str:
-        return self.name.decode(errors="replace")
-
-
-def _is_stuck(listener: Listener) -> bool:
-    """Whether a connection has not accepted the last data, or is gone."""
-    return isinstance(listener, Connection) and (listener.is_lagging or listener.is_gone)
-
-
-def _frame(kind: str, data: object, position: Position) -> bytes:
-    return f"event:{kind}\ndata:{json.dumps(data)}\nid:{position}\n\n".encode()
-
-
-def _within(entries: Sequence[Entry], limit: int) -> Sequence[Entry]:
-    """Return the first entries, up to the one that reaches the limit in bytes."""
-    size = 0
-    for number, entry in enumerate(entries, 1):
-        size += len(entry.frame)
-        if size >= limit:
-            return entries[:number]
-    return entries

@@ -1,21 +1,16 @@
 """The data that waits for one client, up to a limit.
 
-The hub calls `confirm`, `offer` and `end`, and never blocks there. The thread or greenlet that
+The hub calls the methods of a listener, and never blocks there. The thread or greenlet that
 serves the client calls `wait_confirmed` and `take`. Each counter has one writer. The list of
 waiting batches needs no lock: the hub only appends to it, and the other side only removes
 batches that it has copied.
 """
 
-import contextlib
-import threading
-import time
 from collections.abc import Callable, Sequence
-from typing import Final
 
-from flask_sse import _gevent
-from flask_sse._history import Position
-
-_LOOK_AGAIN: Final = 0.1
+from flask_sse._log.position import Position
+from flask_sse._system.clock import monotonic
+from flask_sse._system.gate import Gate
 
 
 class Batch:
@@ -30,7 +25,7 @@ class Batch:
     def __init__(self, payloads: Sequence[bytes], frames: bytes) -> None:
         self.payloads = payloads
         self.frames = frames
-        self.time = time.monotonic()
+        self.time = monotonic()
         self._chunk: bytes | None = None
 
     @property
@@ -57,15 +52,18 @@ class Subscriber:
         "_offered",
         "_taken",
         "_waiting",
-        "cursor",
         "error",
+        "is_behind",
         "limit",
         "overflowed",
         "reason",
+        "resume_after",
     )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, resume_after: Position | None = None) -> None:
         self.limit = limit
+        self.resume_after = resume_after
+        self.is_behind = False
         self._offered = 0
         self._taken = 0
         self._handed = 0
@@ -75,28 +73,39 @@ class Subscriber:
         self.error: Exception | None = None
         self.reason = "client"
         """Why the stream ended, for the signals."""
-        self.cursor: Position | None = None
-        """A follower's position in the log; `None` if it is live, or starts at the top."""
-        # A list and a lock, since a gevent queue takes 2.8 KiB, of 17 KiB for a client.
         self._waiting: list[Batch] = []
-        # Locked as long as there is nothing to wake up for.
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        self._gate = Gate()
 
     @property
-    def is_confirmed(self) -> bool:
+    def descriptor(self) -> int:
+        """Always -1: the client's socket belongs to the server."""
+        return -1
+
+    @property
+    def is_open(self) -> bool:
         """Whether Redis has confirmed the subscription."""
         return self._confirmed
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing can be given to the client; a subscriber only collects it."""
+        return False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the client has taken everything."""
+        return not self.pending
 
     @property
     def pending(self) -> int:
         """How many bytes wait, including those that the server is sending."""
         return self._offered - self._taken
 
-    def confirm(self) -> None:
+    def open(self) -> bool:
         """Tell the client that Redis has confirmed its subscription."""
         self._confirmed = True
-        self._open_gate()
+        self._gate.open()
+        return True
 
     def offer(self, batch: Batch) -> bool:
         """Add a batch for the client; return `False` if the client is disconnected instead."""
@@ -107,23 +116,39 @@ class Subscriber:
             return False
         self._offered += size
         self._waiting.append(batch)
-        self._open_gate()
+        self._gate.open()
         return True
 
-    def put(self, batch: Batch) -> None:
-        """Add a batch for the client, regardless of the limit."""
+    def give(self, batch: Batch) -> bool:
+        """Add a batch for the client, regardless of the limit; the first one opens the stream."""
         self._offered += len(batch.frames)
         self._waiting.append(batch)
-        self._open_gate()
+        # The beginning of a stream waits, together with the first page.
+        return self.open()
 
-    def end(self) -> None:
+    def note_gap(self, reason: str) -> bool:
+        """Continue after a gap."""
+        return True
+
+    def when_drained(self, tell: Callable[[], None]) -> None:
+        """Do nothing: nobody waits until the client has taken everything."""
+
+    def end(self, reason: str | None = None, error: Exception | None = None) -> bool:
         """Mark the end: no more batches follow after those that wait."""
+        if reason is not None:
+            self.reason = reason
+        if error is not None:
+            self.error = error
         self._ended = True
-        self._open_gate()
+        self._gate.open()
+        return True
+
+    def close(self) -> None:
+        """Do nothing: the server closes the client's socket."""
 
     def wait_confirmed(self, timeout: float) -> bool:
         """Wait *timeout* seconds for the confirmation; return `False` if there was none."""
-        self._wait(lambda: self._confirmed or self._ended, timeout)
+        self._gate.wait(lambda: self._confirmed or self._ended, timeout)
         return self._confirmed and not self._ended
 
     def take(self, timeout: float | None) -> list[Batch] | None:
@@ -136,7 +161,7 @@ class Subscriber:
         :return: all waiting batches; an empty list after the timeout; `None` at the end.
         """
         self._taken += self._handed
-        self._wait(self.is_waiting, timeout)
+        self._gate.wait(self.is_waiting, timeout)
         batches = self._waiting[:]
         del self._waiting[: len(batches)]
         self._handed = sum([len(batch.frames) for batch in batches])
@@ -150,30 +175,10 @@ class Subscriber:
         """Whether something waits, including the end."""
         return bool(self._waiting) or self._ended
 
-    def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not condition():
-            # The batch that opened the gate may have been taken since, so check the condition.
-            left = -1 if deadline is None else max(0, deadline - time.monotonic())
-            if _gevent.crosses_threads():
-                left = _LOOK_AGAIN if left < 0 else min(left, _LOOK_AGAIN)
-            if not self._gate.acquire(timeout=left) and _is_over(deadline):
-                return
-
-    def _open_gate(self) -> None:
-        if self._gate.locked():
-            # Two threads may have found it locked.
-            with contextlib.suppress(RuntimeError):
-                self._gate.release()
-
     def _overflow(self) -> None:
         self.overflowed = True
         self._waiting = []
         self.end()
-
-
-def _is_over(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() >= deadline
 
 
 class Follower(Subscriber):
@@ -182,22 +187,23 @@ class Follower(Subscriber):
     When it lags behind, it is not disconnected: the hub offers it no more batches until nothing
     waits, and then continues from the log.
 
-    :param cursor: The position that the client sent.
+    :param resume_after: The position that the client sent.
     :param is_strict: Whether it ends with a :exc:`LookupError` if the log has a gap.
     """
 
-    __slots__ = ("is_behind", "is_strict", "refill")
+    __slots__ = ("is_strict", "refill")
 
     def __init__(
-        self, limit: int, cursor: Position | None = None, *, is_strict: bool = False
+        self, limit: int, resume_after: Position | None = None, *, is_strict: bool = False
     ) -> None:
-        super().__init__(limit)
-        self.cursor = cursor
-        self.is_behind = False
-        """Whether a batch was left out, and the hub has not continued since."""
+        super().__init__(limit, resume_after)
         self.is_strict = is_strict
         self.refill: Callable[[], None] | None = None
         """Tells the hub, from any thread, that nothing is waiting."""
+
+    def when_drained(self, tell: Callable[[], None]) -> None:
+        """Call a function, from any thread, when it is behind and nothing is waiting."""
+        self.refill = tell
 
     def offer(self, batch: Batch) -> bool:
         """Add a batch for the client, or note that there is no room for it."""
@@ -211,14 +217,16 @@ class Follower(Subscriber):
         """Wait for the next batches, like other subscribers."""
         self._taken += self._handed
         self._handed = 0
-        # The hub sets these first and then checks what is pending, so it misses nothing.
-        if (self.is_behind or self.cursor is not None) and self.refill and not self._waiting:
+        # The hub sets this first and then checks what is pending, so it misses nothing.
+        if self.is_behind and self.refill and not self._waiting:
             self.refill()
         return super().take(timeout)
 
-    def fail(self, reason: str) -> None:
-        """End it, because the log has a gap."""
-        self.error = LookupError(
-            f"events may be missing: {reason}; read the current state, and listen from there on"
-        )
-        self.end()
+    def note_gap(self, reason: str) -> bool:
+        """Continue after a gap, or end with an error; return `False` in this case."""
+        if self.is_strict:
+            text = (
+                f"events may be missing: {reason}; read the current state, and listen from there on"
+            )
+            self.end(error=LookupError(text))
+        return not self.is_strict

@@ -5,34 +5,39 @@ events were lost, and a second reply to SUBSCRIBE was the only sign. Here, redis
 connects and logs in; this module then sends and reads by itself. Every loss raises an
 exception, after which the object can no longer be used.
 
-Once the connection has been made, only the hub's owner uses it.
+Once the connection has been made, only the hub's loop uses it, except for `interrupt` and
+`is_complete`.
 """
 
+import contextlib
+import os
 import socket
 import ssl
-import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple, Protocol, cast
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from flask_sse._resp import Reader, Reply
+from flask_sse._redis.options import TIMEOUT, own_options
+from flask_sse._redis.resp import Reader, Reply
+from flask_sse._system import forks
+from flask_sse._system.clock import monotonic
 
 LOST: Final = (redis.RedisError, OSError, UnicodeError)
 """The exceptions of a connection that is lost or fails, including an invalid host name."""
 
-_CONNECT_TIMEOUT: Final = 5.0
-_READ_TIMEOUT: Final = 5.0
 _COST_OF_AN_EVENT: Final = 64
 _RECEIVE_AT_ONCE: Final = 1 << 16
+_MOST_AT_ONCE: Final = 1000
+_MOVED: Final = "MOVED: this node of the cluster no longer has the channel"
+_EVENTS: Final = (b"message", b"smessage")
+_ANSWERS: Final = (b"subscribe", b"unsubscribe", b"ssubscribe", b"sunsubscribe")
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Published(NamedTuple):
-    """An event that was published to a channel."""
+class Delivered(NamedTuple):
+    """An event that Redis has sent for a channel."""
 
     channel: bytes
     payload: bytes
@@ -45,13 +50,13 @@ class Subscribed(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Redis does not allow a subscription to a channel."""
+    """Redis does not allow a subscription to a channel, or has ended it."""
 
     channel: bytes
     error: redis.ResponseError
 
 
-Arrival = Published | Subscribed | Refused
+Arrival = Delivered | Subscribed | Refused
 
 
 class _Command(NamedTuple):
@@ -77,17 +82,14 @@ class _Transport(Protocol):
 
     has_more: bool
     """Whether :meth:`receive` has left data that a poller may not see."""
-
-    @property
-    def must_be_polled(self) -> bool:
-        """Whether a poller can't tell when data can be sent or received."""
-        ...
+    must_be_polled: bool
+    """Whether a poller can't tell when data can be sent or received."""
 
     def send(self, data: list[bytes]) -> None:
         """Send data, and keep the part that Redis does not accept for the next :meth:`receive`."""
 
-    def receive(self) -> Iterator[Reply]:
-        """Yield the replies that have arrived, until there are no more or the caller stops."""
+    def receive(self) -> list[Reply]:
+        """Return the replies that have arrived, or the first ones of very many."""
         ...
 
 
@@ -96,46 +98,41 @@ class _SocketTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         self.has_more = False
+        self.must_be_polled = False
         self._socket = sock
-        # With TLS, read until there is no more decrypted data. Without it, a short read means
-        # that there is no more data, and another read would release the GIL for nothing.
-        self._short_is_all = not isinstance(sock, ssl.SSLSocket)
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._reader = Reader()
         self._unsent = b""
         sock.setblocking(False)
-
-    @property
-    def must_be_polled(self) -> bool:
-        return bool(self._unsent)
 
     def send(self, data: list[bytes]) -> None:
         self._unsent += b"".join(data)
         self._send_rest()
 
-    def receive(self) -> Iterator[Reply]:
-        self._send_rest()
-        self.has_more = True
-        yield from self._reader.replies()
-        is_all = False
-        while not is_all:
-            try:
-                data = self._socket.recv(_RECEIVE_AT_ONCE)
-            except _NOT_NOW:
-                break
-            if not data:
-                raise redis.ConnectionError("Redis has closed the connection")
-            self._reader.feed(data)
-            yield from self._reader.replies()
-            is_all = self._short_is_all and len(data) < _RECEIVE_AT_ONCE
-        self.has_more = False
+    def receive(self) -> list[Reply]:
+        if self._unsent:
+            self._send_rest()
+        try:
+            data = self._socket.recv(_RECEIVE_AT_ONCE)
+        except _NOT_NOW:
+            self.has_more = False
+            return []
+        if not data:
+            raise redis.ConnectionError("Redis has closed the connection")
+        # The poller does not see what TLS has decrypted.
+        while self._tls is not None and len(data) < _RECEIVE_AT_ONCE and self._tls.pending():
+            data += self._tls.recv(self._tls.pending())
+        self.has_more = len(data) >= _RECEIVE_AT_ONCE
+        return self._reader.feed(data)
 
     def _send_rest(self) -> None:
         while self._unsent:
             try:
                 sent = self._socket.send(self._unsent)
             except _NOT_NOW:
-                return
+                break
             self._unsent = self._unsent[sent:]
+        self.must_be_polled = bool(self._unsent)
 
 
 class _PolledTransport:
@@ -149,15 +146,17 @@ class _PolledTransport:
     def send(self, data: list[bytes]) -> None:
         self._connection.send_packed_command(data, check_health=False)
 
-    def receive(self) -> Iterator[Reply]:
-        self.has_more = True
-        while self._connection.can_read(timeout=0):
+    def receive(self) -> list[Reply]:
+        replies: list[Reply] = []
+        while len(replies) < _MOST_AT_ONCE:
+            self.has_more = self._connection.can_read(timeout=0)
+            if not self.has_more:
+                break
             try:
-                reply = self._connection.read_response()
+                replies.append(self._connection.read_response())
             except redis.ResponseError as error:
-                reply = error
-            yield reply
-        self.has_more = False
+                replies.append(error)
+        return replies
 
 
 class PubSubConnection:
@@ -169,12 +168,20 @@ class PubSubConnection:
     :param ping_after: Seconds of silence after which a PING is sent.
     :param answer_within: The timeout for any answer, in seconds. redis-py's own
         health check sends PING, but never checks whether a PONG arrives.
+    :param sharded: Whether it uses the commands for one node of a cluster.
     :raises redis.RedisError: if the connection fails.
     """
 
     def __init__(
-        self, client: redis.Redis, *, ping_after: float = 10.0, answer_within: float = 5.0
+        self,
+        client: redis.Redis,
+        *,
+        ping_after: float = 10.0,
+        answer_within: float = 5.0,
+        sharded: bool = False,
     ) -> None:
+        prefix = "S" if sharded else ""
+        self._subscribe, self._unsubscribe = f"{prefix}SUBSCRIBE", f"{prefix}UNSUBSCRIBE"
         self._ping_after = ping_after
         self._answer_within = answer_within
         # Commands that wait for their answers, which arrive in the same order.
@@ -182,12 +189,15 @@ class PubSubConnection:
         self._unconfirmed: Counter[bytes] = Counter()
         self.channels: set[bytes] = set()
         self._connection = open_connection(client)
-        self._heard = time.monotonic()
+        self._heard = monotonic()
         self._answer_due: float | None = None
-        # From 5.0 to 8.1, redis-py has no public name for it.
-        sock = getattr(self._connection, "_sock", None)
-        self.socket: socket.socket | None = sock if isinstance(sock, socket.socket) else None
+        # What has been received and not returned yet.
+        self._left: list[Reply] = []
+        self._failure: Exception | None = None
+        self.socket: socket.socket | None = _socket_of(self._connection)
         """The socket to wait for; `None` with fakeredis, which has no socket."""
+        if self.socket is not None:
+            forks.close_in_children(self.socket)
         self._transport: _Transport = (
             _PolledTransport(self._connection)
             if self.socket is None
@@ -197,12 +207,27 @@ class PubSubConnection:
     @property
     def has_more(self) -> bool:
         """Whether `read` has left data that a poller may not see."""
-        return self._transport.has_more
+        return bool(self._left) or self._failure is not None or self._transport.has_more
 
     @property
     def must_be_polled(self) -> bool:
         """Whether a poller can't tell when data can be sent or received."""
         return self._transport.must_be_polled
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to do until a poller sees something."""
+        transport = self._transport
+        return not (self._left or self._failure or transport.has_more or transport.must_be_polled)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether Redis has confirmed all subscriptions, and there are some."""
+        return bool(self.channels) and not self._unconfirmed
+
+    def interrupt(self) -> None:
+        """Make :meth:`read` notice a loss, from any thread."""
+        interrupt(self._connection)
 
     def close(self) -> None:
         """Disconnect; Redis forgets every subscription."""
@@ -216,35 +241,52 @@ class PubSubConnection:
         """Send SUBSCRIBE; `read` yields the confirmation or refusal from Redis."""
         self.channels.update(channels)
         self._unconfirmed.update(channels)
-        self._send("SUBSCRIBE", channels)
+        self._send(self._subscribe, channels)
 
     def unsubscribe(self, channels: Collection[bytes]) -> None:
         """Send UNSUBSCRIBE."""
         self.channels.difference_update(channels)
-        self._send("UNSUBSCRIBE", channels)
+        self._send(self._unsubscribe, channels)
 
-    def read(self, limit: int) -> Iterator[Arrival]:
-        """Yield what Redis has sent, without waiting for more.
+    def read(self, limit: int) -> list[Arrival]:
+        """Return what Redis has sent, without waiting for more.
+
+        If the connection is lost, everything that arrived before is returned first.
 
         :param limit: Bytes after which the rest is left for the next call.
         """
+        if self._failure is not None:
+            raise self._failure
+        replies = self._left or self._transport.receive()
+        self._left = []
+        if not replies:
+            return []
+        self._heard = monotonic()
+        self._answer_due = None
+        arrivals: list[Arrival] = []
         size = 0
-        for reply in self._transport.receive():
-            arrival = self._understand(reply)
-            if isinstance(arrival, Published):
+        for number, reply in enumerate(replies, 1):
+            try:
+                arrival = self._understand(reply)
+            except LOST as error:
+                self._failure = error
+                break
+            if arrival is not None:
+                arrivals.append(arrival)
+            if isinstance(arrival, Delivered):
                 # An empty event has a cost too.
                 size += len(arrival.payload) + len(arrival.channel) + _COST_OF_AN_EVENT
-            if arrival is not None:
-                yield arrival
-            if size >= limit:
-                return
+                if size >= limit:
+                    self._left = replies[number:]
+                    break
+        return arrivals
 
     def check(self) -> None:
         """Make sure that Redis is still there; must be called from time to time.
 
         :raises redis.TimeoutError: if an answer is overdue.
         """
-        now = time.monotonic()
+        now = monotonic()
         if self._answer_due is not None:
             if now > self._answer_due:
                 raise redis.TimeoutError(f"no answer within {self._answer_within} s")
@@ -260,24 +302,45 @@ class PubSubConnection:
     def _send_packed(self, commands: Iterable[tuple[str | bytes, ...]]) -> None:
         self._transport.send(self._connection.pack_commands(commands))
         if self._answer_due is None:
-            self._answer_due = time.monotonic() + self._answer_within
+            self._answer_due = monotonic() + self._answer_within
 
     def _understand(self, reply: Reply) -> Arrival | None:
-        self._heard = time.monotonic()
-        self._answer_due = None
+        if isinstance(reply, list) and len(reply) == 3 and reply[0] in _EVENTS:
+            _, name, payload = cast("list[bytes]", reply)
+            return Delivered(name, payload)
         match reply:
-            case [b"message", bytes(channel), bytes(payload)]:
-                return Published(channel, payload)
-            case _:
-                pass
-        if not self._asked:
-            if isinstance(reply, redis.ResponseError):
+            case [b"sunsubscribe", bytes(channel), _] if not self._is_next(reply):
+                return self._withdraw(channel)
+            case redis.InvalidResponse():
                 raise reply
+            case redis.ResponseError() if not self._asked:
+                raise reply
+            case _ if not self._asked:
+                return None
+            case [bytes(kind), bytes(), _] if kind in _ANSWERS and not self._is_next(reply):
+                # All answers that follow would be taken for those of other commands.
+                raise redis.InvalidResponse(f"this answers no command: {reply!r:.100}")
+            case _:
+                return self._answer(reply)
+
+    def _is_next(self, reply: list[Reply]) -> bool:
+        """Whether a reply answers the command that is next."""
+        kind, channel, _ = cast("tuple[bytes, bytes, int]", reply)
+        return bool(self._asked) and self._asked[0] == (kind.decode().upper(), channel)
+
+    def _withdraw(self, channel: bytes) -> Refused | None:
+        """Note that a node of a cluster has ended a subscription by itself."""
+        if not self.is_confirmed(channel):
+            # There is an answer to come if it is wanted.
             return None
+        self.channels.discard(channel)
+        return Refused(channel, redis.ResponseError(_MOVED))
+
+    def _answer(self, reply: Reply) -> Arrival | None:
         name, channel = self._asked.popleft()
         # Any answer to PING proves that Redis is there, even an error that PING is forbidden. A
         # refused UNSUBSCRIBE causes some work for Redis, but no events are lost.
-        if name != "SUBSCRIBE":
+        if name != self._subscribe:
             return None
         is_last = self._is_last(channel)
         if isinstance(reply, redis.ResponseError):
@@ -295,29 +358,35 @@ class PubSubConnection:
         return True
 
 
-def open_connection(client: redis.Redis) -> RedisConnection:
+def open_connection(client: redis.Redis, timeout: float = TIMEOUT) -> RedisConnection:
     """Return a connection to the Redis of a client, outside that client's pool.
 
+    :param timeout: Seconds to wait for each answer.
     :raises redis.RedisError: if the connection fails.
     """
     pool = client.connection_pool
-    kwargs = {
-        key: value
-        for key, value in pool.connection_kwargs.items()
-        # These options belong to the pool's own connections (redis-py 7 and later).
-        if not key.startswith(("maint", "oss_cluster_maint", "orig_"))
-    }
-    kwargs.setdefault("socket_connect_timeout", _CONNECT_TIMEOUT)
-    kwargs.update(
-        # A message that arrives more slowly than this would be lost silently.
-        socket_timeout=_READ_TIMEOUT,
-        decode_responses=False,
-        health_check_interval=0,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-        retry_on_timeout=False,
+    # A message that arrives more slowly than the timeout would be lost silently.
+    options = own_options(
+        pool.connection_kwargs,
+        socket_timeout=timeout,
+        socket_connect_timeout=None if timeout == TIMEOUT else timeout,
     )
-    connection = cast("RedisConnection", pool.connection_class(**kwargs))
+    connection = cast("RedisConnection", pool.connection_class(**options))
     connection.connect()
     return connection
+
+
+def interrupt(connection: RedisConnection) -> None:
+    """Make the user of a connection notice a loss, from any thread."""
+    sock = _socket_of(connection)
+    with contextlib.suppress(OSError):
+        if sock is not None:
+            # Another thread uses this object; a copy has the same connection.
+            with socket.socket(fileno=os.dup(sock.fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
+
+
+def _socket_of(connection: RedisConnection) -> socket.socket | None:
+    # From 5.0 to 8.1, redis-py has no public name for it.
+    sock = getattr(connection, "_sock", None)
+    return sock if isinstance(sock, socket.socket) else None

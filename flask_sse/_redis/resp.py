@@ -5,79 +5,96 @@ between: under gevent with busy views, that took 0.3 s per event. Pure; for one 
 time. The format: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
-from collections.abc import Iterator
 from typing import Final
 
 import redis
 
-Reply = list["Reply"] | bytes | int | None | redis.ResponseError
+Reply = list["Reply"] | bytes | int | None | redis.ResponseError | redis.InvalidResponse
 """A reply from Redis. Errors are returned, not raised: each answers one command of several."""
 
 _END: Final = b"\r\n"
+_EVENT: Final = b"*3\r\n$7\r\nmessage\r\n"
+_SHARDED_EVENT: Final = b"*3\r\n$8\r\nsmessage\r\n"
 
 
 class Reader:
     """Parses replies from bytes."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        # The minimum size of the reply at the beginning of the buffer, in bytes.
+        # What is left of a reply whose rest has not arrived, and its minimum size in bytes.
+        self._rest = bytearray()
         self._needed = 1
 
-    def feed(self, data: bytes) -> None:
-        """Add received data."""
-        self._buffer += data
+    def feed(self, data: bytes) -> list[Reply]:
+        """Return the replies that this data completes.
 
-    def replies(self) -> Iterator[Reply]:
-        """Yield the replies that are complete.
-
-        :raises redis.InvalidResponse: if the data is not RESP; nothing more can be read then.
+        If the data is not RESP, the last one is an error, and nothing more can be read.
         """
-        while len(self._buffer) >= self._needed:
-            try:
-                reply, end = self._parse(0)
-            except _IncompleteError as incomplete:
-                self._needed = incomplete.needed
-                return
-            del self._buffer[:end]
-            self._needed = 1
-            yield reply
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return []
+            data = bytes(self._rest)
+            self._rest.clear()
+        replies: list[Reply] = []
+        start = 0
+        try:
+            while start < len(data):
+                if data.startswith(_EVENT, start):
+                    # Nearly all replies begin like this.
+                    channel, end = _parse(data, start + len(_EVENT))
+                    payload, end = _parse(data, end)
+                    replies.append([b"message", channel, payload])
+                elif data.startswith(_SHARDED_EVENT, start):
+                    channel, end = _parse(data, start + len(_SHARDED_EVENT))
+                    payload, end = _parse(data, end)
+                    replies.append([b"smessage", channel, payload])
+                else:
+                    reply, end = _parse(data, start)
+                    replies.append(reply)
+                start = end
+        except _IncompleteError as incomplete:
+            self._rest += memoryview(data)[start:]
+            self._needed = incomplete.needed - start
+        except redis.InvalidResponse as error:
+            replies.append(error)
+        return replies
 
-    def _parse(self, start: int) -> tuple[Reply, int]:
-        """Return the reply that begins at *start*, and where it ends."""
-        end = self._buffer.find(_END, start)
-        if end < 0:
-            raise _IncompleteError(len(self._buffer) + 1)
-        kind, line = bytes(self._buffer[start : start + 1]), bytes(self._buffer[start + 1 : end])
-        end += len(_END)
-        if kind == b"$":
-            return self._parse_bulk(_to_int(line), end)
-        if kind == b"*":
-            return self._parse_array(_to_int(line), end)
-        if kind == b":":
-            return _to_int(line), end
-        if kind == b"+":
-            return line, end
-        if kind == b"-":
-            return redis.ResponseError(line.decode(errors="replace")), end
-        raise redis.InvalidResponse(f"this is not RESP: {kind + line!r:.100}")
 
-    def _parse_bulk(self, size: int, start: int) -> tuple[Reply, int]:
+def _parse(data: bytes, start: int) -> tuple[Reply, int]:
+    """Return the reply that begins at *start*, and where it ends."""
+    end = data.find(_END, start)
+    if end < 0:
+        raise _IncompleteError(len(data) + 1)
+    kind, line = data[start : start + 1], data[start + 1 : end]
+    end += 2
+    if kind == b"$":
+        size = _to_int(line)
         if size < 0:
-            return None, start
-        end = start + size
-        if len(self._buffer) < end + len(_END):
-            raise _IncompleteError(end + len(_END))
-        return bytes(self._buffer[start:end]), end + len(_END)
+            return None, end
+        start, end = end, end + size
+        if len(data) < end + 2:
+            raise _IncompleteError(end + 2)
+        return data[start:end], end + 2
+    if kind == b"*":
+        return _parse_array(data, _to_int(line), end)
+    if kind == b":":
+        return _to_int(line), end
+    if kind == b"+":
+        return line, end
+    if kind == b"-":
+        return redis.ResponseError(line.decode(errors="replace")), end
+    raise redis.InvalidResponse(f"this is not RESP: {kind + line!r:.100}")
 
-    def _parse_array(self, size: int, position: int) -> tuple[Reply, int]:
-        if size < 0:
-            return None, position
-        parts: list[Reply] = []
-        for _ in range(size):
-            part, position = self._parse(position)
-            parts.append(part)
-        return parts, position
+
+def _parse_array(data: bytes, size: int, position: int) -> tuple[Reply, int]:
+    if size < 0:
+        return None, position
+    parts: list[Reply] = []
+    for _ in range(size):
+        part, position = _parse(data, position)
+        parts.append(part)
+    return parts, position
 
 
 class _IncompleteError(Exception):

@@ -1,17 +1,16 @@
-"""The hub's subscription to Redis: connects, subscribes, and starts again after a loss.
+"""The hub's subscription to one Redis: connects, subscribes, and starts again after a loss.
 
-Only the hub's owner uses it. Nothing blocks: connections are made in a separate thread.
+Only the hub's loop uses it. Nothing blocks: connections are made in a separate thread.
 """
 
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
-from flask_sse import _gevent
-from flask_sse._outage import Outage
-from flask_sse._poller import READ, Poller
-from flask_sse._pubsub import LOST, Arrival, PubSubConnection, Subscribed
-from flask_sse._waker import Waker
+from flask_sse._redis.attempt import Attempt
+from flask_sse._redis.outage import Outage
+from flask_sse._redis.pubsub import LOST, Arrival, PubSubConnection, Subscribed
+from flask_sse._system.clock import monotonic
+from flask_sse._system.poller import READ, Poller, Waker
 
 Connect = Callable[[], PubSubConnection]
 """Makes a connection to Redis. It may block, and may raise any exception."""
@@ -20,11 +19,11 @@ _POLL_INTERVAL: Final = 0.02
 _READ_LIMIT: Final = 1 << 16
 
 
-class Subscription:
+class ServerSubscription:
     """The subscriptions to the wanted channels, on a connection that may be lost and replaced.
 
     :param poller: Watches the connection's descriptor.
-    :param waker: Ends the owner's wait when there is a connection.
+    :param waker: Ends the loop's wait when there is a connection.
     """
 
     def __init__(self, connect: Connect, outage: Outage, poller: Poller, waker: Waker) -> None:
@@ -33,7 +32,7 @@ class Subscription:
         self._poller = poller
         self._waker = waker
         self._connection: PubSubConnection | None = None
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt[PubSubConnection] | None = None
         self._next_attempt = 0.0
         # The channels whose subscription may have to change.
         self._changed: set[bytes] = set()
@@ -45,7 +44,7 @@ class Subscription:
 
     @property
     def is_connecting(self) -> bool:
-        """Whether a thread is working whose result the owner must handle."""
+        """Whether a thread is working whose result the loop must handle."""
         return self._attempt is not None
 
     @property
@@ -54,14 +53,31 @@ class Subscription:
         return self._connection is not None and self._connection.has_more
 
     def timeout(self, longest: float) -> float:
-        """Return how many seconds the owner may wait for descriptors."""
+        """Return how many seconds the loop may wait for descriptors."""
         if self._connection is None:
             if self._attempt is not None:
                 return longest
-            return min(longest, max(0.0, self._next_attempt - time.monotonic()))
+            return min(longest, max(0.0, self._next_attempt - monotonic()))
         if self._connection.has_more:
             return 0.0
         return min(longest, _POLL_INTERVAL) if self._connection.must_be_polled else longest
+
+    @property
+    def descriptor(self) -> int | None:
+        """The descriptor of the connection; `None` if there is none."""
+        connection = self._connection
+        return (
+            None if connection is None or connection.socket is None else connection.socket.fileno()
+        )
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether :meth:`read` has nothing to do until a poller sees something."""
+        connection = self._connection
+        return connection is not None and not self._changed and connection.is_quiet
+
+    def note_ready(self, descriptor: int) -> None:
+        """Do nothing: the only connection is read in each turn."""
 
     def note_change(self, channel: bytes) -> None:
         """Make the next :meth:`read` check whether a channel is wanted."""
@@ -71,26 +87,29 @@ class Subscription:
         """Whether Redis has confirmed that it sends this channel's events."""
         return self._connection is not None and self._connection.is_confirmed(channel)
 
-    def read(self, wanted: Collection[bytes]) -> Iterator[Arrival]:
-        """Subscribe to the wanted channels only, and yield what has arrived.
+    def read(self, wanted: Collection[bytes]) -> Sequence[Arrival]:
+        """Subscribe to the wanted channels only, and return what has arrived.
 
-        If the connection is lost, the iteration ends, after everything that arrived before.
+        If the connection is lost, it is what arrived before.
         """
         if self._connection is None:
             self._reconnect(wanted)
         connection = self._connection
+        arrivals: Sequence[Arrival] = ()
         if connection is None:
-            return
+            return arrivals
         try:
-            self._align(connection, wanted)
-            for arrival in connection.read(_READ_LIMIT):
-                if isinstance(arrival, Subscribed):
-                    self._outage.note_success()
-                yield arrival
-            connection.check()
+            if self._changed:
+                self._align(connection, wanted)
+            arrivals = connection.read(_READ_LIMIT)
+            if self._outage.is_on and any(isinstance(one, Subscribed) for one in arrivals):
+                self._outage.note_success()
+            if not arrivals:
+                connection.check()
         except LOST as error:
             self.close()
-            self._next_attempt = time.monotonic() + self._outage.note_failure(error)
+            self._next_attempt = monotonic() + self._outage.note_failure(error)
+        return arrivals
 
     def close(self) -> None:
         """Close the connection, or abandon the attempt to make one."""
@@ -106,8 +125,6 @@ class Subscription:
         connection.close()
 
     def _align(self, connection: PubSubConnection, wanted: Collection[bytes]) -> None:
-        if not self._changed:
-            return
         changed, self._changed = self._changed, set()
         missing = [name for name in changed if name in wanted and name not in connection.channels]
         surplus = [name for name in changed if name not in wanted and name in connection.channels]
@@ -119,17 +136,17 @@ class Subscription:
     def _reconnect(self, wanted: Collection[bytes]) -> None:
         attempt = self._attempt
         if attempt is None:
-            if wanted and time.monotonic() >= self._next_attempt:
-                self._attempt = _Attempt(self._connect, self._waker)
-                self._attempt.start()
+            if wanted and monotonic() >= self._next_attempt:
+                self._attempt = Attempt(self._connect, PubSubConnection.close, self._waker)
+                self._attempt.start("flask-sse-connect")
         elif attempt.is_done:
             self._attempt = None
-            if attempt.connection is not None:
-                self._use(attempt.connection, wanted)
+            if attempt.result is not None:
+                self._use(attempt.result, wanted)
             elif attempt.error is not None:
                 unforeseen = not isinstance(attempt.error, LOST)
                 pause = self._outage.note_failure(attempt.error, unforeseen=unforeseen)
-                self._next_attempt = time.monotonic() + pause
+                self._next_attempt = monotonic() + pause
 
     def _use(self, connection: PubSubConnection, wanted: Collection[bytes]) -> None:
         self._connection = connection
@@ -137,40 +154,3 @@ class Subscription:
         self._changed.update(wanted)
         if connection.socket is not None:
             self._poller.register(connection.socket.fileno(), READ)
-
-
-class _Attempt:
-    """An attempt to connect, in a thread: Redis must not delay the clients."""
-
-    def __init__(self, connect: Connect, waker: Waker) -> None:
-        self._connect = connect
-        self._waker = waker
-        self.connection: PubSubConnection | None = None
-        self.error: Exception | None = None
-        self.is_done = False
-        self._is_abandoned = False
-
-    def start(self) -> None:
-        try:
-            _gevent.start_beside(self._run, "flask-sse-connect")
-        except RuntimeError as error:
-            # The process is out of threads.
-            self.error = error
-            self.is_done = True
-
-    def abandon(self) -> None:
-        """Close the connection now, or as soon as it is made."""
-        self._is_abandoned = True
-        if self.connection is not None:
-            self.connection.close()
-
-    def _run(self) -> None:
-        try:
-            self.connection = self._connect()
-            if self._is_abandoned:
-                self.connection.close()
-        except Exception as error:  # noqa: BLE001 - there is another attempt after any error
-            self.error = error
-        finally:
-            self.is_done = True
-            self._waker.set()

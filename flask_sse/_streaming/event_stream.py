@@ -7,20 +7,26 @@ import errno
 import io
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+import socket
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Final, NoReturn
 
-from flask_sse import _callbacks, _server, _sockets
-from flask_sse._connection import Connection, Terms
-from flask_sse._handover import Handover, find_handover
-from flask_sse._history import Position
-from flask_sse._hub import Hub
-from flask_sse._message import COMMENT
-from flask_sse._owner import CONFIRM_WITHIN
-from flask_sse._places import Places
+from flask_sse._callbacks import on_close
+from flask_sse._callbacks.stream_signals import CLIENT, ERROR, FULL, OVERFLOW, REDIS, STOP, Visit
+from flask_sse._event.message import COMMENT
+from flask_sse._hub.connection import Connection, Terms
+from flask_sse._hub.hub import Hub
+from flask_sse._hub.service import CONFIRM_WITHIN
+from flask_sse._hub.subscriber import Subscriber
 from flask_sse._settings import Settings
-from flask_sse._subscriber import Follower, Subscriber
-from flask_sse._visit import CLIENT, ERROR, FULL, OVERFLOW, REDIS, STOP, Visit
+from flask_sse._streaming import early, servers, worker
+from flask_sse._streaming.feed import Feed
+from flask_sse._streaming.gunicorn import Handover, find_handover
+from flask_sse._streaming.limit import Place, Places
+from flask_sse._streaming.readers import Readers
+from flask_sse._streaming.servers import ServerFacts
+from flask_sse._system import sockets
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -33,6 +39,7 @@ class Streams:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.places = Places.of(settings.max_clients)
+        self.readers = Readers()
         retry = settings.retry
         self.terms = Terms(
             COMMENT if retry is None else _retry(retry),
@@ -62,9 +69,23 @@ class Streams:
                 "other requests; use gunicorn, or a server with threads"
             )
 
-    def _ended(self, callbacks: Sequence[_callbacks.Callback]) -> None:
-        self.places.exit()
+    def _ended(self, callbacks: Sequence[on_close.Callback]) -> None:
+        self.places.free()
         _run_in_background(callbacks)
+
+
+class Phase(Enum):
+    """How far a stream has come."""
+
+    NEW = "new"
+    """The server has not read anything yet."""
+    OPEN = "open"
+    """The server reads it."""
+    HANDED_OVER = "handed over"
+    """The hub serves its client."""
+    REJECTED = "rejected"
+    """Its client has been told to reconnect later."""
+    ENDED = "ended"
 
 
 class EventStream:
@@ -75,26 +96,20 @@ class EventStream:
     `read` takes the client's connection over: to the server, the client seems to have gone,
     and the hub serves it.
 
-    :param environ: The WSGI environ of the request.
-    :param is_logged: Whether the channel has history.
-    :param cursor: The position in the channel's log that the client sent.
+    :param feed: What the client asks for.
+    :param facts: What the request reveals about its server.
     :param visit: Sends the signals of this stream, if they have receivers.
     """
 
     __slots__ = (
-        "_asgi_input",
-        "_blocks",
-        "_channel",
         "_client",
         "_close_callbacks",
-        "_cursor",
-        "_ended",
-        "_entered",
+        "_facts",
+        "_feed",
         "_handover",
         "_hub",
-        "_is_logged",
-        "_is_uwsgis",
-        "_patience",
+        "_phase",
+        "_place",
         "_streams",
         "_subscriber",
         "_visit",
@@ -103,30 +118,25 @@ class EventStream:
     def __init__(
         self,
         hub: Hub,
-        channel: bytes,
+        feed: Feed,
         streams: Streams,
-        environ: Mapping[str, Any],
-        *,
-        is_logged: bool = False,
-        cursor: Position | None = None,
+        facts: ServerFacts,
         visit: Visit | None = None,
     ) -> None:
         self._hub = hub
-        self._channel = channel
+        self._feed = feed
         self._streams = streams
-        self._is_logged = is_logged
-        self._cursor = cursor
+        self._facts = facts
         self._visit = visit
-        self._client = _server.client_socket(environ)
-        self._asgi_input = _server.asgi_input(environ)
-        self._is_uwsgis = _server.is_uwsgis(environ)
-        self._patience = _server.patience(environ)
-        self._blocks = _server.serves_one_request_at_a_time(environ)
-        self._close_callbacks: list[_callbacks.Callback] = []
+        self._phase = Phase.NEW
+        self._close_callbacks: list[on_close.Callback] = []
         self._handover: Handover | None = None
+        self._place: Place | None = None
         self._subscriber: Subscriber | None = None
-        self._entered = False
-        self._ended = False
+        self._client: socket.socket | None = None
+
+    def __repr__(self) -> str:
+        return f"<EventStream {self._phase.value}>"
 
     def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:
         """Register a function to call once, when the stream has ended, however it ends.
@@ -134,7 +144,7 @@ class EventStream:
         It replaces the response's own method, which does not know about a hand-over.
         """
         self._close_callbacks.append(func)
-        _callbacks.await_at_exit()
+        on_close.await_at_exit()
         return func
 
     def fileno(self) -> int:
@@ -142,8 +152,9 @@ class EventStream:
 
         :raises io.UnsupportedOperation: always, so that the server calls `read`.
         """
-        if self._client is not None and self._streams.settings.direct:
-            self._handover = find_handover(self, self._client)
+        client = self._facts.client
+        if client is not None and self._streams.settings.direct:
+            self._handover = find_handover(self, client)
         raise io.UnsupportedOperation("an event stream has no descriptor")
 
     def read(self, size: int = -1) -> bytes:
@@ -153,43 +164,41 @@ class EventStream:
         :return: frames, a comment after a period of silence, or nothing at the end.
         :raises BrokenPipeError: if the connection has been taken over, so that the server
             treats the client as gone, and does nothing more.
+        :raises RuntimeError: if the application reads it before it is sent.
         """
-        if self._ended:
+        if self._phase is Phase.OPEN:
+            return self._read_next()
+        if self._phase is not Phase.NEW:
             return b""
-        subscriber = self._subscriber
-        if subscriber is None:
-            return self._open_or_close()
-        if self._blocks:
-            self._streams.warn_of_blocking()
-        keepalive = self._streams.settings.keepalive
-        batches = subscriber.take(self._patience() if self._patience else keepalive)
-        if batches is None:
-            self.close()
-            return b""
-        frames = b"".join([batch.frames for batch in batches]) or COMMENT
-        if self._visit is not None:
-            self._visit.count(sum(len(batch.payloads) for batch in batches), len(frames))
-        return frames
+        early.check_reader(self._facts.environ_id)
+        return self._open_or_close()
 
     def close(self) -> None:
         """Unsubscribe. The server always calls this, however the response ends."""
-        self._ended = True
+        self._phase = Phase.ENDED
+        self._streams.readers.leave(self)
         subscriber, self._subscriber = self._subscriber, None
         try:
             if subscriber is not None:
                 self._leave(_reason(subscriber))
                 subscriber.end()
-                self._hub.leave(self._channel, subscriber, self._client)
-                if self._client is not None and _server.is_stopping():
-                    _sockets.stop_reading(self._client)
+                self._hub.leave(self._feed.channel, subscriber, self._client)
+                if self._client is not None and worker.is_stopping():
+                    sockets.stop_reading(self._client)
         finally:
             if self._client is not None:
-                _server.release(self._client)
-            if self._entered:
-                self._entered = False
-                self._streams.places.exit()
+                servers.release(self._client)
+            if self._place is not None:
+                self._place.release()
             callbacks, self._close_callbacks = self._close_callbacks, []
-            _callbacks.run(callbacks)
+            on_close.run(callbacks)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        :raises TypeError: always.
+        """
+        early.refuse_pickling()
 
     def _open_or_close(self) -> bytes:
         try:
@@ -203,59 +212,72 @@ class EventStream:
             raise
 
     def _open(self) -> bytes:
-        self._entered = self._streams.places.enter()
+        self._place = self._streams.places.take()
         if self._handover is not None:
             if self._hand_over(self._handover):
                 raise BrokenPipeError(errno.EPIPE, "the stream continues without the server")
             self._leave(ERROR)
             self.close()
             return self._reject()
-        if not self._entered:
+        if self._place is None:
             self._leave(FULL)
             return self._reject()
-        limit = self._streams.settings.max_pending
-        subscriber = Follower(limit, self._cursor) if self._is_logged else Subscriber(limit)
+        subscriber = self._feed.new_subscriber(self._streams.settings.max_pending)
         self._subscriber = subscriber
-        if self._is_uwsgis:
-            self._client = _server.uwsgi_socket()
+        self._client = self._facts.open_client()
         if self._client is not None:
-            _sockets.bound_costs(self._client)
-        self._hub.join(self._channel, subscriber, self._client)
-        if self._asgi_input is not None:
-            _server.call_when_gone(self._asgi_input, subscriber.end)
+            sockets.bound_costs(self._client)
+        self._hub.join(self._feed.channel, subscriber, self._client)
+        if self._facts.occupies_thread:
+            self._streams.readers.enter(self, subscriber.end)
         if not subscriber.wait_confirmed(CONFIRM_WITHIN):
             if not subscriber.has_ended():
                 subscriber.reason = REDIS
             self.close()
             return self._reject()
+        self._phase = Phase.OPEN
         opening = self._streams.terms.opening
         if self._visit is not None:
             self._visit.opened()
             self._visit.count(0, len(opening))
         return opening
 
+    def _read_next(self) -> bytes:
+        subscriber, settings = self._subscriber, self._streams.settings
+        assert subscriber is not None
+        if self._facts.blocks:
+            self._streams.warn_of_blocking()
+        batches = subscriber.take(self._facts.silence(settings.keepalive))
+        if batches is None:
+            self.close()
+            return b""
+        frames = b"".join([batch.frames for batch in batches]) or COMMENT
+        if self._visit is not None:
+            self._visit.count(sum(len(batch.payloads) for batch in batches), len(frames))
+        return frames
+
     def _hand_over(self, handover: Handover) -> bool:
         """Let the hub serve the client; return `False` if there is no descriptor left for it."""
-        assert self._client is not None
-        _sockets.bound_costs(self._client)
-        streams, callbacks, entered = self._streams, self._close_callbacks, self._entered
-        cursor, visit = self._cursor, self._visit
+        assert self._facts.client is not None
+        sockets.bound_costs(self._facts.client)
+        feed, streams, callbacks = self._feed, self._streams, self._close_callbacks
+        has_place, visit = self._place is not None, self._visit
 
         def take() -> Connection:
             descriptor, head = handover.take()
             return Connection(
                 descriptor,
                 head,
-                streams.terms if entered else streams.terms_of_rejection,
+                streams.terms if has_place else streams.terms_of_rejection,
                 chunked=handover.chunked,
                 callbacks=callbacks,
-                cursor=cursor,
+                resume_after=feed.after,
                 visit=visit,
             )
 
         try:
-            if entered:
-                self._hub.adopt(self._channel, take)
+            if has_place:
+                self._hub.adopt(feed.channel, take)
             else:
                 # The server would wait for the client to close, for a round trip or for two
                 # seconds, and gunicorn's default worker would do nothing else in that time.
@@ -265,11 +287,10 @@ class EventStream:
                 connection.close()
         except OSError:
             return False
-        # From here on, this body no longer owns anything.
-        self._ended = True
-        self._entered = False
+        # From here on, the connection owns everything, and its terms free the place.
+        self._phase = Phase.HANDED_OVER
         self._close_callbacks = []
-        self._handover = self._client = self._visit = None
+        self._handover = self._place = self._visit = None
         return True
 
     def _leave(self, reason: str) -> None:
@@ -278,19 +299,19 @@ class EventStream:
             visit.ended(reason)
 
     def _reject(self) -> bytes:
-        self._ended = True
+        self._phase = Phase.REJECTED
         return self._streams.rejection()
 
 
 def _reason(subscriber: Subscriber) -> str:
     if subscriber.overflowed:
         return OVERFLOW
-    return STOP if subscriber.reason == CLIENT and _server.is_stopping() else subscriber.reason
+    return STOP if subscriber.reason == CLIENT and worker.is_stopping() else subscriber.reason
 
 
-def _run_in_background(callbacks: Sequence[_callbacks.Callback]) -> None:
+def _run_in_background(callbacks: Sequence[on_close.Callback]) -> None:
     if callbacks:
-        _callbacks.run_in_background(callbacks)
+        on_close.run_in_background(callbacks)
 
 
 def _retry(milliseconds: int) -> bytes:

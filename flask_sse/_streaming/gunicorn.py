@@ -11,7 +11,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from flask_sse import _gevent, _syscalls
+from flask_sse._system import greenlets, syscalls
 
 
 class Handover:
@@ -54,7 +54,7 @@ def find_handover(body: object, client: socket.socket) -> Handover | None:
     it asks the body for its descriptor: call this only from the body's ``fileno``.
     """
     response = _asking_response(body, sys._getframe(2))  # pyright: ignore[reportPrivateUsage]
-    if response is None or not _syscalls.AVAILABLE or _gevent.find_epoll() is None:
+    if response is None or not syscalls.AVAILABLE or greenlets.find_epoll() is None:
         return None
     safe = (
         response.sock is client
@@ -62,7 +62,7 @@ def find_handover(body: object, client: socket.socket) -> Handover | None:
         # gunicorn 24 added the uWSGI protocol.
         and getattr(response.cfg, "protocol", "http") == "http"
         and not isinstance(client, ssl.SSLSocket)
-        and (_gevent.is_gevents(client) or type(client) is socket.socket)
+        and (greenlets.is_gevents(client) or type(client) is socket.socket)
     )
     return Handover(response, client) if safe else None
 
@@ -89,7 +89,7 @@ def _asking_response(body: object, asking: FrameType) -> Any:
 
 def _detach(client: socket.socket) -> int:
     """Return a descriptor of the connection that the server does not know."""
-    if _gevent.is_gevents(client):
+    if greenlets.is_gevents(client):
         # The number stays the same, so the state of gevent's loop stays valid.
         return client.detach()
     # After `detach`, gunicorn's threads would fail when they use the socket again. So their

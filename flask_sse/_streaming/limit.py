@@ -9,12 +9,15 @@ import os
 import stat
 import sys
 import threading
+from collections import deque
+from collections.abc import Iterable
 from functools import cache
 from typing import Final, Self
 
 _log: Final = logging.getLogger("flask_sse")
 
 _DESCRIPTORS: Final = "/dev/fd"
+_FIRST: Final = 4096
 
 
 class Places:
@@ -27,7 +30,11 @@ class Places:
     def __init__(self, limit: int | None, reason: str) -> None:
         self._limit = limit
         self._reason = reason
-        self._places = None if limit is None else threading.Semaphore(limit)
+        # Only for `take`. `free` needs no lock, because the garbage collector may close a stream
+        # at any time, also while this lock is held.
+        self._lock = threading.Lock()
+        self._taken = 0
+        self._freed: deque[None] = deque()
         self._full = False
 
     @classmethod
@@ -44,22 +51,44 @@ class Places:
             "which `ulimit -n` raises)",
         )
 
-    def enter(self) -> bool:
-        """Take a place, if there is one."""
-        entered = self._places is None or self._places.acquire(blocking=False)
-        if not entered and not self._full:
+    def take(self) -> "Place | None":
+        """Take a place; return `None` if there is none."""
+        if self._limit is None:
+            return Place(self)
+        with self._lock:
+            while self._freed:
+                self._freed.pop()
+                self._taken -= 1
+            is_free = self._taken < self._limit
+            self._taken += is_free
+        if not is_free and not self._full:
             _log.warning(
                 "%s is reached with %d streams; further clients are told to reconnect later",
                 self._reason,
                 self._limit,
             )
-        self._full = not entered
-        return entered
+        self._full = not is_free
+        return Place(self) if is_free else None
 
-    def exit(self) -> None:
-        """Free a place."""
-        if self._places is not None:
-            self._places.release()
+    def free(self) -> None:
+        """Free a place. After a hand-over, the connection frees its place in this way."""
+        if self._limit is not None:
+            self._freed.append(None)
+
+
+class Place:
+    """A place that is taken until it is released."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self, places: Places) -> None:
+        self._places: Places | None = places
+
+    def release(self) -> None:
+        """Free the place. Only the first call has an effect."""
+        places, self._places = self._places, None
+        if places is not None:
+            places.free()
 
 
 def nine_tenths_of_descriptors() -> int | None:
@@ -84,8 +113,16 @@ def _open_files() -> int:
     of clients reconnect, it has accepted hundreds of them before it opens the first stream.
     """
     number = 0
-    for name in os.listdir(_DESCRIPTORS):
+    for descriptor in _possible_descriptors():
         # The descriptor for reading the folder has been closed by now.
-        with contextlib.suppress(OSError, ValueError):
-            number += not stat.S_ISSOCK(os.fstat(int(name)).st_mode)
+        with contextlib.suppress(OSError):
+            number += not stat.S_ISSOCK(os.fstat(descriptor).st_mode)
     return number
+
+
+def _possible_descriptors() -> Iterable[int]:
+    try:
+        return [int(name) for name in os.listdir(_DESCRIPTORS) if name.isdecimal()]
+    except OSError:
+        # There is no /proc, for example. New descriptors get the lowest free numbers.
+        return range(_FIRST)

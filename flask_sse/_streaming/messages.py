@@ -10,30 +10,12 @@ from typing import Final, Protocol
 import redis
 from flask.json.provider import JSONProvider
 
-from flask_sse._history import EventId, Position
-from flask_sse._hub import Hub
-from flask_sse._message import Message, from_payload
-from flask_sse._owner import CONFIRM_WITHIN
-from flask_sse._subscriber import Follower, Subscriber
-
-
-def new_subscriber(limit: int, *, is_logged: bool) -> Subscriber:
-    """Return a subscriber for :func:`listen`.
-
-    :param limit: Bytes that may wait to be fetched.
-    :param is_logged: Whether the channel has history.
-    """
-    return Follower(limit) if is_logged else Subscriber(limit)
-
-
-def new_strict_subscriber(limit: int, after: Position | None) -> Subscriber:
-    """Return a subscriber for :func:`listen` to a channel with history.
-
-    It makes :func:`listen` raise :exc:`LookupError` if messages may be missing.
-
-    :param after: The position after which to begin, or `None` for the newest position.
-    """
-    return Follower(limit, after, is_strict=True)
+from flask_sse._event.message import Message, from_payload
+from flask_sse._hub.hub import Hub
+from flask_sse._hub.service import CONFIRM_WITHIN
+from flask_sse._hub.subscriber import Subscriber
+from flask_sse._log.position import EventId
+from flask_sse._streaming.feed import Feed
 
 
 class Observer(Protocol):
@@ -51,19 +33,22 @@ observer: Final[ContextVar[Observer | None]] = ContextVar("flask_sse_observer", 
 
 
 def listen(
-    hub: Hub, channel: bytes, subscriber: Subscriber, provider: JSONProvider
+    hub: Hub, feed: Feed, limit: int, provider: JSONProvider
 ) -> Generator[Message, None, None]:
-    """Yield the messages of *channel*, until the generator is closed or the server stops.
+    """Yield the messages of *feed*, until the generator is closed or the server stops.
 
     Each listener gets its own messages, which it may change.
 
+    :param limit: Bytes that may wait to be fetched.
     :raises redis.RedisError: if the subscription fails.
     :raises BufferError: if more bytes waited than the limit allows.
+    :raises LookupError: if the feed is strict and messages may be missing.
     """
+    subscriber = feed.new_subscriber(limit)
     stream = observer.get()
     if stream is not None:
         stream.began(subscriber)
-    hub.join(channel, subscriber)
+    hub.join(feed.channel, subscriber)
     try:
         if not subscriber.wait_confirmed(CONFIRM_WITHIN):
             _explain(subscriber)
@@ -75,14 +60,14 @@ def listen(
                     yield _message(payload, provider)
         if subscriber.overflowed:
             raise BufferError(
-                f"messages() was read too slowly: more than the {subscriber.limit} bytes of "
+                f"messages() was read too slowly: more than the {limit} bytes of "
                 f"SSE_MAX_PENDING waited; raise that setting, or process the messages in another "
                 f"thread"
             )
         if isinstance(subscriber.error, LookupError):
             raise subscriber.error
     finally:
-        hub.leave(channel, subscriber)
+        hub.leave(feed.channel, subscriber)
 
 
 def _message(payload: bytes, provider: JSONProvider) -> Message:

@@ -8,28 +8,35 @@ which the server serves the client.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NoReturn
 
 import redis
-from flask import copy_current_request_context
 
-from flask_sse import _callbacks, _server
-from flask_sse._message import COMMENT, Message
-from flask_sse._messages import observer
-from flask_sse._owner import CONFIRM_WITHIN
-from flask_sse._response import Streams
-from flask_sse._subscriber import Subscriber
-from flask_sse._visit import CLIENT, END, ERROR, FULL, REDIS, STOP, Visit
+from flask_sse._callbacks import on_close
+from flask_sse._callbacks.stream_signals import CLIENT, END, ERROR, FULL, REDIS, STOP, Visit
+from flask_sse._event.message import COMMENT, Message
+from flask_sse._hub.service import CONFIRM_WITHIN
+from flask_sse._hub.subscriber import Subscriber
+from flask_sse._streaming import early, worker
+from flask_sse._streaming.contexts import Contexts
+from flask_sse._streaming.event_stream import Streams
+from flask_sse._streaming.limit import Place
+from flask_sse._streaming.messages import observer
+from flask_sse._streaming.servers import ServerFacts
 
 _log: Final = logging.getLogger("flask_sse")
+
+_CLOSE_WITHIN: Final = 1.0
+"""Seconds that the end of a stream waits for the end of its generator."""
 
 
 class GeneratedStream:
     """The pieces of a stream of messages.
 
-    :param generate: Returns the messages. It is called in the other thread, in a copy of the
-        context of the request that makes this object.
-    :param patience: Returns how many seconds to wait, instead of the setting.
+    :param generate: Returns the messages. It is called in the other thread, in the contexts of
+        the request that makes this object. They are torn down when the stream has ended.
+    :param facts: What the request reveals about its server.
     :param visit: Sends the signals of this stream, if they have receivers.
     """
 
@@ -37,23 +44,26 @@ class GeneratedStream:
         self,
         generate: Callable[[], Iterable[Message]],
         streams: Streams,
-        patience: Callable[[], float] | None = None,
+        facts: ServerFacts,
         visit: Visit | None = None,
     ) -> None:
         self._generate = generate
-        # In 1.0 the generator ran in the request's context, and may need it.
-        self._hand_on = copy_current_request_context(self._hand_on_messages)
+        self._contexts = Contexts()
+        self._thread: threading.Thread | None = None
         self._streams = streams
-        self._patience = patience
+        self._facts = facts
         self._visit = visit
-        self._close_callbacks: list[_callbacks.Callback] = []
+        self._close_callbacks: list[on_close.Callback] = []
         self._subscribers: list[Subscriber] = []
-        self._entered = False
+        self._place: Place | None = None
         # Guards all attributes below.
         self._changed = threading.Condition()
         self._frames = b""
         self._is_open = False
         self._failure: str | None = None
+        self._error: Exception | None = None
+        self._has_failed = False
+        self._has_left = False
         self._has_ended = False
         self._is_closed = False
 
@@ -63,27 +73,59 @@ class GeneratedStream:
         return func
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the pieces, and a comment after each period of silence."""
-        self._entered = self._streams.places.enter()
-        if not self._entered:
+        """Yield the pieces, and a comment after each period of silence.
+
+        :raises RuntimeError: if the application reads them before they are sent.
+        :raises Exception: from the first step, if the generator raises it.
+        """
+        try:
+            early.check_reader(self._facts.environ_id)
+        except RuntimeError:
+            self.close()
+            raise
+        self._place = self._streams.places.take()
+        if self._place is None:
             self._leave(FULL)
             yield self._streams.rejection()
             return
         try:
-            threading.Thread(target=self._run, name="flask-sse-messages", daemon=True).start()
+            run = partial(self._contexts.run, self._run)
+            thread = threading.Thread(target=run, name="flask-sse-messages", daemon=True)
+            thread.start()
+            self._thread = thread
+            self._streams.readers.enter(self, self._note_left)
             yield from self._pieces()
         finally:
             self.close()
 
     def close(self) -> None:
         """End the stream. The server always calls this, however the response ends."""
-        self._leave(self._reason())
+        reason = self._reason()
+        self._leave(reason)
+        self._streams.readers.leave(self)
         self._end()
-        if self._entered:
-            self._entered = False
-            self._streams.places.exit()
-        callbacks, self._close_callbacks = self._close_callbacks, []
-        _callbacks.run(callbacks)
+        if self._place is not None:
+            self._place.release()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            # The generator may need what the teardown functions close.
+            thread.join(_CLOSE_WITHIN)
+        self._report()
+        # A server that has lost its client closes the generator in the same way.
+        left = GeneratorExit() if reason == CLIENT and thread is not None else None
+        error, self._error = self._error or left, None
+        try:
+            self._contexts.release(error)
+        finally:
+            callbacks, self._close_callbacks = self._close_callbacks, []
+            on_close.run(callbacks)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        :raises TypeError: always.
+        """
+        early.refuse_pickling()
 
     def began(self, subscriber: Subscriber) -> None:
         """Note a subscription of the generator, to end it with the stream."""
@@ -102,8 +144,15 @@ class GeneratedStream:
         with self._changed:
             # A generator that does not use our subscription gets no confirmation.
             self._changed.wait_for(
-                lambda: self._is_open or self._frames or self._has_ended, CONFIRM_WITHIN
+                lambda: self._is_open or self._frames or self._has_ended or self._is_closed,
+                CONFIRM_WITHIN,
             )
+            if self._failure == ERROR and not self._frames:
+                assert self._error is not None
+                self._has_failed = False
+                # Nothing has been sent, so the server logs this and answers with an error. A
+                # browser would reconnect to a stream again and again.
+                raise self._error
             rejected = self._failure is not None and not self._is_open and not self._frames
         opening = self._streams.rejection() if rejected else self._streams.terms.opening
         if self._visit is not None and not rejected:
@@ -114,12 +163,14 @@ class GeneratedStream:
             yield frames
 
     def _next(self) -> bytes | None:
-        silence = self._patience() if self._patience else self._streams.settings.keepalive
+        silence = self._facts.silence(self._streams.settings.keepalive)
         with self._changed:
-            self._changed.wait_for(lambda: self._frames or self._has_ended, silence)
+            self._changed.wait_for(
+                lambda: self._frames or self._has_ended or self._is_closed, silence
+            )
             frames, self._frames = self._frames, b""
             self._changed.notify_all()
-            if not frames and self._has_ended:
+            if self._is_closed or (self._has_ended and not frames):
                 return None
         if self._visit is not None:
             self._visit.count(1 if frames else 0, len(frames or COMMENT))
@@ -129,8 +180,8 @@ class GeneratedStream:
         with self._changed:
             if self._failure is not None:
                 return self._failure
-            has_ended = self._has_ended
-        if _server.is_stopping():
+            has_ended = self._has_ended and not self._has_left
+        if worker.is_stopping():
             return STOP
         return END if has_ended else CLIENT
 
@@ -139,6 +190,12 @@ class GeneratedStream:
         if visit is not None:
             visit.ended(reason)
 
+    def _note_left(self) -> None:
+        """End the stream, whose client has gone or has received all of it."""
+        with self._changed:
+            self._has_left = not self._has_ended
+        self._end()
+
     def _end(self) -> None:
         with self._changed:
             self._is_closed = True
@@ -146,21 +203,30 @@ class GeneratedStream:
             for subscriber in self._subscribers:
                 subscriber.end()
 
+    def _report(self) -> None:
+        """Log the generator's failure, unless the server has logged it."""
+        with self._changed:
+            failed, self._has_failed = self._has_failed, False
+        if failed:
+            _log.error("an overridden messages() has failed", exc_info=self._error)
+
     def _run(self) -> None:
         token = observer.set(self)
         try:
-            self._hand_on()
+            self._hand_on_messages()
         except redis.RedisError as error:
-            self._failure = REDIS
+            self._failure, self._error = REDIS, error
             _log.warning("a stream of an overridden messages() has ended: %s", error)
-        except Exception:  # noqa: BLE001 - the generator is the application's
-            self._failure = ERROR
-            _log.exception("an overridden messages() has failed")
+        except Exception as error:  # noqa: BLE001 - the generator is the application's
+            self._failure, self._error, self._has_failed = ERROR, error, True
         finally:
             observer.reset(token)
             with self._changed:
                 self._has_ended = True
                 self._changed.notify_all()
+                is_late = self._is_closed
+            if is_late:
+                self._report()
 
     def _hand_on_messages(self) -> None:
         messages = self._generate()

@@ -4,16 +4,15 @@ Nothing here imports a server or changes it, and nothing blocks.
 """
 
 import os
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 from werkzeug.wsgi import FileWrapper
 
-from flask_sse import _gevent
+from flask_sse._system import greenlets
 
 PATIENCE: Final = "flask_sse.patience"
 """With this key, a reader of the stream in this process says how long it waits."""
@@ -21,26 +20,58 @@ PATIENCE: Final = "flask_sse.patience"
 _SOCKET_KEYS: Final = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
 
-def is_stopping() -> bool:
-    """Whether this process is a worker of gunicorn or uvicorn that has been told to stop.
+class ServerFacts(NamedTuple):
+    """What a request reveals about its server and its client; it does not keep the environ."""
 
-    Neither has an interface for this, but their handler for ``SIGTERM`` is a method of the
-    worker. A gunicorn worker clears ``alive`` first: for a signal, for ``max_requests`` and
-    for a reload. Uvicorn sets ``should_exit``, and waits for the streams to end.
-    """
-    worker: Any = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    gunicorn = sys.modules.get("gunicorn.workers.base")
-    if gunicorn is not None and isinstance(worker, gunicorn.Worker):
-        return not worker.alive
-    uvicorn = sys.modules.get("uvicorn.server")
-    return uvicorn is not None and isinstance(worker, uvicorn.Server) and bool(worker.should_exit)
+    environ_id: int
+    """The identity of the WSGI environ, by which a request is recognized."""
+    client: socket.socket | None
+    """The socket of the client, if the server gives access to it in the environ."""
+    is_uwsgi: bool
+    """Whether uWSGI serves the request."""
+    blocks: bool
+    """Whether a long request blocks all other requests of this server."""
+    occupies_thread: bool
+    """Whether a stream takes one of the threads that the server has for requests."""
+    patience: Callable[[], float] | None
+    """Returns how many seconds the reader waits for the next piece. Only tests set it."""
+    wrap: Callable[[Any], Iterable[bytes]]
+    """Makes a response body from a file."""
+
+    @classmethod
+    def of(cls, environ: Mapping[str, Any]) -> Self:
+        """Return the facts about a request, in the thread that serves it."""
+        blocks = _serves_one_request_at_a_time(environ)
+        return cls(
+            environ_id=id(environ),
+            client=_client_socket(environ),
+            is_uwsgi=_is_uwsgi(environ),
+            blocks=blocks,
+            occupies_thread=not (blocks or _is_test_client(environ)),
+            patience=environ.get(PATIENCE),
+            wrap=_file_wrapper(environ),
+        )
+
+    def silence(self, keepalive: float | None) -> float | None:
+        """Return how many seconds the reader waits before it sends a comment."""
+        return keepalive if self.patience is None else self.patience()
+
+    def open_client(self) -> socket.socket | None:
+        """Return a socket of the client, which must be passed to :func:`release`.
+
+        Call it in the thread or greenlet that reads the stream: only there does uWSGI know
+        which client it serves.
+
+        :return: `None` if the server gives no access to it, or no descriptor is left.
+        """
+        return _uwsgi_socket() if self.is_uwsgi else self.client
 
 
-def serves_one_request_at_a_time(environ: Mapping[str, Any]) -> bool:
+def _serves_one_request_at_a_time(environ: Mapping[str, Any]) -> bool:
     """Whether a long request blocks all other requests of this server.
 
-    Flask's test client describes itself in the same way, but gives no server name (RFC 3875,
-    section 4.1.17), and gevent's own server does not say that it uses greenlets.
+    Flask's test client describes itself in the same way, and gevent's own server does not say
+    that it uses greenlets.
     """
     if _is_bjoerns(environ):
         return True
@@ -49,8 +80,8 @@ def serves_one_request_at_a_time(environ: Mapping[str, Any]) -> bool:
     return (
         not environ.get("wsgi.multithread")
         and not environ.get("wsgi.multiprocess")
-        and ("SERVER_SOFTWARE" in environ or is_uwsgis(environ))
-        and not _gevent.is_patched()
+        and not _is_test_client(environ)
+        and not greenlets.is_patched()
     )
 
 
@@ -73,7 +104,38 @@ def _is_in_a_thread_of_wsgirefs(environ: Mapping[str, Any]) -> bool:
     return is_wsgirefs and threading.current_thread() is not threading.main_thread()
 
 
-def client_socket(environ: Mapping[str, Any]) -> socket.socket | None:
+def has_several_processes(environ: Mapping[str, Any]) -> bool | None:
+    """Whether this server has several processes that handle requests.
+
+    Bridges and bjoern always say so, and others never do.
+
+    :return: `None` if only the other processes could tell.
+    """
+    if _is_uwsgi(environ):
+        return bool(sys.modules["uwsgi"].numproc > 1)
+    mod_wsgi: Any = sys.modules.get("mod_wsgi")
+    if hasattr(mod_wsgi, "maximum_processes"):
+        return bool(mod_wsgi.maximum_processes > 1)
+    several = bool(environ.get("wsgi.multiprocess"))
+    if str(environ.get("SERVER_SOFTWARE")).startswith(("gunicorn", "Werkzeug/")):
+        return several
+    return False if _is_test_client(environ) else None
+
+
+def _is_test_client(environ: Mapping[str, Any]) -> bool:
+    """Whether Flask's test client has called the application, and not a server.
+
+    It gives no server name (RFC 3875, section 4.1.17). Bridges don't, either, but use threads.
+    """
+    return not (
+        "SERVER_SOFTWARE" in environ
+        or environ.get("wsgi.multithread")
+        or environ.get("wsgi.multiprocess")
+        or _is_uwsgi(environ)
+    )
+
+
+def _client_socket(environ: Mapping[str, Any]) -> socket.socket | None:
     """Return the socket of the request's client, if the server gives access to it."""
     # gunicorn's HTTP/2 streams share a socket, which none of them owns.
     if str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/2"):
@@ -104,18 +166,14 @@ class _Duplicate(socket.socket):
     __slots__ = ()
 
 
-def is_uwsgis(environ: Mapping[str, Any]) -> bool:
+def _is_uwsgi(environ: Mapping[str, Any]) -> bool:
     """Whether uWSGI serves the request."""
     # The module exists only within uWSGI, where nothing else sets the key.
     return "uwsgi" in sys.modules and "uwsgi.version" in environ
 
 
-def uwsgi_socket() -> socket.socket | None:
-    """Return a socket of the client that uWSGI serves in this thread or greenlet.
-
-    :return: a socket that must be passed to :func:`release`, or `None` if no descriptor is
-        left.
-    """
+def _uwsgi_socket() -> socket.socket | None:
+    """Return a socket of the client that uWSGI serves in this thread or greenlet."""
     uwsgi: Any = sys.modules["uwsgi"]
     try:
         return _Duplicate(fileno=os.dup(uwsgi.connection_fd()))
@@ -129,39 +187,7 @@ def release(client: socket.socket) -> None:
         client.close()
 
 
-def asgi_input(environ: Mapping[str, Any]) -> Any:
-    """Return a2wsgi's input of the request, if an ASGI server uses a2wsgi."""
-    a2wsgi = sys.modules.get("a2wsgi.wsgi")
-    body = environ.get("wsgi.input")
-    return body if a2wsgi is not None and isinstance(body, a2wsgi.Body) else None
-
-
-def call_when_gone(asgi_input: Any, func: Callable[[], object]) -> None:
-    """Call *func* once the client has gone or the response has ended.
-
-    An ASGI server drops data for a client that has gone. Only `receive` tells the application,
-    and a2wsgi makes it available in the input of the request.
-    """
-    import asyncio  # noqa: PLC0415 - a2wsgi has imported it, and other servers don't need it
-
-    async def wait() -> None:
-        while (await asgi_input.receive())["type"] != "http.disconnect":
-            pass
-        func()
-
-    asyncio.run_coroutine_threadsafe(wait(), asgi_input.loop)
-
-
-def patience(environ: Mapping[str, Any]) -> Callable[[], float] | None:
-    """Return a function that returns how many seconds the reader waits for the next piece.
-
-    Only tests set it, not servers.
-    """
-    found: Callable[[], float] | None = environ.get(PATIENCE)
-    return found
-
-
-def file_wrapper(environ: Mapping[str, Any]) -> Callable[[Any], Iterable[bytes]]:
+def _file_wrapper(environ: Mapping[str, Any]) -> Callable[[Any], Iterable[bytes]]:
     """Return a wrapper that makes a response body from a file: under gunicorn, gunicorn's own.
 
     PEP 3333 lets a server read a file as it likes. uWSGI's wrapper continues to read when its

@@ -1,0 +1,67 @@
+"""The interface that a channel expects of its listeners."""
+
+from typing import Protocol
+
+from flask_sse._hub.subscriber import Batch
+from flask_sse._log.position import Position
+
+
+class Listener(Protocol):
+    """A client of a channel: a subscriber, or a connection that the hub serves.
+
+    Only the hub's loop calls the methods, and none of them blocks.
+    """
+
+    resume_after: Position | None
+    """The position that the client sent."""
+    is_behind: bool
+    """Whether it gets pages of the log, or has missed a batch; its channel sets this, too."""
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor that the hub owns, or -1 if it owns none."""
+        ...
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether more waited for the client than its limit."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the stream has begun."""
+        ...
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing can be given to it now."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has taken everything, and may get a page."""
+        ...
+
+    def open(self) -> bool:
+        """Begin the stream; return `False` if the client is gone."""
+        ...
+
+    def give(self, batch: Batch) -> bool:
+        """Begin or continue the stream; return `False` if the client is gone."""
+        ...
+
+    def offer(self, batch: Batch) -> bool:
+        """Continue the stream; return `False` if the client is gone, or over its limit."""
+        ...
+
+    def note_gap(self, reason: str) -> bool:
+        """Prepare for a gap; return `False` if the stream has ended for this reason."""
+        ...
+
+    def end(self, reason: str, error: Exception | None = None) -> bool:
+        """End the stream; return `False` if the hub must send what waits first."""
+        ...
+
+    def close(self) -> None:
+        """Close the descriptor that the hub owns, if there is one."""
+        ...

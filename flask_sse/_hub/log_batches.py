@@ -1,0 +1,42 @@
+"""What the listeners of a channel with history get: its events, and the two events about its log.
+
+Only the hub's loop uses it. Nothing here has a state, and nothing blocks.
+"""
+
+import json
+from collections.abc import Sequence
+
+from flask_sse._event import channel_name
+from flask_sse._hub.subscriber import Batch
+from flask_sse._log.decoding import Event
+from flask_sse._log.position import Entry, Position
+
+
+def from_events(events: Sequence[Event]) -> Batch:
+    """Return events as a batch, without payloads for those that can't be decoded."""
+    payloads = [event.payload for event in events if event.payload is not None]
+    return Batch(payloads, b"".join([event.frame for event in events]))
+
+
+def opening(name: bytes, position: Position, *, recovered: bool) -> Batch:
+    """Return ``sse.open``, with which a stream begins.
+
+    :param position: Where the stream continues; a client that reconnects resumes from there.
+    :param recovered: Whether the client has missed nothing.
+    """
+    return Batch((), _frame("sse.open", name, "recovered", recovered, position))
+
+
+def reset(name: bytes, reason: str, position: Position, newest: Sequence[Entry] = ()) -> Batch:
+    """Return ``sse.reset``, which tells clients that they may have missed events.
+
+    :param newest: The events that follow it at once.
+    """
+    events = from_events(newest)
+    frame = _frame("sse.reset", name, "reason", reason, position)
+    return Batch(events.payloads, frame + events.frames)
+
+
+def _frame(kind: str, name: bytes, key: str, value: object, position: Position) -> bytes:
+    data = json.dumps({"channel": channel_name.to_text(name), key: value})
+    return f"event:{kind}\ndata:{data}\nid:{position}\n\n".encode()

@@ -1,0 +1,85 @@
+"""Positions in the log of a channel, and its events.
+
+Pure; nothing blocks.
+"""
+
+import re
+from typing import Final, NamedTuple, Self
+
+OFFSET_AT_TOP: Final = -1
+"""Asks for the newest position only."""
+OFFSET_BEFORE_LAST: Final = -2
+"""Asks for the newest entry."""
+PAGE_BYTES: Final = 1 << 18
+"""A page of the log ends with the entry that reaches this number of bytes."""
+
+_POSITION: Final = re.compile(r"([0-9a-f]{16}x[0-9]+)\.([0-9]{1,14})\.([0-9a-f]{1,16})", re.ASCII)
+_ID: Final = re.compile(rf"{_POSITION.pattern}\.([0-9a-f]{{1,16}})(\.large)?", re.ASCII)
+
+
+class Position(NamedTuple):
+    """A position in a log: right after the entry that it names."""
+
+    epoch: str
+    """Identifies the log and its database; a log that was lost gets a new epoch."""
+    offset: int
+    """The number of the entry, from 1 on without gaps; 0 is the log's beginning."""
+    nonce: str
+    """Chosen by the publisher. If Redis goes back in time, it repeats offsets but not nonces."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return the position that a client sent, or `None` if it is not a position."""
+        match = _POSITION.fullmatch(text)
+        return None if match is None else cls(match[1], int(match[2]), match[3])
+
+    @property
+    def database(self) -> str:
+        """The number of the database that has the log."""
+        return self.epoch.rpartition("x")[2]
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.offset}.{self.nonce}"
+
+
+UNKNOWN: Final = Position("", 0, "")
+"""Stands for an id that is not from any log; its client is told so."""
+
+
+class EventId(NamedTuple):
+    """The contents of a published event's id."""
+
+    position: Position
+    previous: str
+    """The nonce of the entry before."""
+    is_large: bool
+    """Whether the event is only in the log."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return the contents of an id, or `None` if the event is not from a log."""
+        match = _ID.fullmatch(text)
+        if match is None:
+            return None
+        position = Position(match[1], int(match[2]), match[3])
+        return cls(position, match[4], match[5] is not None)
+
+
+class Entry(NamedTuple):
+    """An event of a log."""
+
+    position: Position
+    previous: str
+    """The nonce of the entry before."""
+    frame: bytes
+    """The event as streams carry it; empty if it can't be decoded."""
+    payload: bytes | None
+    """The event as Redis carries it; `None` if it can't be decoded."""
+
+
+class Stored(NamedTuple):
+    """An entry as Redis has it."""
+
+    position: Position
+    previous: str
+    payload: bytes
