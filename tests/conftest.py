@@ -1,19 +1,71 @@
 """Fixtures for all tests."""
 
+import gc
 import itertools
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser
+from hypothesis import HealthCheck, settings
 
 from flask_sse import sse
-from tests.support.chromium import chromium
+from tests.support.redis_cluster import RedisCluster, running_cluster
+from tests.support.redis_programs import NEWER_SERVERS, program
 from tests.support.redis_server import RedisServer
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
 _names = itertools.count()
+
+# Whether a test passes must depend neither on chance nor on the speed of this machine.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", settings.get_profile("repeatable"), derandomize=False)
+settings.load_profile("repeatable")
+
+
+_CLUSTER: Final = "cluster"
+"""The part of a test's id that sends it to the process that has the Redis Cluster."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: "Producer"
+) -> "LoadScopeScheduling | None":
+    """Run all tests with a cluster in one process, so that its six servers start once."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+    # Not every environment has it: tests also run without.
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415
+
+    # It has no types for mypy.
+    # xdist has no types.
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return _CLUSTER if _CLUSTER in nodeid else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def collect_only_what_is_new() -> None:
+    """Leave out what has been imported when garbage is collected after each test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def close_everything() -> Iterator[None]:
+    """Make the test fail that has left a socket open, and not the one in which it is found."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,6 +95,70 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Return a Redis Cluster that nobody repairs; tests ask for `redis_cluster`."""
+    with running_cluster(RedisCluster(tmp_path_factory.mktemp("cluster"))) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def shared_divisible_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Return the same with proxies; tests ask for `divisible_cluster`."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with running_cluster(RedisCluster(folder, proxied=True)) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session", params=NEWER_SERVERS)
+def shared_newer_cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisCluster]:
+    """Return a Redis Cluster of each newer server; tests ask for `newer_cluster`."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with running_cluster(RedisCluster(folder, program=program(request.param))) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def redis_cluster(
+    request: pytest.FixtureRequest, shared_cluster: RedisCluster
+) -> Iterator[RedisCluster]:
+    """Return a Redis Cluster that is whole, and with which the test may do anything.
+
+    The id of each test with a cluster contains the word "cluster", so that they all run in one
+    process, and share the servers.
+    """
+    _check_name(request)
+    yield shared_cluster
+    shared_cluster.repair()
+
+
+@pytest.fixture
+def divisible_cluster(
+    request: pytest.FixtureRequest, shared_divisible_cluster: RedisCluster
+) -> Iterator[RedisCluster]:
+    """Return another Redis Cluster, from which nodes can be cut off."""
+    _check_name(request)
+    yield shared_divisible_cluster
+    shared_divisible_cluster.repair()
+
+
+@pytest.fixture
+def newer_cluster(
+    request: pytest.FixtureRequest, shared_newer_cluster: RedisCluster
+) -> Iterator[RedisCluster]:
+    """Return a Redis Cluster of each newer server, for tests that take long."""
+    _check_name(request)
+    yield shared_newer_cluster
+    shared_newer_cluster.repair()
+
+
+def _check_name(request: pytest.FixtureRequest) -> None:
+    node_id: str = request.node.nodeid
+    assert _CLUSTER in node_id, "name the test, its file or its parameter after the cluster"
+
+
 @pytest.fixture(params=["redis", "memory"])
 def redis_url(request: pytest.FixtureRequest) -> str:
     """Return the URL of a real Redis, and then that of the embedded Redis."""
@@ -52,9 +168,21 @@ def redis_url(request: pytest.FixtureRequest) -> str:
     return server.url
 
 
+@pytest.fixture(params=["redis", "memory", "cluster"])
+def any_redis_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a real Redis, that of the embedded one, and that of a Redis Cluster."""
+    if request.param == "memory":
+        return "memory://"
+    server: RedisServer | RedisCluster = request.getfixturevalue(f"shared_{request.param}")
+    return server.url
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> "Iterator[Browser]":
     """Return a real, headless Chromium."""
+    # Only the tests that ask for it need Playwright.
+    from tests.support.chromium import chromium  # noqa: PLC0415
+
     with chromium() as browser:
         yield browser
 

@@ -14,9 +14,10 @@ from typing import Any
 import redis
 from flask import Flask
 
-from flask_sse._connection import Connection, Terms
-from flask_sse._hub import Hub
-from flask_sse._pubsub import PubSubConnection
+from flask_sse._hub.connection import Connection, Terms
+from flask_sse._hub.hub import Hub
+from flask_sse._redis.pubsub import PubSubConnection
+from flask_sse._redis.server_subscription import ServerSubscription
 
 # It has no types.
 gevent: Any = import_module("gevent")
@@ -39,7 +40,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def main() -> None:
     """Have a client lag, and return."""
     client = redis.Redis(port=int(sys.argv[1]))
-    hub = Hub(partial(PubSubConnection, client), Flask(__name__).json)
+    hub = Hub(partial(ServerSubscription, partial(PubSubConnection, client)), Flask(__name__).json)
     terms = Terms(b":\n", lambda: b"", 1 << 20, lambda _: None)
     connection = Connection(int(sys.argv[2]), b"", terms, chunked=True, callbacks=[])
     hub.adopt(b"x", lambda: connection)

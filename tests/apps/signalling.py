@@ -31,7 +31,8 @@ def logs(name: str) -> Callable[..., None]:
         sys.stdout.write(f"signal {line}\n")
         sys.stdout.flush()
         if app.config.get("SLOW"):
-            time.sleep(60)
+            # Longer than any test waits.
+            time.sleep(600)
 
     return receive
 

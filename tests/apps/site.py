@@ -76,7 +76,8 @@ def note_close(response: Response) -> Response:
 
     if name is not None:
         if "slow" in request.args:
-            response.call_on_close(lambda: time.sleep(60))
+            # Longer than any test waits.
+            response.call_on_close(lambda: time.sleep(600))
         if "fail" in request.args:
             response.call_on_close(fail)
         response.call_on_close(note)

@@ -6,10 +6,14 @@ import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
-from click.testing import Result
+import redis
+from click.testing import CliRunner, Result
 from flask import Flask
+from flask.cli import AppGroup, FlaskGroup
 from flask.testing import FlaskCliRunner
 
 from flask_sse import ServerSentEventsBlueprint, sse
@@ -19,6 +23,7 @@ from tests.support.listening import listening
 from tests.support.processes import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, WORKERS
+from tests.support.waiting import PATIENCE
 
 Run = Callable[..., Result]
 
@@ -124,6 +129,7 @@ def test_publish_until_interrupted(tmp_path: Path, shared_redis: RedisServer, ch
         (("x", "--lines"), None, 2, "--lines reads from standard input: pass - as DATA"),
         (("x", "--retry", "-1"), None, 2, "-1 is not in the range x>=0"),
         (("x", "--json"), None, 1, "'x' is not JSON: Expecting value"),
+        (("[NaN]", "--json"), None, 1, "'[NaN]' is not JSON: it contains NaN"),
         (("x", "--type", "a\nb"), None, 1, "type must not contain a line break"),
         (("x", "--id", "1", "--channel", "logged.x"), None, 1, "id must not be given"),
         (("-",), b"\xff", 1, "can't decode byte 0xff"),
@@ -157,6 +163,29 @@ def test_without_a_redis(
     done = app.test_cli_runner().invoke(args=["sse", *arguments])
     assert done.exit_code == 1
     assert done.stderr.startswith(f"Error: {error}")
+
+
+@pytest.mark.parametrize("url", [None, "redis://localhost", "redis://localhost/x"])
+def test_another_missing_key(make_app: Callable[..., Flask], url: str | None) -> None:
+    """A KeyError of the application's own is not explained as a missing URL."""
+
+    class Own(ServerSentEventsBlueprint):
+        @property
+        def redis(self) -> redis.StrictRedis:
+            raise KeyError("MY_REDIS")
+
+    app = make_app(REDIS_URL=url)
+    app.register_blueprint(Own("own", __name__))
+    for command in (["publish", "x"], ["channels"], ["listen"]):
+        done = app.test_cli_runner().invoke(args=["own", *command])
+        assert isinstance(done.exception, KeyError)
+        assert done.output == ""
+    (found,) = [
+        line
+        for line in app.test_cli_runner().invoke(args=["own", "doctor"]).output.splitlines()
+        if line.startswith("fail")
+    ]
+    assert "url: this check could not be made: KeyError: 'MY_REDIS' (in test_cli.py, " in found
 
 
 @pytest.mark.parametrize("url", [None, "memory://"])
@@ -242,23 +271,28 @@ def test_listen(tmp_path: Path, shared_redis: RedisServer, run: Run, channel: st
 def test_listen_for_machines(
     tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str
 ) -> None:
-    """With --json each line is an object, and with --count it ends by itself."""
-    arguments = ("sse", "listen", channel, "--json", "--count", "2")
+    """With --json each line is an object, and with --count it ends by itself.
+
+    A publisher may write NaN, but this command writes JSON.
+    """
+    arguments = ("sse", "listen", channel, "--json", "--count", "3")
     with flask_command(tmp_path, *arguments, settings={"REDIS_URL": shared_redis.url}) as command:
         command.wait_errors(1)
         run("publish", '{"é": "\\n"}', "--json", "--channel", channel)
         run("publish", "x", "--type", "t", "--retry", "1", "--channel", channel)
+        shared_redis.admin.publish(channel, '{"data": {"é": [NaN, -Infinity, 1]}, "id": 7}')
         assert command.wait_end() == 0
-        assert [json.loads(line) for line in command.output] == [
+        assert [json.loads(line, parse_constant=pytest.fail) for line in command.output] == [
             {"channel": channel, "data": {"é": "\n"}},
             {"channel": channel, "data": "x", "type": "t", "retry": 1},
+            {"channel": channel, "data": {"é": [None, None, 1]}, "id": 7},
         ]
 
 
 def test_listen_on_a_terminal(
     tmp_path: Path, shared_redis: RedisServer, run: Run, channel: str
 ) -> None:
-    """The output has colours in a terminal, but not in a file or a pipe."""
+    """The output has colors in a terminal, but not in a file or a pipe."""
     terminal, writing = os.openpty()
     settings = {"REDIS_URL": shared_redis.url}
     arguments = ("sse", "listen", channel, "--count", "1")
@@ -356,7 +390,75 @@ def test_completion(words: str, completed: set[str]) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=4 * PATIENCE,
     )
     offered = {line.partition(",")[2] for line in done.stdout.splitlines()}
     assert completed <= offered
+
+
+class Commands:
+    """The command line of an application with a command group ``sse`` of its own."""
+
+    def __init__(self, *, first: bool, blueprint: ServerSentEventsBlueprint = sse) -> None:
+        self._first = first
+        self._blueprint = blueprint
+
+    def run(self, *arguments: str, **options: object) -> Result:
+        """Run a command of an application that has registered the blueprint with *options*."""
+        group = FlaskGroup(create_app=lambda: self._make_app(options))
+        return CliRunner().invoke(group, arguments)
+
+    def _make_app(self, options: dict[str, Any]) -> Flask:
+        app = Flask("tests")
+        app.config["REDIS_URL"] = "memory://"
+        if self._first:
+            self._add_commands(app)
+        app.register_blueprint(self._blueprint, url_prefix="/stream", **options)
+        if not self._first:
+            self._add_commands(app)
+        return app
+
+    @staticmethod
+    def _add_commands(app: Flask) -> None:
+        group = AppGroup("sse")
+        for commands in (group, app.cli):
+            commands.command("publish")(lambda: click.echo("the application's own"))
+        app.cli.add_command(group)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_a_command_of_the_application(first: bool) -> None:
+    """It is kept, and a message says how to rename ours, which also works."""
+    commands = Commands(first=first)
+    own = commands.run("sse", "publish")
+    assert (own.exit_code, own.stdout) == (0, "the application's own\n")
+    assert own.stderr.count("\n") == 1
+    assert "'sse' is the application's own command;" in own.stderr
+    assert "cli_group='events'" in own.stderr
+    missing = commands.run("sse", "doctor")
+    assert missing.exit_code == 2
+    assert "cli_group='events'" in missing.stderr
+    for arguments in (("sse", "publish"), ("publish",)):
+        done = commands.run(*arguments, cli_group="events")
+        assert (done.exit_code, done.output) == (0, "the application's own\n")
+    renamed = commands.run("events", "publish", "x", cli_group="events")
+    assert renamed.stderr.startswith("Error: memory:// keeps events inside one process")
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_commands_without_a_group(first: bool) -> None:
+    """Without a group, each command gives way to one of the application's own."""
+    commands = Commands(first=first)
+    own = commands.run("publish", cli_group=None)
+    assert own.stdout == "the application's own\n"
+    assert "'publish' is the application's own command;" in own.stderr
+    listed = commands.run("channels", cli_group=None)
+    assert "Error: memory:// keeps events inside one process" in listed.stderr
+
+
+def test_own_commands_of_a_blueprint() -> None:
+    """A group with other commands of the blueprint's replaces another one, as Flask has it."""
+    events = ServerSentEventsBlueprint("sse", __name__)
+    events.cli.command("publish")(lambda: click.echo("the blueprint's own"))
+    done = Commands(first=True, blueprint=events).run("sse", "publish")
+    assert (done.exit_code, done.output) == (0, "the blueprint's own\n")

@@ -149,21 +149,10 @@ def test_users(redis_server: RedisServer, kind: str) -> None:
 def test_certificates(tmp_path: Path) -> None:
     """A client that does not trust the server gets nothing through a client that does."""
     authority, other = trustme.CA(), trustme.CA()
-    paths = {name: str(tmp_path / name) for name in ("key", "cert", "right", "wrong")}
-    server_cert = authority.issue_cert(LOOPBACK)
-    server_cert.private_key_pem.write_to_path(paths["key"])
-    server_cert.cert_chain_pems[0].write_to_path(paths["cert"])
+    paths = {name: str(tmp_path / name) for name in ("right", "wrong")}
     authority.cert_pem.write_to_path(paths["right"])
     other.cert_pem.write_to_path(paths["wrong"])
-    server = RedisServer(tmp_path)
-    server.options |= {
-        "port": "0",
-        "tls-port": str(server.port),
-        "tls-cert-file": paths["cert"],
-        "tls-key-file": paths["key"],
-        "tls-ca-cert-file": paths["right"],
-        "tls-auth-clients": "no",
-    }
+    server = RedisServer.over_tls(tmp_path, authority)
     server.start()
     clients: Clients = {
         trusted: partial(

@@ -1,4 +1,4 @@
-"""The documentation of 1.0, sentence by sentence, on a real Redis.
+"""The documentation of 1.0, sentence by sentence, on a real Redis, and partly on a Redis Cluster.
 
 Each test's docstring quotes or summarizes the sentence that it checks. Nothing here uses
 features that 2.0 has added.
@@ -22,7 +22,9 @@ import flask_sse
 from flask_sse import Message, ServerSentEventsBlueprint, sse
 from tests.support.listening import listening
 from tests.support.parser import Event
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import PATIENCE
 from tests.support.wsgi import open_stream, pieces_of
 
 MakeApp = Callable[..., Flask]
@@ -34,17 +36,35 @@ def app(make_app: MakeApp, shared_redis: RedisServer) -> Flask:
     return make_app(REDIS_URL=shared_redis.url)
 
 
+@pytest.fixture(params=["redis", "cluster"])
+def any_redis(request: pytest.FixtureRequest) -> RedisServer | RedisCluster:
+    """Return a Redis, and a Redis Cluster."""
+    server: RedisServer | RedisCluster = request.getfixturevalue(f"shared_{request.param}")
+    return server
+
+
+@pytest.fixture
+def any_app(make_app: MakeApp, any_redis: RedisServer | RedisCluster) -> Flask:
+    """Return an application as the quickstart has it, on both."""
+    return make_app(REDIS_URL=any_redis.url)
+
+
 @contextmanager
-def _hearing(app: Flask, server: RedisServer, channel: str, number: int) -> Iterator[list[Message]]:
+def _hearing(
+    app: Flask, server: RedisServer | RedisCluster, channel: str, number: int
+) -> Iterator[list[Message]]:
     """Fill a list with the next messages of a channel, until the block ends."""
     with app.app_context():
         messages = sse.messages(channel=channel)
     heard: list[Message] = []
     reader = threading.Thread(target=lambda: heard.extend(islice(messages, number)))
     reader.start()
-    server.wait_listeners(1, channel)
+    if isinstance(server, RedisCluster):
+        server.wait_subscribers(1, channel.encode())
+    else:
+        server.wait_listeners(1, channel)
     yield heard
-    reader.join(10)
+    reader.join(PATIENCE)
     messages.close()
 
 
@@ -134,51 +154,58 @@ def test_publish_with_everything(app: Flask, shared_redis: RedisServer) -> None:
         ]
 
 
-def test_only_clients_of_the_channel_receive_the_event(app: Flask) -> None:
+def test_only_clients_of_the_channel_receive_the_event(any_app: Flask) -> None:
     """Only clients listening to the same channel will receive this event."""
-    with open_stream(app, "analytics") as analytics, open_stream(app, "users.social") as social:
-        with app.app_context():
+    with (
+        open_stream(any_app, "analytics") as analytics,
+        open_stream(any_app, "users.social") as social,
+    ):
+        with any_app.app_context():
             sse.publish({"user": "alice"}, channel="users.social")
             sse.publish({"active_users": 100}, channel="analytics")
         assert social.events(1) == [Event("message", '{"user": "alice"}', "")]
         assert analytics.events(1) == [Event("message", '{"active_users": 100}', "")]
 
 
-def test_a_channel_is_created_when_it_is_named(app: Flask, shared_redis: RedisServer) -> None:
+def test_a_channel_is_created_when_it_is_named(
+    any_app: Flask, any_redis: RedisServer | RedisCluster
+) -> None:
     """Channel names can be any string you want, and are created as soon as they are named."""
     name = "any string: ünïcode, spaces & signs?"
-    with _hearing(app, shared_redis, name, 1) as heard, app.app_context():
+    with _hearing(any_app, any_redis, name, 1) as heard, any_app.app_context():
         sse.publish("Hello!", channel=name)
     assert heard == [Message("Hello!")]
 
 
-def test_messages_generates_messages(app: Flask, shared_redis: RedisServer, channel: str) -> None:
+def test_messages_generates_messages(
+    any_app: Flask, any_redis: RedisServer | RedisCluster, channel: str
+) -> None:
     """`messages(channel)` is a generator of `Message` objects from the given channel."""
     sent = [Message("Hello!", type="greeting", id="1"), Message({"n": [1, 2]}, retry=5)]
-    with _hearing(app, shared_redis, channel, 2) as heard, app.app_context():
+    with _hearing(any_app, any_redis, channel, 2) as heard, any_app.app_context():
         for message in sent:
             sse.publish(message.data, message.type, message.id, message.retry, channel)
     assert heard == sent
 
 
-def test_stream_of_the_default_channel(app: Flask) -> None:
+def test_stream_of_the_default_channel(any_app: Flask) -> None:
     """`stream()` streams the events of the channel "sse"."""
-    with open_stream(app) as stream:
-        with app.app_context():
+    with open_stream(any_app) as stream:
+        with any_app.app_context():
             sse.publish({"message": "Hello!"}, type="greeting")
         assert stream.events(1) == [Event("greeting", '{"message": "Hello!"}', "")]
 
 
-def test_stream_ignores_last_event_id(app: Flask, channel: str) -> None:
+def test_stream_ignores_last_event_id(any_app: Flask, channel: str) -> None:
     """`stream()` ignores any Last-Event-ID headers in the HTTP request."""
-    with app.app_context():
+    with any_app.app_context():
         sse.publish("missed", id=1, channel=channel)
-    with app.test_client().get(
+    with any_app.test_client().get(
         f"/stream?channel={channel}", headers={"Last-Event-ID": "0"}
     ) as response:
         pieces = pieces_of(response)
         next(pieces)
-        with app.app_context():
+        with any_app.app_context():
             sse.publish("seen", id=2, channel=channel)
         assert next(pieces) == b"data:seen\nid:2\n\n"
 
@@ -234,7 +261,7 @@ def test_no_url_is_a_key_error(make_app: MakeApp) -> None:
         sse.redis.ping()
 
 
-def test_access_control(make_app: MakeApp, shared_redis: RedisServer) -> None:
+def test_access_control(make_app: MakeApp, any_redis: RedisServer | RedisCluster) -> None:
     """A `before_request` handler implements access control, as the example has it."""
     own = ServerSentEventsBlueprint("own", __name__)
     own.add_url_rule("", endpoint="stream", view_func=own.stream)
@@ -245,7 +272,7 @@ def test_access_control(make_app: MakeApp, shared_redis: RedisServer) -> None:
         if request.args.get("channel") == "analytics" and not g.is_admin:
             abort(403)
 
-    app = make_app(REDIS_URL=shared_redis.url)
+    app = make_app(REDIS_URL=any_redis.url)
     app.register_blueprint(own, url_prefix="/own")
     client = app.test_client()
     assert client.get("/own?channel=analytics").status_code == 403
@@ -254,19 +281,19 @@ def test_access_control(make_app: MakeApp, shared_redis: RedisServer) -> None:
             assert response.status_code == 200
 
 
-def test_publish_can_be_patched(app: Flask) -> None:
+def test_publish_can_be_patched(any_app: Flask) -> None:
     """A test of an application may put a mock in the place of `sse.publish`, for a while."""
-    with patch("flask_sse.sse.publish") as publish, app.app_context():
+    with patch("flask_sse.sse.publish") as publish, any_app.app_context():
         sse.publish({"message": "Hello!"}, type="greeting")
     publish.assert_called_once_with({"message": "Hello!"}, type="greeting")
-    with app.app_context():
+    with any_app.app_context():
         assert sse.publish("Hello!", channel="nobody") == 0
 
 
-def test_redis_can_be_patched(app: Flask) -> None:
+def test_redis_can_be_patched(any_app: Flask) -> None:
     """A test may put a mock in the place of `redis` and look at what is published."""
     target = "flask_sse.ServerSentEventsBlueprint.redis"
-    with patch(target, new_callable=PropertyMock) as mock, app.app_context():
+    with patch(target, new_callable=PropertyMock) as mock, any_app.app_context():
         sse.publish("Hello!", type="greeting", channel="users")
     (channel, payload), _ = mock.return_value.publish.call_args
     assert channel == b"users"

@@ -4,11 +4,14 @@ import json
 import os
 import random
 import resource
+import select
 import selectors
+import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -17,12 +20,15 @@ import redis
 from flask import Flask
 
 from flask_sse import Message, sse
-from flask_sse._hub import Hub
-from flask_sse._outage import Outage
-from flask_sse._pubsub import PubSubConnection, Subscribed
-from flask_sse._subscriber import Subscriber
+from flask_sse._hub.connection import Connection
+from flask_sse._hub.hub import Hub
+from flask_sse._hub.subscriber import Subscriber
+from flask_sse._redis.outage import Outage
+from flask_sse._redis.pubsub import PubSubConnection, Subscribed
+from flask_sse._redis.server_subscription import ServerSubscription
+from tests.support.interrupting import run_with_interruptions
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tests.support.wsgi import open_stream
 
 LIMIT: Final = 1 << 20
@@ -34,7 +40,7 @@ def joined(hub: Hub, channel: str) -> Iterator[Subscriber]:
     subscriber = Subscriber(LIMIT)
     hub.join(channel.encode(), subscriber)
     try:
-        assert subscriber.wait_confirmed(20), "no confirmation"
+        assert subscriber.wait_confirmed(PATIENCE), "no confirmation"
         yield subscriber
     finally:
         hub.leave(channel.encode(), subscriber)
@@ -42,13 +48,13 @@ def joined(hub: Hub, channel: str) -> Iterator[Subscriber]:
 
 def received(subscriber: Subscriber) -> list[str]:
     """Wait for data, and return the data of the events that have arrived."""
-    batches = subscriber.take(timeout=10)
+    batches = subscriber.take(timeout=PATIENCE)
     assert batches, "nothing has come"
     return [json.loads(payload)["data"] for batch in batches for payload in batch.payloads]
 
 
 def hub_threads() -> int:
-    """Return how many hubs have an owner."""
+    """Return how many hubs have a loop."""
     return sum(thread.name == "flask-sse-hub" for thread in threading.enumerate())
 
 
@@ -61,12 +67,12 @@ def hub(redis_server: RedisServer) -> Iterator[Hub]:
         ping_after=0.2,
         answer_within=0.5,
     )
-    wait_until(lambda: hub_threads() == 0, "the owners of other tests' hubs have ended")
-    yield Hub(connect, Flask("tests").json, linger=0.1)
-    wait_until(lambda: hub_threads() == 0, "the owner has ended")
+    wait_until(lambda: hub_threads() == 0, "the loops of other tests' hubs have ended")
+    yield Hub(partial(ServerSubscription, connect), Flask("tests").json, linger=0.1)
+    wait_until(lambda: hub_threads() == 0, "the loop has ended")
 
 
-def test_the_owner_ends_and_starts_again(hub: Hub, redis_server: RedisServer) -> None:
+def test_the_loop_ends_and_starts_again(hub: Hub, redis_server: RedisServer) -> None:
     """Without subscribers there is neither a thread nor a connection after a while."""
     for _ in range(3):
         with joined(hub, "x") as subscriber:
@@ -74,7 +80,7 @@ def test_the_owner_ends_and_starts_again(hub: Hub, redis_server: RedisServer) ->
             assert redis_server.pubsub_connections() == 1
             redis_server.admin.publish("x", '{"data": "hello"}')
             assert received(subscriber) == ["hello"]
-        wait_until(lambda: hub_threads() == 0, "the owner has ended")
+        wait_until(lambda: hub_threads() == 0, "the loop has ended")
         wait_until(lambda: redis_server.pubsub_connections() == 0, "disconnected")
 
 
@@ -188,7 +194,7 @@ def test_churn_with_kills_leaves_nothing_behind(hub: Hub, redis_server: RedisSer
     wait_until(lambda: threading.active_count() <= before, "no thread left")
 
 
-def test_a_defect_does_not_end_the_owner(
+def test_a_defect_does_not_end_the_loop(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An unexpected error is logged with its traceback, and the hub starts again."""
@@ -200,7 +206,7 @@ def test_a_defect_does_not_end_the_owner(
             raise ZeroDivisionError("unforeseen")
         return PubSubConnection(client)
 
-    hub = Hub(connect, Flask("tests").json, linger=0.1)
+    hub = Hub(partial(ServerSubscription, connect), Flask("tests").json, linger=0.1)
     with joined(hub, "x") as subscriber:
         redis_server.admin.publish("x", '{"data": "x"}')
         assert received(subscriber) == ["x"]
@@ -212,7 +218,7 @@ def test_ten_thousand_channels_after_a_reconnect(hub: Hub, redis_server: RedisSe
     subscribers = {f"many-{number}": Subscriber(LIMIT) for number in range(10_000)}
     for name, subscriber in subscribers.items():
         hub.join(name.encode(), subscriber)
-    assert all(subscriber.wait_confirmed(20) for subscriber in subscribers.values())
+    assert all(subscriber.wait_confirmed(PATIENCE) for subscriber in subscribers.values())
     redis_server.kill_pubsub()
     redis_server.wait_listeners(1, "many-0")
     redis_server.wait_listeners(1, "many-9999")
@@ -254,7 +260,7 @@ def test_a_fork_starts_afresh(shared_redis: RedisServer) -> None:
 def test_a_publish_that_was_sent_is_not_sent_again(redis_server: RedisServer) -> None:
     """A Redis that is silent for longer than the time-out gets one PUBLISH, not two."""
     app = Flask("tests")
-    app.config["REDIS_URL"] = redis_server.url + "?socket_timeout=0.5"
+    app.config["REDIS_URL"] = redis_server.url + "?socket_timeout=2"
     with app.app_context():
         sse.publish("warm")
         redis_server.freeze()
@@ -356,20 +362,98 @@ def test_a_lack_of_descriptors_is_an_outage(
         assert received(subscriber) == ["again"]
 
 
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """Make each start of a thread fail: there is no memory for so large a stack."""
+    size = threading.stack_size(1 << 62)
+    try:
+        yield
+    finally:
+        threading.stack_size(size)
+
+
+class Seen(Subscriber):
+    """A subscriber that weak references support."""
+
+
+def test_a_subscription_without_a_thread(hub: Hub, redis_server: RedisServer) -> None:
+    """If the loop can't start, nothing is kept, and the next loop does not serve it."""
+    subscriber = Seen(LIMIT)
+    seen = weakref.ref(subscriber)
+    server, client = socket.socketpair()
+    with server, client:
+        with no_more_threads():
+            with pytest.raises(RuntimeError, match="new thread"):
+                hub.join(b"lost", subscriber, server)
+            hub.leave(b"lost", subscriber, server)
+        with joined(hub, "x"):
+            assert redis_server.listeners("lost") == 0
+            assert not subscriber.is_open
+            del subscriber
+            assert seen() is None
+
+
+def test_a_connection_without_a_thread(hub: Hub, redis_server: RedisServer) -> None:
+    """If the loop can't start, the connection stays with the server."""
+
+    def take() -> Connection:
+        raise AssertionError("it is taken after every step that can fail")
+
+    with no_more_threads(), pytest.raises(RuntimeError, match="new thread"):
+        hub.adopt(b"lost", take)
+    with joined(hub, "x"):
+        assert redis_server.listeners("lost") == 0
+
+
+def test_a_subscription_that_ends_after_its_loop(hub: Hub, redis_server: RedisServer) -> None:
+    """It needs no new loop, which an interpreter that is shutting down could not start."""
+    with joined(hub, "x") as subscriber:
+        hub.stop()
+        assert subscriber.has_ended()
+        wait_until(lambda: hub_threads() == 0, "the loop has ended")
+    assert hub_threads() == 0
+
+
+def test_streams_that_the_garbage_collector_closes(hub: Hub, redis_server: RedisServer) -> None:
+    """It may run at any time, also while another subscription begins or ends."""
+    server, client = socket.socketpair()
+    others: list[Subscriber] = []
+
+    def leave() -> None:
+        with suppress(IndexError):
+            hub.leave(b"other", others.pop(), server)
+
+    def use() -> None:
+        hub.join(b"other", other := Subscriber(LIMIT), server)
+        others.append(other)
+        hub.join(b"x", subscriber := Subscriber(LIMIT))
+        hub.leave(b"x", subscriber)
+        leave()
+
+    with server, client:
+        run_with_interruptions(use, leave)
+        with joined(hub, "last"):
+            channels = redis_server.admin.pubsub_channels
+            wait_until(lambda: channels() == [b"last"], "the other subscriptions have ended", 30)
+
+
 def test_what_is_left_is_told(redis_server: RedisServer) -> None:
     """A connection says that there is more data, which a selector may not see."""
     with closing(PubSubConnection(redis.Redis(port=redis_server.port))) as connection:
+        assert connection.socket is not None
         connection.subscribe([b"x"])
         wait_until(lambda: list(connection.read(1000)) == [Subscribed(b"x")], "confirmed")
         pipeline = redis_server.admin.pipeline(transaction=False)
         for _ in range(100):
             pipeline.publish("x", b"y" * 100)
         pipeline.execute()
+        assert connection.socket is not None
         arrived = 0
         while arrived < 100:
             arrived += len(list(connection.read(1000)))
-            # What has not arrived yet may still be with Redis.
-            assert connection.has_more or arrived in (0, 100)
+            if arrived < 100 and not connection.has_more:
+                # The rest is still with Redis, and a selector sees it when it arrives.
+                assert select.select([connection.socket], [], [], 30)[0]
         assert list(connection.read(1000)) == []
         assert not connection.has_more
 
@@ -395,7 +479,7 @@ def test_messages_without_a_redis(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first `next` says that there is no subscription, and the generator has ended."""
-    monkeypatch.setattr("flask_sse._messages.CONFIRM_WITHIN", 0.2)
+    monkeypatch.setattr("flask_sse._streaming.messages.CONFIRM_WITHIN", 0.2)
     redis_server.stop()
     app = Flask("tests")
     app.config["REDIS_URL"] = redis_server.url
@@ -456,7 +540,7 @@ def test_an_outage_is_told_once_for_all_clients(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients that come one after the other during an outage are one outage."""
-    monkeypatch.setattr("flask_sse._response.CONFIRM_WITHIN", 0.2)
+    monkeypatch.setattr("flask_sse._streaming.event_stream.CONFIRM_WITHIN", 0.2)
     app = Flask("tests")
     app.config["REDIS_URL"] = redis_server.url
     app.register_blueprint(sse, url_prefix="/stream")
@@ -464,7 +548,7 @@ def test_an_outage_is_told_once_for_all_clients(
     for _ in range(3):
         with open_stream(app) as refused:
             assert refused.first.startswith(b"retry:")
-        wait_until(lambda: hub_threads() == 0, "the owner has ended")
+        wait_until(lambda: hub_threads() == 0, "the loop has ended")
     assert caplog.text.count("Redis is unavailable") == 1
     redis_server.start()
     monkeypatch.undo()
@@ -498,7 +582,7 @@ def test_other_systems(
     selector: str, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Streams also work without epoll, with the selectors of Windows and macOS."""
-    monkeypatch.setattr("flask_sse._gevent.new_epoll", lambda: None)
+    monkeypatch.setattr("flask_sse._system.greenlets.new_epoll", lambda: None)
     monkeypatch.setattr("selectors.DefaultSelector", getattr(selectors, selector))
     app = Flask("tests")
     app.config.update(REDIS_URL=shared_redis.url, SSE_KEEPALIVE=0.1)
@@ -518,12 +602,12 @@ def test_a_host_that_cannot_be_encoded_is_an_outage(caplog: pytest.LogCaptureFix
     def connect() -> PubSubConnection:
         return PubSubConnection(redis.Redis(host="my..redis"))
 
-    hub = Hub(connect, Flask("tests").json, linger=0.1)
+    hub = Hub(partial(ServerSubscription, connect), Flask("tests").json, linger=0.1)
     subscriber = Subscriber(LIMIT)
     hub.join(b"x", subscriber)
     wait_until(lambda: "Redis is unavailable" in caplog.text, "logged")
     hub.leave(b"x", subscriber)
-    wait_until(lambda: hub_threads() == 0, "the owner has ended")
+    wait_until(lambda: hub_threads() == 0, "the loop has ended")
     assert caplog.text.count("Redis is unavailable") == 1
     assert "Traceback" not in caplog.text
     assert "label" in caplog.text

@@ -13,7 +13,7 @@ from tests.support import servers
 from tests.support.client import StreamClient
 from tests.support.parser import Event
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tests.support.wsgi import LocalStream, pieces_of
 
 Generate = Callable[[Generator[Message, None, None]], Generator[Message, None, None]]
@@ -37,7 +37,7 @@ def open_stream(app: Flask) -> Iterator[LocalStream]:
 
 
 @pytest.fixture
-def make(redis_url: str) -> Callable[..., tuple[Flask, Overridden]]:
+def make(any_redis_url: str) -> Callable[..., tuple[Flask, Overridden]]:
     """Return a function that makes an application with such a blueprint."""
 
     def make_app(generate: Generate, **config: object) -> tuple[Flask, Overridden]:
@@ -45,7 +45,7 @@ def make(redis_url: str) -> Callable[..., tuple[Flask, Overridden]]:
         blueprint.generate = generate
         blueprint.add_url_rule("", endpoint="stream", view_func=blueprint.stream)
         app = Flask("tests")
-        app.config.update({"REDIS_URL": redis_url, "SSE_KEEPALIVE": 0.2, **config})
+        app.config.update({"REDIS_URL": any_redis_url, "SSE_KEEPALIVE": 0.2, **config})
         app.register_blueprint(blueprint, url_prefix="/stream")
         return app, blueprint
 
@@ -111,7 +111,7 @@ def test_finally_runs_when_the_client_has_gone(make: Make) -> None:
     with open_stream(app) as stream:
         assert stream.read() == b":\n", "a comment, after a while of silence"
         assert not finished.is_set()
-    assert finished.wait(10)
+    assert finished.wait(PATIENCE)
     wait_until(
         lambda: not any(t.name == "flask-sse-messages" for t in threading.enumerate()),
         "the thread has ended",
@@ -141,7 +141,7 @@ def test_without_redis_the_client_is_told_to_come_back(
     make: Make, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage does not cause a 500, after which browsers would give up."""
-    monkeypatch.setattr("flask_sse._messages.CONFIRM_WITHIN", 0.2)
+    monkeypatch.setattr("flask_sse._streaming.messages.CONFIRM_WITHIN", 0.2)
     redis_server.stop()
     app, _ = make(lambda messages: messages, REDIS_URL=redis_server.url)
     with open_stream(app) as stream:
@@ -159,20 +159,32 @@ def test_places_are_given_back(make: Make) -> None:
                 assert surplus.first.startswith(b"retry:")
 
 
-@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+@pytest.mark.parametrize("worker", servers.WORKERS)
 def test_under_gunicorn(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
-    """Events arrive, and `finally` runs within two keep-alives after a client has left."""
+    """Events arrive, everything ends when a client has left, and an error is answered with 500."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 0.3}
     app = "tests.apps.overridden:app"
-    options = (*servers.WORKERS[worker], "--threads", "4")
-    with servers.gunicorn(tmp_path, *options, app=app, settings=settings) as site:
-        with StreamClient(site.port, "over").open() as client:
+    with servers.gunicorn(tmp_path, *servers.WORKERS[worker], app=app, settings=settings) as site:
+        with StreamClient(site.port, "over").open(30) as client:
             assert shared_redis.admin.publish("over", '{"data": "x"}') == 1
-            assert client.wait_events(1)[0].data == "counted 1: x"
-            client.wait_comments(client.parser.comments + 3)
-        wait_until(lambda: "finished over" in site.log(), "the generator has ended")
+            assert client.wait_events(1, 30)[0].data == "counted 1: x"
+            client.wait_comments(client.parser.comments + 3, 30)
+            assert "torn down" not in site.log()
+        wait_until(lambda: "application torn down" in site.log(), "torn down", 30)
         shared_redis.wait_listeners(0, "over")
         assert "Traceback" not in site.log()
+        with StreamClient(site.port, "fails").read_headers(30) as client:
+            assert client.status == 500
+        wait_until(lambda: site.log().count("application torn down") == 2, "torn down", 30)
+        lines = [line for line in site.log().splitlines() if line.startswith("overridden: ")]
+        assert lines == [
+            "overridden: finished over",
+            "overridden: request torn down, over",
+            "overridden: application torn down, over",
+            "overridden: request torn down, fails",
+            "overridden: application torn down, fails",
+        ]
+        assert site.log().count("Traceback") == 1
 
 
 def test_functions_given_to_call_on_close(make: Make) -> None:
@@ -197,13 +209,13 @@ def test_a_generator_of_its_own_is_not_waited_for(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream whose generator never subscribes opens after a while, and sends what it yields."""
-    monkeypatch.setattr("flask_sse._generated.CONFIRM_WITHIN", 0.2)
+    monkeypatch.setattr("flask_sse._streaming.overridden.CONFIRM_WITHIN", 0.2)
     may_yield = threading.Event()
 
     def generate(
         messages: Generator[Message, None, None],
     ) -> Generator[Message, None, None]:
-        may_yield.wait(10)
+        may_yield.wait(PATIENCE)
         yield Message("late")
 
     app, _ = make(generate)

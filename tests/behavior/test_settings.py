@@ -12,8 +12,10 @@ import redis
 from flask import Flask
 
 from flask_sse import ServerSentEventsBlueprint, sse
+from flask_sse._settings import KEYS, Settings
 from tests.support.parser import Event
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import PATIENCE
 from tests.support.wsgi import open_stream, pieces_of
 
 MakeApp = Callable[..., Flask]
@@ -23,18 +25,176 @@ WRONG: list[tuple[str, object, type[Exception], str]] = [
     ("REDIS_URL", b"redis://x", TypeError, r"REDIS_URL must be a str .* type bytes"),
     ("REDIS_URL", "localhost:6379", ValueError, r"REDIS_URL must begin with one of redis://, .*"),
     ("REDIS_URL", "http://localhost", ValueError, r"REDIS_URL must begin with .* not with 'http'"),
-    ("REDIS_URL", "redis://localhost:x", ValueError, r"SSE_REDIS_URL or REDIS_URL is not a URL"),
-    ("REDIS_URL", "redis://h?socket_timeout=x", ValueError, r"is not a URL that redis-py can read"),
-    ("REDIS_URL", "redis://h?socket_timeot=3", ValueError, r"redis-py knows each option"),
-    ("REDIS_URL", "redis+sentinel://h/s?nonsense=1", ValueError, r"redis-py knows each option"),
-    ("REDIS_URL", "redis+sentinel://h/s?socket_timeout=x", ValueError, r"that redis-py can read"),
-    ("REDIS_URL", "redis://h/notanumber", ValueError, r"REDIS_URL is .* the database is a number"),
-    ("REDIS_URL", "redis://h/1/2", ValueError, r"REDIS_URL is .* the database is a number"),
-    ("REDIS_URL", "unix:///redis.sock?db=x", ValueError, r"REDIS_URL is not a URL that redis-py"),
-    ("REDIS_URL", "rediss://h?ssl_cert_reqs=foo", ValueError, r"REDIS_URL is .* accepts its value"),
-    ("REDIS_URL", "redis+sentinel://h:1", ValueError, r"is not a URL that redis-py can read"),
-    ("REDIS_URL", "redis+sentinel://h:1/s/x", ValueError, r"is not a URL that redis-py can read"),
-    ("REDIS_URL", "redis+sentinel:///s", ValueError, r"is not a URL that redis-py can read"),
+    (
+        "REDIS_URL",
+        "redis://localhost:x",
+        ValueError,
+        r"SSE_REDIS_URL or REDIS_URL can't be used: the port, after the host,",
+    ),
+    (
+        "REDIS_URL",
+        "redis://h?socket_timeout=x",
+        ValueError,
+        r"socket_timeout must be .* seconds above 0, not 'x'",
+    ),
+    (
+        "REDIS_URL",
+        "redis://h?socket_timeout=0",
+        ValueError,
+        r"socket_timeout must be .* seconds above 0, not '0'",
+    ),
+    (
+        "REDIS_URL",
+        "redis://h?socket_timeout=nan",
+        ValueError,
+        r"socket_timeout must be .* seconds above 0, not 'nan'",
+    ),
+    (
+        "REDIS_URL",
+        "redis://h?socket_timeot=3",
+        ValueError,
+        r"option socket_timeot=3; did you mean socket_timeout\?",
+    ),
+    (
+        "REDIS_URL",
+        "redis://h?max_connections=-3",
+        ValueError,
+        r"max_connections must be a whole number, not '-3'",
+    ),
+    (
+        "REDIS_URL",
+        "redis://h?socket_keepalive=maybe",
+        ValueError,
+        r"socket_keepalive must be true or false, not 'maybe'",
+    ),
+    (
+        "REDIS_URL",
+        "redis://h?health_check_interval=x",
+        ValueError,
+        r"does not accept the option health_check_interval=x",
+    ),
+    (
+        "REDIS_URL",
+        "redis://h?ssl=True",
+        ValueError,
+        r"ssl=True is not an option of redis://; begin .* with rediss://",
+    ),
+    (
+        "REDIS_URL",
+        "rediss://h?ssl=True",
+        ValueError,
+        r"ssl=True is not an option of rediss://; leave it out",
+    ),
+    (
+        "REDIS_URL",
+        "redis://h?ssl_cert_reqs=none",
+        ValueError,
+        r"ssl_cert_reqs is for TLS; begin the URL with rediss",
+    ),
+    (
+        "REDIS_URL",
+        "rediss://h?ssl_cert_reqs=foo",
+        ValueError,
+        r"ssl_cert_reqs must be none, optional or required, not 'foo'",
+    ),
+    (
+        "REDIS_URL",
+        "rediss://h?nonsense=1&ssl_password=x",
+        ValueError,
+        r"that redis-py knows each option and accepts its value",
+    ),
+    (
+        "REDIS_URL",
+        "redis+cluster://h/1",
+        ValueError,
+        r"REDIS_URL can't be used: a cluster has only database 0, not '1'",
+    ),
+    (
+        "REDIS_URL",
+        "redis+cluster://h?socket_timeoutt=1",
+        ValueError,
+        r"does not accept the option socket_timeoutt=1; did you mean socket_timeout\?",
+    ),
+    (
+        "REDIS_URL",
+        "redis+sentinel://h/s?nonsense=1",
+        ValueError,
+        r"does not accept the option nonsense=1",
+    ),
+    (
+        "REDIS_URL",
+        "redis+sentinel://h/s?sentinel_nonsense=1",
+        ValueError,
+        r"the option sentinel_nonsense=1",
+    ),
+    (
+        "REDIS_URL",
+        "redis+sentinel://h/s?socket_timeout=x",
+        ValueError,
+        r"socket_timeout must be .* not 'x'",
+    ),
+    (
+        "REDIS_URL",
+        "redis+sentinel://h/s?sentinel_socket_timeout=x",
+        ValueError,
+        r"sentinel_socket_timeout must be .* not 'x'",
+    ),
+    (
+        "REDIS_URL",
+        "redis+sentinel://h/s?ssl=maybe",
+        ValueError,
+        r"ssl must be true or false, not 'maybe'",
+    ),
+    (
+        "REDIS_URL",
+        "redis+sentinel://h/s?sentinel_ssl=maybe",
+        ValueError,
+        r"sentinel_ssl must be true or false, not",
+    ),
+    (
+        "REDIS_URL",
+        "redis+sentinel://h/s?sentinel_ssl_cert_reqs=none",
+        ValueError,
+        r"sentinel_ssl_cert_reqs is for TLS",
+    ),
+    (
+        "REDIS_URL",
+        "rediss+sentinel://h/s?ssl=no",
+        ValueError,
+        r"ssl is off, but rediss\+sentinel:// means TLS",
+    ),
+    (
+        "REDIS_URL",
+        "redis://h/notanumber",
+        ValueError,
+        r"the database, .* must be a number, not 'notanumber'",
+    ),
+    ("REDIS_URL", "redis://h/1/2", ValueError, r"the database, .* must be a number, not '1/2'"),
+    ("REDIS_URL", "unix:///redis.sock?db=x", ValueError, r"db must be a whole number, not 'x'"),
+    (
+        "REDIS_URL",
+        "redis+sentinel://h:1",
+        ValueError,
+        r"REDIS_URL can't be used: it names no service",
+    ),
+    (
+        "REDIS_URL",
+        "redis+sentinel://h:1/s/x",
+        ValueError,
+        r"the database, .* must be a number, not 'x'",
+    ),
+    (
+        "REDIS_URL",
+        "redis+sentinel:///s",
+        ValueError,
+        r"REDIS_URL can't be used: it names no sentinel",
+    ),
+    (
+        "REDIS_URL",
+        "redis+sentinel://h:x/s",
+        ValueError,
+        r"the port, after the host, must be a number",
+    ),
     ("SSE_KEEPALIVE", "15", TypeError, r"SSE_KEEPALIVE must be a number of seconds.* not '15'"),
     ("SSE_KEEPALIVE", True, TypeError, r"SSE_KEEPALIVE must be a number of seconds.* not True"),
     ("SSE_KEEPALIVE", -1, ValueError, r"SSE_KEEPALIVE must be from 0 to 86400 seconds, not -1"),
@@ -79,6 +239,19 @@ def test_a_wrong_value_is_refused_by_name(
                 attempt()
 
 
+def test_all_keys_are_known() -> None:
+    """The list of keys has each key that is read, and no other."""
+    asked: set[str] = set()
+
+    class Config(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            asked.add(key)
+            return default
+
+    Settings.from_config(Config())
+    assert asked == {*KEYS}
+
+
 def test_the_password_is_not_shown(make_app: MakeApp) -> None:
     """An error about a URL does not contain any part that may be a password."""
     urls = (
@@ -86,6 +259,16 @@ def test_the_password_is_not_shown(make_app: MakeApp) -> None:
         "se:cret@localhost",
         "redis://u:se#cret@h:x/",
         "redis://:secret",
+        "redis://:se?cret=1@h",
+        "redis://:se?db=cret@h",
+        "redis://h?password=se&cret=1",
+        "redis://h?password=secret&db=x",
+        "redis://:se[cret@h",
+        "redis+sentinel://h:se/cret@h/s",
+        "redis+sentinel://h/s?sentinel_password=secret&sentinel_ssl=x",
+        "redis+cluster://h:se/cret@h",
+        "redis+cluster://u:se#cret@h",
+        "redis+cluster://h?password=secret&db=1",
         b"redis://:secret@localhost",
     )
     for url in urls:
@@ -163,7 +346,7 @@ def test_the_first_uses_at_the_same_time(make_app: MakeApp) -> None:
 
     def first_use(_: int) -> redis.StrictRedis:
         with app.app_context():
-            barrier.wait(10)
+            barrier.wait(PATIENCE)
             return sse.redis
 
     with ThreadPoolExecutor(8) as pool:

@@ -13,7 +13,7 @@ from flask import Flask, current_app, g, has_request_context
 from flask_sse import Message, ServerSentEventsBlueprint, signals, sse
 from flask_sse.testing import harness, open_stream
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 MakeApp = Callable[..., Flask]
 
@@ -232,7 +232,7 @@ def test_overridden_messages_that_get_no_stream(
             stream.get(0)
     assert log.wait("client_gone")[0]["reason"] == "client"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flask_sse._messages.CONFIRM_WITHIN", 0.1)
+        patch.setattr("flask_sse._streaming.messages.CONFIRM_WITHIN", 0.1)
         with open_stream(app, "away", url="/ending") as refused:
             assert list(refused) == []
     assert log.wait("client_refused", 2)[1]["reason"] == "redis"
@@ -264,7 +264,7 @@ def test_no_redis_at_all(
     make_app: MakeApp, log_of: Callable[[Flask], Log], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that gets no subscription is refused, after the loss was reported."""
-    monkeypatch.setattr("flask_sse._response.CONFIRM_WITHIN", 0.1)
+    monkeypatch.setattr("flask_sse._streaming.event_stream.CONFIRM_WITHIN", 0.1)
     app = make_app(REDIS_URL="redis://127.0.0.1:1")
     log = log_of(app)
     with open_stream(app, "x") as stream, pytest.raises(EOFError):
@@ -305,13 +305,13 @@ def test_receivers_that_are_slow(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Streams continue in the meantime; the number of waiting signals is limited, in order."""
-    monkeypatch.setattr("flask_sse._notices._MOST_WAITING", 4)
+    monkeypatch.setattr("flask_sse._callbacks.receivers._MOST_WAITING", 4)
     app = make_app()
     may_go_on = threading.Event()
     received: list[str] = []
 
     def wait(_: Flask, *, channel: str, **values: object) -> None:
-        may_go_on.wait(10)
+        may_go_on.wait(PATIENCE)
         received.append(channel)
 
     with signals.client_connected.connected_to(wait, app), harness(app) as tested:

@@ -1,17 +1,23 @@
 """`flask_sse.testing`: its results, and that it restores everything and leaves nothing behind."""
 
+import re
+import socket
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from flask import Flask, Response, abort, request, session
+import time_machine
+from flask import Blueprint, Flask, Response, abort, g, request, session
+from freezegun import freeze_time
 
+from _flask_sse_pytest import sse_harness
 from flask_sse import Message, ServerSentEventsBlueprint, sse
-from flask_sse._fixture import sse_harness
 from flask_sse.testing import Harness, harness, in_memory, open_stream, record
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -157,10 +163,148 @@ def test_who_may_listen(make_app: MakeApp) -> None:
         assert stream.get() == Message("secret")
 
 
-def test_where_the_stream_is() -> None:
-    """Without the ready-made instance, the URL has to be given."""
-    with pytest.raises(LookupError, match="url="), open_stream(Flask("tests")):
-        pass
+def _nested(app: Flask) -> None:
+    parent = Blueprint("parent", __name__, url_prefix="/parent")
+    parent.register_blueprint(sse, url_prefix="/stream", name="events")
+    app.register_blueprint(parent)
+
+
+def _at_a_subdomain(app: Flask) -> None:
+    app.config.update(SERVER_NAME="example.org:8000", PREFERRED_URL_SCHEME="https")
+    app.config["APPLICATION_ROOT"] = "/base"
+    app.subdomain_matching = True
+    app.register_blueprint(sse, subdomain="events", url_prefix="/stream")
+
+
+def _at_a_host(app: Flask) -> None:
+    events = ServerSentEventsBlueprint("events", __name__)
+    events.add_url_rule("/stream", view_func=events.stream, host="events.example.org")
+    app.url_map.host_matching = True
+    app.register_blueprint(events)
+
+
+def _beside_another_one(app: Flask) -> None:
+    other = ServerSentEventsBlueprint("other", __name__, url_prefix="/other")
+    other.add_url_rule("", view_func=other.stream)
+    app.register_blueprint(other)
+    app.register_blueprint(sse, url_prefix="/stream")
+
+
+@pytest.mark.parametrize(
+    ("register", "url"),
+    [
+        (_nested, "http://localhost/parent/stream"),
+        (_at_a_subdomain, "https://events.example.org:8000/base/stream"),
+        (_at_a_host, "http://events.example.org/stream"),
+        (_beside_another_one, "http://localhost/stream"),
+    ],
+)
+def test_where_the_stream_is(
+    sse_harness: Make, register: Callable[[Flask], None], url: str
+) -> None:
+    """The URL is that of the registered blueprint, with its host."""
+    app = Flask("tests")
+    register(app)
+    tested = sse_harness(app)
+    stream = tested.open("x")
+    assert stream.response.request.base_url == url
+    publish(tested, "hello", channel="x")
+    assert stream.get() == Message("hello")
+
+
+def _at_a_subdomain_with_a_variable(app: Flask) -> None:
+    app.register_blueprint(sse, subdomain="<tenant>", url_prefix="/<int:n>/stream")
+
+
+def _at_a_host_with_a_variable(app: Flask) -> None:
+    events = ServerSentEventsBlueprint("events", __name__)
+    events.add_url_rule("/stream", view_func=events.stream, host="<tenant>.example.org")
+    app.url_map.host_matching = True
+    app.register_blueprint(events)
+
+
+def _twice(app: Flask) -> None:
+    app.register_blueprint(sse, url_prefix="/stream")
+    app.register_blueprint(sse, url_prefix="/v2/stream", name="v2")
+
+
+@pytest.mark.parametrize(
+    ("register", "error"),
+    [
+        (lambda _: None, "the application has not registered flask_sse.sse; pass the URL of its "),
+        (
+            lambda app: app.register_blueprint(sse, url_prefix="/<tenant>/stream"),
+            "sse.stream has the rule '/<tenant>/stream', which needs a value for tenant; pass",
+        ),
+        (
+            _at_a_subdomain_with_a_variable,
+            "'/<int:n>/stream' of the subdomain '<tenant>', which needs a value for n, tenant;",
+        ),
+        (
+            _at_a_host_with_a_variable,
+            "'/stream' of the host '<tenant>.example.org', which needs a value for tenant;",
+        ),
+        (_twice, "more than one stream: sse.stream at '/stream', v2.stream at '/v2/stream'; pass"),
+    ],
+)
+def test_a_url_that_must_be_given(
+    sse_harness: Make, register: Callable[[Flask], None], error: str
+) -> None:
+    """If there is no such URL, the error says why, and names the argument."""
+    app = Flask("tests")
+    register(app)
+    tested = sse_harness(app)
+    with pytest.raises(LookupError, match=re.escape(error)) as raised:
+        tested.open()
+    assert "as url=" in str(raised.value)
+
+
+def test_a_url_with_a_variable(sse_harness: Make) -> None:
+    """The URL of such a stream can be given, with its host."""
+    app = Flask("tests")
+    app.config["SERVER_NAME"] = "example.org"
+    app.subdomain_matching = True
+    app.register_blueprint(sse, subdomain="<tenant>", url_prefix="/stream")
+
+    @app.url_value_preprocessor
+    def take_tenant(_: str | None, values: dict[str, Any] | None) -> None:
+        g.tenant = (values or {}).pop("tenant", None)
+
+    tested = sse_harness(app)
+    stream = tested.open(url="http://alice.example.org/stream")
+    publish(tested, "hello")
+    assert stream.get() == Message("hello")
+
+
+@pytest.mark.parametrize("travel", [freeze_time, partial(time_machine.travel, tick=False)])
+def test_where_time_stands_still(tested: Harness, travel: Callable[..., Any]) -> None:
+    """If a test stops or moves the clock, messages arrive, and waiting still has a bound."""
+    outer = tested.open()
+    with travel("2030-01-01T12:00Z") as clock:
+        inner = tested.open()
+        publish(tested, "one")
+        assert inner.get() == outer.get() == Message("one")
+        with pytest.raises(TimeoutError):
+            inner.get(timeout=0.02)
+        for moment in (datetime(2031, 1, 1, tzinfo=UTC), datetime(1999, 1, 1, tzinfo=UTC)):
+            clock.move_to(moment)
+            publish(tested, moment)
+            assert inner.get() == outer.get() == Message(moment)
+    publish(tested, "two")
+    assert inner.get() == outer.get() == Message("two")
+
+
+@pytest.mark.disable_socket
+def test_where_sockets_are_forbidden(make_app: MakeApp, sse_harness: Make) -> None:
+    """The embedded Redis and the streams need no socket, not even a pair of them."""
+    tested = sse_harness(make_app(SSE_HISTORY={"logged": 10}))
+    plain, logged = tested.open(), tested.open("logged")
+    publish(tested, "plain")
+    publish(tested, "logged", channel="logged")
+    assert plain.get() == Message("plain")
+    assert [message.data for message in islice(logged, 2)][1] == "logged"
+    with pytest.raises(UserWarning, match=r"tried to use socket\.socket"):
+        socket.socket()
 
 
 def test_to_go_on_after_a_message(make_app: MakeApp, sse_harness: Make) -> None:
@@ -313,3 +457,49 @@ def test_it_ends_with_an_error_too(make_app: MakeApp) -> None:
     with pytest.raises(TimeoutError), harness(app) as tested:
         tested.open().get(0)
     assert "SSE_REDIS_URL" not in app.config
+
+
+def test_an_application_with_a_cluster(
+    make_app: MakeApp, sse_harness: Make, redis_cluster: RedisCluster
+) -> None:
+    """`memory://` takes the place of the cluster, which is used again afterwards."""
+    app = make_app(SSE_REDIS_URL=redis_cluster.url, SSE_HISTORY=5)
+    tested = sse_harness(app)
+    stream = tested.open("users")
+    publish(tested, {"n": 1}, channel="users")
+    opening, message = stream.get(), stream.get()
+    assert (opening.type, message.json) == ("sse.open", {"n": 1})
+    assert tested.published == [("users", Message({"n": 1}))]
+    resumed = tested.open("users", last_event_id=str(opening.id))
+    assert [resumed.get().data for _ in range(2)][1] == '{"n": 1}'
+    with app.app_context():
+        assert sse.redis.ping()
+    assert redis_cluster.subscribers(b"users") == 0
+
+
+def test_streams_on_a_cluster(make_app: MakeApp, redis_cluster: RedisCluster) -> None:
+    """Without `memory://`, an application's tests use the cluster itself."""
+    app = make_app(REDIS_URL=redis_cluster.url)
+    with record(app) as published, open_stream(app, "users") as stream:
+        with app.app_context():
+            assert sse.publish("x", channel="users") == 1
+        assert stream.get().data == "x"
+        assert published == [("users", Message("x"))]
+        with in_memory(app), app.app_context():
+            assert sse.publish("not there", channel="users") == 0
+            assert sse.redis.ping()
+        with app.app_context(), pytest.raises(TypeError, match="RedisCluster"):
+            _ = sse.redis
+        redis_cluster.publish(b"users", b'{"data": "y"}')
+        assert stream.get().data == "y"
+
+
+def test_a_cluster_that_does_not_answer(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that still waits for a node has ended when the block ends."""
+    monkeypatch.setattr("flask_sse._streaming.event_stream.CONFIRM_WITHIN", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app = make_app(REDIS_URL=f"redis+cluster://127.0.0.1:{silent.getsockname()[1]}")
+        with open_stream(app) as stream:
+            assert stream.retry is not None
+            with pytest.raises(EOFError):
+                stream.get()

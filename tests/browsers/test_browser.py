@@ -1,5 +1,6 @@
 """The quickstart in a real browser, exactly as in the documentation."""
 
+import json
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -99,6 +100,35 @@ def test_a_reload_of_the_server(
         page.wait_for_function("seen.includes('from the new one')")
 
 
+def test_types_that_a_browser_uses_itself(
+    page: Page, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Events of the types `error` and `open` call `onerror` and `onopen`, on an open stream."""
+    with servers.gunicorn(tmp_path, settings={"REDIS_URL": shared_redis.url}) as site:
+        page.goto(f"http://{LOOPBACK}:{site.port}/")
+        page.evaluate("""() => {
+          window.called = [];
+          window.source = new EventSource("/stream?channel=types");
+          for (const name of ["onopen", "onerror", "onmessage"]) {
+            source[name] = (event) => {
+              called.push([name, event.data ?? null, event instanceof MessageEvent]);
+            };
+          }
+        }""")
+        page.wait_for_function("called.length === 1")
+        shared_redis.wait_listeners(1, "types")
+        for name in ("error", "open", "message"):
+            shared_redis.admin.publish("types", json.dumps({"data": "x", "type": name}))
+        page.wait_for_function("called.length === 4")
+        assert page.evaluate("called") == [
+            ["onopen", None, False],
+            ["onerror", "x", True],
+            ["onopen", "x", True],
+            ["onmessage", "x", True],
+        ]
+        assert page.evaluate("source.readyState") == 1
+
+
 @pytest.mark.parametrize("options", [("--worker-class", "gevent"), ("--workers", "1")])
 def test_the_command_lines_of_the_documentation(options: Sequence[str], tmp_path: Path) -> None:
     """`gunicorn sse:app` and a Redis at its usual port: that is all, with gevent or without."""
@@ -127,7 +157,7 @@ def test_a_browser_comes_back_when_redis_is_back(
         page.evaluate("window.source = new EventSource('/stream')")
         page.wait_for_function("seen.includes('error')")
         redis_server.start()
-        redis_server.wait_listeners(1, seconds=20)
+        redis_server.wait_listeners(1)
         page.evaluate("() => { source.onmessage = event => seen.push(event.data) }")
         wait_until(lambda: site.publish("back") == 1, "published")
         page.wait_for_function("seen.includes('back')")

@@ -17,13 +17,11 @@ from tests.support.demo import Window
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 VISITOR: Final = {"tab": "test", "name": "Test", "hue": 0}
 SIZES: Final = {"desktop": (1280, 800), "phone": (390, 844)}
 
-# Playwright's own 5 s are short where several browsers share two cores.
-expect.set_options(timeout=20_000)
 SOONER: Final = 8_000
 """Milliseconds, less than those after which a pointer that is silent goes."""
 
@@ -39,7 +37,7 @@ window.EventSource = function (url) {
 window.EventSource.CLOSED = Real.CLOSED;
 """
 
-# The lowest contrast between a text and what is behind it; colours are compared as pixels are.
+# The lowest contrast between a text and what is behind it; colors are compared as pixels are.
 CONTRAST: Final = """
 () => {
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -397,7 +395,7 @@ def _post(site: Site, path: str, body: object, media: str = "application/json") 
     url = f"http://{LOOPBACK}:{site.port}/{path}"
     request = Request(url, json.dumps(body).encode(), {"Content-Type": media})
     try:
-        with urlopen(request, timeout=10) as answer:
+        with urlopen(request, timeout=PATIENCE) as answer:
             status: int = answer.status
     except HTTPError as error:
         with error:

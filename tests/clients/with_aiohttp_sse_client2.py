@@ -1,7 +1,8 @@
 """aiohttp-sse-client2, which reconnects by itself only after a stream that has ended properly.
 
 When a connection is lost it raises an error. The same object could connect again, but would put
-what it has received of an unfinished event before the data of the next one.
+what it has received of an unfinished event before the data of the next one. By default, aiohttp
+ends each request after five minutes, with an error that is not one of its own.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from aiohttp_sse_client2.client import EventSource
 from tests.clients.report import report
 
 DELAY = timedelta(milliseconds=50)
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_read=30)
 
 
 async def main(url: str) -> None:
@@ -22,11 +24,13 @@ async def main(url: str) -> None:
     while True:
         headers = {"Last-Event-Id": last_id} if last_id else {}
         try:
-            async with EventSource(url, reconnection_time=DELAY, headers=headers) as source:
+            async with EventSource(
+                url, reconnection_time=DELAY, headers=headers, timeout=TIMEOUT
+            ) as source:
                 async for event in source:
                     last_id = event.last_event_id
                     report(event.type or "message", event.data, event.last_event_id)
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):
             await asyncio.sleep(DELAY.total_seconds())
 
 

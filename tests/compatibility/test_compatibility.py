@@ -396,6 +396,27 @@ def test_the_rules_of_several_blueprints(same: Same) -> None:
     assert ["sse.stream", "/stream"] in rules
 
 
+def test_the_contexts_of_messages(both: Both) -> None:
+    """It uses `g`, Flask-Login's user, the session and the request, and they end after it."""
+
+    def scenario(run: Run) -> tuple[list[Received], list[str]]:
+        run.get("/login/alice")
+        received = run.receive("/stream?channel=own", "/publish/own", channel="own")
+        wait_until(lambda: "generator of alice" in run.get("/steps"), "the generator has ended")
+        return received, json.loads(run.get("/steps"))
+
+    (events, old_steps), (same_events, steps) = (scenario(run) for run in both("contexts"))
+    assert events == same_events
+    assert [event.type for event in events] == ["welcome", "message"]
+    assert [step.split(",")[0] for step in steps] == [
+        "generator of alice",
+        "request of alice",
+        "application of alice",
+    ]
+    # Since 3.1.2, Flask also runs 1.0's teardown functions when the view has returned.
+    assert [step.split(",")[0] for step in old_steps[-3:]] == [step.split(",")[0] for step in steps]
+
+
 def test_no_url(same: Same) -> None:
     """The stream is an error of the server's, and publishing a documented `KeyError`."""
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
+from tests.support.waiting import PATIENCE
 
 from .blocks import EXAMPLES
 
@@ -66,7 +67,7 @@ def _build(builder: str, output: Path, doctrees: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=4 * PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar, cast
 
 from tests.support.processes import Process, running
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
+from tests.support.wheels import OFFLINE
 
 from .blocks import EXAMPLES
 
@@ -40,9 +41,12 @@ def runs(*blocks: str) -> Callable[[_Test], _Test]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the environment of a shell in which the packages of the tests are installed."""
+    """Return the environment of a shell in which the packages of the tests are installed.
+
+    Others can be installed without a network.
+    """
     path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
-    return {"PATH": path, "VIRTUAL_ENV": "", **variables}
+    return {"PATH": path, "VIRTUAL_ENV": "", **OFFLINE, **variables}
 
 
 def shell(command: str, folder: Path) -> str:
@@ -54,7 +58,7 @@ def shell(command: str, folder: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=4 * PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -100,7 +104,7 @@ def apart(check: Callable[[], None]) -> None:
         mp_context=get_context("spawn"),
         initializer=_find_examples,
     ) as pool:
-        pool.submit(check).result(60)
+        pool.submit(check).result(PATIENCE)
 
 
 def _find_examples() -> None:
@@ -109,4 +113,4 @@ def _find_examples() -> None:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait for an example to do its work."""
-    wait_until(condition, "the example does its work", 40)
+    wait_until(condition, "the example does its work")

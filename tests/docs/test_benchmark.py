@@ -10,6 +10,7 @@ import pytest
 
 from tests.benchmarks.report import BUSY, Figure, Rounds, Section, write
 from tests.support.servers import ROOT
+from tests.support.waiting import PATIENCE
 
 _PAGE = """
 Measured
@@ -134,6 +135,6 @@ def _build(folder: Path) -> str:
         [sys.executable, "-m", "sphinx", "-q", "-n", "-W", str(folder), str(folder / "html")],
         env={**os.environ, "PYTHONPATH": path},
         check=True,
-        timeout=100,
+        timeout=4 * PATIENCE,
     )
     return (folder / "html" / "index.html").read_text(encoding="utf-8")

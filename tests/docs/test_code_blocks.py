@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -23,16 +24,22 @@ import redis
 from flask import Flask
 from playwright.sync_api import ConsoleMessage, Route
 
-from flask_sse import Message, sse
+from flask_sse import Message, history, sse
 from flask_sse.testing import Stream, harness, open_stream
 from tests.support.chromium import chromium
 from tests.support.client import StreamClient
 from tests.support.processes import LOOPBACK, Process, free_port
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
-from . import test_in_the_browser, test_recipes, test_troubleshooting
+from . import (
+    test_cluster,
+    test_cluster_compose,
+    test_in_the_browser,
+    test_recipes,
+    test_troubleshooting,
+)
 from .blocks import EXAMPLES, Kind, read_blocks
 from .conftest import BuiltSite
 from .running import (
@@ -68,6 +75,11 @@ _CELERY: Final = "celery --app celery_tasks worker"
 _REDIS_CLI: Final = (
     """redis-cli PUBLISH sse '{"data": {"message": "Hello!"}, "type": "greeting"}'"""
 )
+_ACL: Final = (
+    "redis-cli ACL SETUSER app on '>secret' '~flask-sse:*' '&*' +@connection +@pubsub "
+    "+eval +evalsha",
+    "redis-cli ACL SETUSER app +type +get +set +del +expire +pttl +xadd +xrange +xrevrange",
+)
 _COMPLETION: Final = 'eval "$(_FLASK_COMPLETE=bash_source flask)"'
 _PUBLISHED: Final = {
     "flask sse publish 'Hello!'": ("sse", {"data": "Hello!"}),
@@ -101,7 +113,13 @@ with app.app_context():
     print(sse.publish("Hello!"))
 """
 _MISTAKE: Final = 'from flask_sse import sse\n\nsse.publish("Hello!", retry="3000")\n'
-_OTHER_TESTS: Final = (test_in_the_browser, test_recipes, test_troubleshooting)
+_OTHER_TESTS: Final = (
+    test_cluster,
+    test_cluster_compose,
+    test_in_the_browser,
+    test_recipes,
+    test_troubleshooting,
+)
 """When they are imported, they note the blocks that they run."""
 
 
@@ -158,6 +176,7 @@ def test_extras_can_be_installed(tmp_path: Path, extra: str) -> None:
     assert "does not have an extra" not in shell(f"{install} '{ROOT}[{extra}]'", tmp_path)
 
 
+@pytest.mark.long
 @runs(*_VENV, _INSTALL_IN_MEMORY, _ONE_MINUTE, "one_minute.py")
 def test_in_one_minute(folder: Path) -> None:
     """With Python and one file, a browser shows each greeting, also after a reload."""
@@ -179,6 +198,7 @@ def test_in_one_minute(folder: Path) -> None:
         page.wait_for_function("greetings.textContent.endsWith('Welcome!')")
 
 
+@pytest.mark.long
 @runs(_INSTALL, _QUICKSTART, "quickstart/sse.py", "quickstart/templates/index.html")
 def test_quickstart(folder: Path) -> None:
     """The quickstart works with what it has installed, in an environment with nothing else."""
@@ -273,6 +293,23 @@ def test_command_line_and_listener(folder: Path, shared_redis: RedisServer) -> N
         process.stop()
 
 
+@runs(*_ACL)
+def test_user_of_redis(folder: Path, redis_server: RedisServer) -> None:
+    """The user may do everything that history needs."""
+    for command in _ACL:
+        shell(command.replace("redis-cli", f"redis-cli -p {redis_server.port}"), folder)
+    app = Flask(__name__)
+    app.config["REDIS_URL"] = redis_server.url.replace("://", "://app:secret@")
+    app.config["SSE_HISTORY"] = 10
+    with app.app_context():
+        start = history.position()
+        sse.publish("x")
+        with closing(history.messages(after=start)) as messages:
+            assert next(messages).data == "x"
+            sse.publish("y")
+            assert next(messages).data == "y"
+
+
 @runs(*_PUBLISHED, _DATE)
 def test_publishing_from_the_command_line(folder: Path, shared_redis: RedisServer) -> None:
     """Each command publishes the event that the page shows."""
@@ -307,7 +344,7 @@ def test_listening_on_the_command_line(folder: Path, shared_redis: RedisServer) 
     try:
         shared_redis.wait_listeners(1)
         _say_hello(shared_redis, "sse")
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
         assert '{"channel": "sse", "data": "Hello!"}\n' in log.read_text()
     finally:
         process.stop()
@@ -334,7 +371,8 @@ def test_looking_from_outside(site: BuiltSite, folder: Path, shared_redis: Redis
         for_others = _DOCTOR_FOR_OTHERS.replace(_EXAMPLE, local)
         others = shell(f"{for_others} || [ $? = 1 ]", folder)
     assert "fail  CORS: pages of https://app.example.org may not connect" in others
-    (shown,) = (
+    # The second block is about a cluster.
+    shown, _ = (
         block.text
         for block in read_blocks(site.doctrees)
         if (block.page, block.kind) == ("command-line", Kind.OTHER)
@@ -360,7 +398,7 @@ def test_every_check_is_described(site: BuiltSite) -> None:
     described = [name for row in rows for name in row.split(", ")]
     checks = {
         argument.value
-        for path in (ROOT / "flask_sse").glob("_doctor*.py")
+        for path in (ROOT / "flask_sse" / "_doctor").glob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
@@ -402,7 +440,7 @@ def test_celery(folder: Path, shared_redis: RedisServer) -> None:
 def test_tests_of_the_testing_page(folder: Path) -> None:
     """The recommended tests pass."""
     # As installed, the fixture needs no file: see tests/static/test_wheel.py.
-    (folder / "conftest.py").write_text("from flask_sse._fixture import sse_harness")
+    (folder / "conftest.py").write_text("from _flask_sse_pytest import sse_harness")
     assert "2 passed" in shell("pytest test_greeting.py -p no:cacheprovider -W error", folder)
 
 
@@ -440,7 +478,7 @@ def test_message_of_the_type_checker(site: BuiltSite, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=4 * PATIENCE,
     )
     assert shown in done.stdout
 
@@ -493,7 +531,7 @@ def test_metrics(folder: Path) -> None:
     with serving(f"mkdir -p metrics && {command}", port, folder) as process, ExitStack() as stack:
         clients = [stack.enter_context(StreamClient(port).open()) for _ in range(6)]
         wait_for(lambda: _figures(port)["sse_clients"] == 6)
-        with urlopen(f"http://{LOOPBACK}:{port}/hello", timeout=10) as answer:
+        with urlopen(f"http://{LOOPBACK}:{port}/hello", timeout=PATIENCE) as answer:
             assert answer.read() == b"Message sent!"
         for client in clients:
             client.wait_events(1)
@@ -544,7 +582,7 @@ def test_typed_app() -> None:
 
 def _add_news(port: int, text: str) -> None:
     url = f"http://{LOOPBACK}:{port}/news"
-    with urlopen(url, data=urlencode({"text": text}).encode(), timeout=10) as answer:
+    with urlopen(url, data=urlencode({"text": text}).encode(), timeout=PATIENCE) as answer:
         assert answer.status == 204
 
 
@@ -639,9 +677,21 @@ def _check_stream_log() -> None:
 
 def _figures(port: int) -> dict[str, float]:
     """Return the metrics that Prometheus gets."""
-    with urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    pages: list[str] = []
+
+    def has_page() -> bool:
+        try:
+            with urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=PATIENCE) as answer:
+                pages.append(answer.read().decode())
+        except HTTPError as error:
+            # prometheus_client can't read a file that gunicorn removes for a dead worker.
+            error.close()
+            if error.code != 500:
+                raise
+        return bool(pages)
+
+    wait_for(has_page)
+    pairs = (line.rpartition(" ") for line in pages[0].splitlines() if not line.startswith("#"))
     return defaultdict(float, {name: float(value) for name, _, value in pairs})
 
 
@@ -733,7 +783,7 @@ def _check_typed_app() -> None:
     thread.start()
     with app.app_context():
         wait_for(lambda: typed_app.report({"page": 3, "pages": 4}) == 1)
-    thread.join(10)
+    thread.join(PATIENCE)
     assert read == [3]
 
 
@@ -761,7 +811,7 @@ def _greet(port: int) -> None:
     """Open the stream of the quickstart, request a greeting, and receive it."""
     with StreamClient(port) as client:
         client.open()
-        with urlopen(f"http://{LOOPBACK}:{port}/hello", timeout=10) as answer:
+        with urlopen(f"http://{LOOPBACK}:{port}/hello", timeout=PATIENCE) as answer:
             assert answer.read() == b"Message sent!"
         [event] = client.wait_events(1)
         assert (event.type, event.data) == ("greeting", '{"message": "Hello!"}')

@@ -11,12 +11,14 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import pytest
+import trustme
 from playwright.sync_api import Browser, Page, Route
 
+from tests.support.chromium import with_page_cache
 from tests.support.other_clients import CLIENTS, NODE
 from tests.support.processes import LOOPBACK, Process, free_port
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 from .blocks import read_blocks
 from .conftest import BuiltSite
@@ -36,6 +38,24 @@ def page(name):
 @app.get("/service_worker.js")
 def service_worker():
     return send_from_directory(app.static_folder, "service_worker.js")
+"""
+# With history, and a page that follows the stream.
+_FOLLOWING: Final = """
+from pages import app
+
+app.config["SSE_HISTORY"] = 100
+
+@app.get("/following")
+def following():
+    return '''<!doctype html><ul></ul><script type="module">
+    import { follow } from "/static/follow.js";
+    const list = document.querySelector("ul");
+    const notification = ({ data }) => {
+      const textContent = JSON.parse(data).text;
+      list.append(Object.assign(document.createElement("li"), { textContent }));
+    };
+    window.stop = follow("/stream", { notification }, { silence: 60 });
+    </script>'''
 """
 _SPY: Final = """
 window.sources = [];
@@ -60,6 +80,15 @@ import { Notifications } from "./Notifications";
 const root = createRoot(document.getElementById("root")!);
 root.render(<StrictMode><Notifications url="/stream" /></StrictMode>);
 (window as any).unmount = () => root.unmount();
+"""
+# Over HTTP/2, Vite needs what the example shows.
+_VITE: Final = """
+import { readFileSync } from "node:fs";
+import config from "./vite.config.js";
+
+const pem = readFileSync("server.pem");
+config.server.https = { key: pem, cert: pem };
+export default config;
 """
 _TSC: Final = (
     *("node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--jsx", "react-jsx"),
@@ -94,7 +123,7 @@ def _serving(place: Path, app: str = "pages", **variables: str) -> Generator[tup
 
 def _post(url: str, text: str) -> None:
     request = Request(url, urlencode({"text": text}).encode())
-    with urlopen(request, timeout=10) as answer:
+    with urlopen(request, timeout=PATIENCE) as answer:
         assert answer.status == 204
 
 
@@ -128,7 +157,8 @@ def test_closing(place: Path, page: Page) -> None:
         else:
             route.continue_()
 
-    with _serving(place) as (url, _):
+    (place / "following.py").write_text(_FOLLOWING)
+    with _serving(place, "following") as (url, _):
         page.route("**/stream", refuse)
         page.goto(f"{url}/visible.html")
         page.wait_for_function(f"{_OPEN} === 1")
@@ -138,8 +168,51 @@ def test_closing(place: Path, page: Page) -> None:
         _wait_items(page, "first")
         page.evaluate(_SHOW, False)
         assert page.evaluate(_OPEN) == 0
+        _post(f"{url}/notifications", "second")
         page.evaluate(_SHOW, True)
+        _wait_items(page, "first,second")
+
+
+def test_watchdog(place: Path, page: Page) -> None:
+    """It connects again after a silence, which a heartbeat or any other event breaks."""
+    (place / "following.py").write_text(_FOLLOWING)
+    with _serving(place, "following") as (url, _):
+        page.clock.install()
+        page.goto(f"{url}/following")
         page.wait_for_function(f"{_OPEN} === 1")
+        heartbeat = "sources[0].dispatchEvent(new MessageEvent('heartbeat'))"
+        for _ in range(3):
+            page.clock.fast_forward(40_000)
+            page.evaluate(heartbeat)
+        assert page.evaluate("sources.length") == 1
+        _post(f"{url}/notifications", "first")
+        _wait_items(page, "first")
+        # The browser still believes that it is connected.
+        page.clock.fast_forward(62_000)
+        page.wait_for_function(f"sources.length === 2 && {_OPEN} === 1")
+        _post(f"{url}/notifications", "second")
+        _wait_items(page, "first,second")
+        assert page.evaluate("stop()")
+        page.clock.fast_forward(200_000)
+        assert page.evaluate(f"[sources.length, {_OPEN}]") == [2, 0]
+
+
+def test_back_to_a_page(place: Path, browser: Browser) -> None:
+    """A page from the back/forward cache connects again, and gets the events that it missed."""
+    (place / "following.py").write_text(_FOLLOWING)
+    with _serving(place, "following") as (url, _), with_page_cache(browser) as caching:
+        page = caching.new_page()
+        page.add_init_script(_SPY)
+        page.goto(f"{url}/following")
+        page.wait_for_function(f"{_OPEN} === 1")
+        page.evaluate("() => { window.isRestored = true }")
+        page.goto(f"{url}/notifications")
+        _post(f"{url}/notifications", "first")
+        page.go_back(wait_until="commit")
+        _wait_items(page, "first")
+        _post(f"{url}/notifications", "second")
+        _wait_items(page, "first,second")
+        assert page.evaluate("isRestored && sources.length") == 2
 
 
 @runs("browser/cors.py", "browser: javascript")
@@ -289,6 +362,38 @@ def test_types_of_events(sources: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         _node(sources, *_TSC, "wrong.ts")
     assert re.findall(r"wrong\.ts\((\d),", caught.value.stdout) == ["3", "4"]
+
+
+@runs("browser/vite.config.js")
+@pytest.mark.long
+def test_vite(sources: Path, browser: Browser, shared_redis: RedisServer) -> None:
+    """Its proxy closes the streams of a page that has left."""
+    trustme.CA().issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(
+        sources / "server.pem"
+    )
+    (sources / "index.html").write_text("<!doctype html><title>Vite</title>")
+    (sources / "https.config.js").write_text(_VITE)
+    with _serving(sources) as (url, _):
+        config = sources / "vite.config.js"
+        config.write_text(config.read_text().replace("http://127.0.0.1:5000", url))
+        port = free_port()
+        vite = "node_modules/vite/bin/vite.js --config https.config.js --strictPort"
+        command = f"exec {NODE} {vite} --host {LOOPBACK} --port {port}"
+        with (
+            serving(command, port, sources),
+            browser.new_context(ignore_https_errors=True) as context,
+        ):
+            page = context.new_page()
+            page.goto(f"https://{LOOPBACK}:{port}/")
+            page.evaluate(
+                """() => new Promise((resolve) => {
+                  window.source = new EventSource("/stream");
+                  source.onopen = resolve;
+                })"""
+            )
+            shared_redis.wait_listeners(1)
+            page.close()
+            shared_redis.wait_listeners(0, seconds=30)
 
 
 @runs("browser/static/bearer.js", "browser/bearer.py")

@@ -2,7 +2,6 @@
 
 import re
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,9 +18,9 @@ from tests.support.parser import Event, Parser
 from tests.support.processes import LOOPBACK, Process, find_program, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
+from tests.support.waiting import PATIENCE
 
 _CONFIGURATIONS: Final = servers.ROOT / "docs" / "examples" / "deployment"
-_KEEPALIVE: Final = 0.5
 _EVENTS: Final = 20
 
 _APACHE: Final = """
@@ -127,9 +126,9 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tls(authority: trustme.CA) -> ssl.SSLContext:
-    """Return the context of a client that trusts these certificates."""
+    """Return the context of a client that trusts these certificates, which may change it."""
     context = ssl.create_default_context()
     # pyOpenSSL, which one of its types is from, is not here.
     authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
@@ -138,48 +137,48 @@ def tls(authority: trustme.CA) -> ssl.SSLContext:
 
 @pytest.fixture(scope="module")
 def app(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Return a site under gunicorn's gevent worker, with frequent comments."""
-    settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": _KEEPALIVE}
+    """Return a site under gunicorn's gevent worker, whose comments show when a client has left.
+
+    Not all of them that are sent while a test waits would fill a proxy's buffer.
+    """
+    settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 0.5}
     with servers.gunicorn(tmp_path_factory.mktemp("app"), settings=settings) as site:
         yield site
 
 
-@pytest.fixture(params=_PROXIES)
+@pytest.fixture(scope="module", params=_PROXIES)
 def proxy(
-    request: pytest.FixtureRequest, app: Site, authority: trustme.CA, tmp_path: Path
+    request: pytest.FixtureRequest,
+    app: Site,
+    authority: trustme.CA,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Process]:
     """Return a proxy in front of that site."""
+    folder = tmp_path_factory.mktemp("proxy")
     certificate = authority.issue_cert("localhost", "example.org")
     key, chain = certificate.private_key_pem, certificate.cert_chain_pems[0]
-    key.write_to_path(tmp_path / "privkey.pem")
-    chain.write_to_path(tmp_path / "fullchain.pem")
-    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
-    place = Place(tmp_path, free_port(), free_port(), app.port)
+    key.write_to_path(folder / "privkey.pem")
+    chain.write_to_path(folder / "fullchain.pem")
+    certificate.private_key_and_cert_chain_pem.write_to_path(folder / "both.pem")
+    place = Place(folder, free_port(), free_port(), app.port)
     command = _PROXIES[request.param](place)
     # Caddy keeps files below its user's home.
-    home = {name: str(tmp_path) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
-    with running(command, place.port, tmp_path / "proxy.log", env=home) as process:
+    home = {name: str(folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+    with running(command, place.port, folder / "proxy.log", env=home) as process:
         yield process
 
 
 def test_stream_passes_the_proxy(
     proxy: Process, app: Site, tls: ssl.SSLContext, shared_redis: RedisServer, channel: str
 ) -> None:
-    """First bytes, comments and single events arrive at once, and so does a client's end."""
+    """The opening comment and single events arrive, and so does a client's end."""
     with StreamClient(proxy.port, channel, tls=tls) as client:
-        client.open(2)
+        client.open()
         assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
-        delays: list[float] = []
         for number in range(_EVENTS):
             app.publish(str(number), channel)
-            published = time.monotonic()
             # A proxy that buffers would keep such a small event to itself.
-            client.wait_events(number + 1, 2)
-            delays.append(time.monotonic() - published)
-        # However busy this machine is, at least one event was as fast as it can be; a proxy
-        # that waits for more to come delays each by 40 or 200 ms.
-        assert min(delays) < 0.03
-        client.wait_comments(client.parser.comments + 3, 3 * _KEEPALIVE + 2)
+            client.wait_events(number + 1)
         assert [event.data for event in client.events] == [str(n) for n in range(_EVENTS)]
         assert shared_redis.listeners(channel) == 1
     shared_redis.wait_listeners(0, channel)
@@ -191,7 +190,7 @@ def test_browsers_get_http2(
     """An event arrives in each of several HTTP/2 streams: more than six, except with Apache."""
     url = f"https://localhost:{proxy.port}/stream?channel={channel}"
     number = 6 if proxy.info.name() == "apache2" else 20
-    with httpx.Client(http2=True, verify=tls, timeout=10) as client, ExitStack() as stack:
+    with httpx.Client(http2=True, verify=tls, timeout=PATIENCE) as client, ExitStack() as stack:
         answers = [stack.enter_context(client.stream("GET", url)) for _ in range(number)]
         assert {answer.http_version for answer in answers} == {"HTTP/2"}
         shared_redis.wait_listeners(1, channel)
@@ -207,6 +206,7 @@ def test_every_configuration_is_tried() -> None:
     """The tests here run all proxy configurations of the documentation."""
     shown = set(re.findall(r"examples/deployment/(\S+)", _page("deployment.rst")))
     others = {"behind_proxy.py", "gunicorn.conf.py", "app.service", "Containerfile", "Procfile"}
+    others.add("compose.yaml")  # see test_cluster_compose
     assert shown - others == {"nginx.conf", "apache.conf", "haproxy.cfg", "Caddyfile"}
 
 

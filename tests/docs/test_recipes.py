@@ -15,11 +15,13 @@ from playwright.sync_api import Browser, Page
 from tests.support.client import StreamClient
 from tests.support.processes import LOOPBACK, Process, free_port
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import PATIENCE
 
-from .running import environment, listening, runs, serving, shell
+from .running import environment, listening, runs, serving, shell, wait_for
 
 _RQ: Final = "rq worker --url redis://localhost"
 _CLOCK: Final = "python clock.py"
+_HEARTBEAT: Final = "python heartbeat.py"
 # Logs a user in.
 _LOGIN: Final = """
 from flask import session
@@ -75,7 +77,7 @@ def _serving(place: Path, app: str, **variables: str) -> Generator[int]:
 
 def _post(port: int, path: str, **form: str) -> str:
     request = Request(f"http://{LOOPBACK}:{port}{path}", urlencode(form).encode())
-    with urlopen(request, timeout=10) as answer:
+    with urlopen(request, timeout=PATIENCE) as answer:
         text: str = answer.read().decode()
         return text
 
@@ -85,7 +87,7 @@ def test_user_streams(place: Path) -> None:
     """A user who has logged in may open one channel, and gets the notification there."""
     (place / "login.py").write_text(_LOGIN)
     with _serving(place, "login", SECRET_KEY="secret") as port:
-        with urlopen(f"http://{LOOPBACK}:{port}/login/7", timeout=10) as answer:
+        with urlopen(f"http://{LOOPBACK}:{port}/login/7", timeout=PATIENCE) as answer:
             cookie = answer.headers["Set-Cookie"].partition(";")[0]
         header = f"Cookie: {cookie}\r\n"
         for channel, headers in (
@@ -232,3 +234,33 @@ def test_scheduled(place: Path, shared_redis: RedisServer) -> None:
                 assert payload["type"] == "time"
         finally:
             process.stop()
+
+
+@runs(_HEARTBEAT, "recipes/heartbeat.py")
+def test_heartbeat(place: Path, tmp_path: Path) -> None:
+    """Channels with clients get heartbeats, again after an outage; other channels get none."""
+    server = RedisServer(tmp_path)
+    server.start()
+    script = place / "heartbeat.py"
+    text = script.read_text()
+    assert "SECONDS = 20\n" in text
+    script.write_text(text.replace("SECONDS = 20\n", "SECONDS = 0.1\n"))
+    log = place / "heartbeat.log"
+    command = ["bash", "-c", f"exec {_HEARTBEAT}"]
+    process = Process(command, 0, log, environment(REDIS_URL=server.url), place)
+    try:
+        for _ in range(2):
+            with (
+                listening(server, "secret") as others,
+                listening(server, "user.1") as payloads,
+            ):
+                beats = [{"data": "", "type": "heartbeat"}] * 2
+                assert payloads(2)[:2] == beats
+                server.admin.publish("secret", '"last"')  # pyright: ignore[reportUnknownMemberType]
+                assert others() == ["last"]
+            server.stop()
+            wait_for(lambda: "The heartbeat was not published." in log.read_text())
+            server.start()
+    finally:
+        process.stop()
+        server.stop()

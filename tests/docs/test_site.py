@@ -44,6 +44,7 @@ PAGES: Final = {
     "migrating": "Coming from 1.0",
     "api": "API",
     "changelog": "Changelog",
+    "architecture": "Architecture",
     "contributing": "Contributing",
     "security": "Security",
 }

@@ -92,7 +92,7 @@ def _outputs(site: BuiltSite) -> dict[str, str]:
 
 def _findings() -> Iterator[str]:
     """Yield a pattern for each finding in the source of the doctor."""
-    for path in (ROOT / "flask_sse").glob("_doctor*.py"):
+    for path in (ROOT / "flask_sse" / "_doctor").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)

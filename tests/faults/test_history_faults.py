@@ -26,14 +26,14 @@ from tests.support.parser import Event
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 MakeApp = Callable[..., Flask]
 SETTINGS: Final = {"SSE_HISTORY": 100_000, "SSE_RETRY": 100, "SSE_KEEPALIVE": 1}
 TWO_HOURS: Final = 7200
 
 
-@pytest.fixture(params=["gevent", "sync"])
+@pytest.fixture(params=["gevent", pytest.param("sync", marks=pytest.mark.long)])
 def worker(request: pytest.FixtureRequest) -> str:
     """Return a kind of gunicorn's workers."""
     return str(request.param)
@@ -209,7 +209,7 @@ def test_a_lost_tail(site: Site, app: Flask, redis_server: RedisServer) -> None:
             sse.publish(0, channel="x")
         client.wait_number(0)
         redis_server.admin.flushall()
-        wait_until(client.resets, "the client is told", 30)
+        wait_until(client.resets, "the client is told")
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.long)])
@@ -227,6 +227,7 @@ def test_redis_is_frozen(site: Site, app: Flask, redis_server: RedisServer, seco
         assert not client.resets()
 
 
+@pytest.mark.long
 def test_workers_that_are_killed_and_replaced(site: Site, app: Flask) -> None:
     """`kill -9` of the worker and `SIGHUP` under load cost no event."""
     with FollowingClient(site.port, "x") as client, Publisher(app, "x") as publisher:
@@ -400,7 +401,7 @@ def test_the_clock_is_set_back(worker: str, make_app: MakeApp, tmp_path: Path) -
 
 def _time_of(site: Site) -> float:
     """Return what time it is for the server."""
-    with urlopen(f"http://{LOOPBACK}:{site.port}/", timeout=10) as answer:
+    with urlopen(f"http://{LOOPBACK}:{site.port}/", timeout=PATIENCE) as answer:
         return parsedate_to_datetime(answer.headers["Date"]).timestamp()
 
 
@@ -460,7 +461,7 @@ def test_a_malformed_entry_of_the_log(site: Site, app: Flask, redis_server: Redi
 def _spoil(redis_server: RedisServer, index: int) -> None:
     """Make an entry of the only log malformed."""
     admin = redis_server.admin
-    [log] = admin.keys("flask-sse:*:log")
+    [log] = admin.keys("flask-sse:*")
     entries: Any = admin.xrange(log)
     admin.delete(log)
     for number, (name, fields) in enumerate(entries):
@@ -526,7 +527,7 @@ def test_a_large_event(site: Site, app: Flask) -> None:
         headers = f"Last-Event-ID: {first.id}\r\n"
         with StreamClient(site.port, "x", headers=headers).open() as returned:
             for client in (live, returned, slow):
-                events = client.wait_events(4, 30)
+                events = client.wait_events(4)
                 assert [event.type for event in events] == ["sse.open", *["message"] * 3]
                 assert [event.data for event in events[1:]] == ["before", text, "after"]
 
@@ -551,7 +552,7 @@ def test_a_half_open_link_to_the_site(
         publisher.wait(50)
         assert proxy.forgotten >= 1
         assert lost not in client.numbers()
-        wait_until(lambda: lost in client.numbers(), "the site notices", 40)
+        wait_until(lambda: lost in client.numbers(), "the site notices")
         last = publisher.stop()
         client.wait_position(app)
         check(client.events)
@@ -563,17 +564,17 @@ def test_a_half_open_link_to_the_site(
 def test_a_half_open_link_to_redis(make_app: MakeApp, redis_server: RedisServer) -> None:
     """If an answer never arrives, it is awaited twice, and the event is published once."""
     with _Swallower(redis_server.port) as proxy:
-        url = f"redis://127.0.0.1:{proxy.port}?socket_timeout=0.5"
+        url = f"redis://127.0.0.1:{proxy.port}?socket_timeout=2"
         app = make_app(REDIS_URL=url, **SETTINGS)
         with app.app_context():
             start = history.position("x")
             assert sse.publish("first", channel="x") == 0
-            for number in range(5):
+            for number in range(2):
                 proxy.swallow_next = True
                 assert sse.publish(number, channel="x") == 0
             direct = make_app(REDIS_URL=redis_server.url, **SETTINGS)
         with direct.app_context(), closing(history.messages("x", after=start)) as messages:
-            assert [next(messages).data for _ in range(6)] == ["first", 0, 1, 2, 3, 4]
+            assert [next(messages).data for _ in range(3)] == ["first", 0, 1]
             sse.publish("last", channel="x")
             assert next(messages).data == "last"
 
@@ -581,7 +582,7 @@ def test_a_half_open_link_to_redis(make_app: MakeApp, redis_server: RedisServer)
 def test_a_command_that_comes_late(make_app: MakeApp, redis_server: RedisServer) -> None:
     """A command that Redis receives after its repetition does not publish the event again."""
     with _Swallower(redis_server.port) as proxy:
-        url = f"redis://127.0.0.1:{proxy.port}?socket_timeout=0.5"
+        url = f"redis://127.0.0.1:{proxy.port}?socket_timeout=2"
         app = make_app(REDIS_URL=url, **SETTINGS)
         direct = make_app(REDIS_URL=redis_server.url, **SETTINGS)
 
@@ -649,7 +650,7 @@ class _Swallower:
                     lost = True
                 if not answers and self.hold_next and b"EVALSHA" in data:
                     self.hold_next = False
-                    self.go_on.wait(30)
+                    self.go_on.wait(PATIENCE)
                 if not lost:
                     target.sendall(data)
         except OSError:
@@ -667,7 +668,7 @@ def test_a_failover_that_loses_writes(worker: str, make_app: MakeApp, tmp_path: 
         second.options["replicaof"] = f"127.0.0.1 {first.port}"
         second.start()
         sentinel.start_sentinel("demo", first)
-        wait_until(lambda: sentinel.admin.sentinel_slaves("demo"), "the replica is known", 60)
+        wait_until(lambda: sentinel.admin.sentinel_slaves("demo"), "the replica is known")
         settings = {**SETTINGS, "REDIS_URL": f"redis+sentinel://127.0.0.1:{sentinel.port}/demo/0"}
         app = make_app(**settings)
         site = stack.enter_context(
@@ -688,7 +689,7 @@ def test_a_failover_that_loses_writes(worker: str, make_app: MakeApp, tmp_path: 
         second.thaw()
         with Publisher(app, "x", 0.05, start=15) as publisher:
             publisher.wait(10, 60)
-            wait_until(lambda: len(client.numbers()) > 25, "events of the new primary", 60)
+            wait_until(lambda: len(client.numbers()) > 25, "events of the new primary")
             publisher.stop()
         client.wait_position(app)
         check(client.events, publisher.failures)
@@ -707,7 +708,7 @@ def test_a_failover_with_three_of_each(make_app: MakeApp, tmp_path: Path) -> Non
         second.start()
         for sentinel in sentinels:
             sentinel.start_sentinel("demo", first, quorum=2)
-        wait_until(lambda: all(map(_is_ready, sentinels)), "all sentinels know each other", 60)
+        wait_until(lambda: all(map(_is_ready, sentinels)), "all sentinels know each other")
         hosts = ",".join(f"{LOOPBACK}:{sentinel.port}" for sentinel in sentinels)
         settings = {**SETTINGS, "REDIS_URL": f"redis+sentinel://{hosts}/demo/0"}
         app = make_app(**settings)

@@ -13,7 +13,12 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture(
-    params=[servers.gunicorn, servers.gthread, servers.sync], ids=["gevent", "gthread", "sync"]
+    params=[
+        servers.gunicorn,
+        pytest.param(servers.gthread, marks=pytest.mark.long),
+        servers.sync,
+    ],
+    ids=["gevent", "gthread", "sync"],
 )
 def site(
     request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path
@@ -149,7 +154,7 @@ def test_a_sentinel_failover(tmp_path: Path) -> None:
     second.start()
     sentinel = RedisServer(tmp_path)
     sentinel.start_sentinel("demo", first)
-    wait_until(lambda: sentinel.admin.sentinel_slaves("demo"), "the replica is known", 60)
+    wait_until(lambda: sentinel.admin.sentinel_slaves("demo"), "the replica is known")
     try:
         url = f"redis+sentinel://127.0.0.1:{sentinel.port}/demo/0"
         with (
@@ -159,7 +164,7 @@ def test_a_sentinel_failover(tmp_path: Path) -> None:
             assert site.publish("before") == 1
             client.wait_events(1)
             first.stop()
-            second.wait_listeners(1, seconds=30)
+            second.wait_listeners(1)
             wait_until(lambda: site.publish("after") == 1, "published through the new one")
             assert client.wait_events(2)[1].data == "after"
     finally:

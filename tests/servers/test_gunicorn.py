@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import psutil
 import pytest
 
 from tests.support import servers
 from tests.support.client import StreamClient
 from tests.support.gathering import gather
+from tests.support.processes import wait_gone
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
 from tests.support.waiting import wait_until
@@ -107,7 +107,7 @@ def test_half_a_connection_is_no_stream(site: Site, shared_redis: RedisServer) -
     """A client that closes its own side has gone: its stream ends properly."""
     with StreamClient(site.port, "half").open() as client:
         client.socket.shutdown(socket.SHUT_WR)
-        client.wait_end(2)
+        client.wait_end()
         assert client.complete
     shared_redis.wait_listeners(0, "half")
 
@@ -138,21 +138,22 @@ def test_clients_that_have_gone_cost_nothing(site: Site, shared_redis: RedisServ
     assert worker.memory_info().rss - memory < 1200 * 2048, "less than 2 KiB for each of them"
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT"])
+@pytest.mark.parametrize(
+    "how", ["SIGTERM", "SIGHUP", *(pytest.param(how, marks=pytest.mark.long) for how in AT_ONCE)]
+)
 @pytest.mark.parametrize("worker", servers.WORKERS)
 def test_a_stop_ends_each_stream(
     how: str, worker: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """Each of 500 streams ends with its final chunk, and the worker is gone in under 2 s."""
+    """Each of 200 streams ends with its final chunk, long before the server's own timeout."""
     settings = {"REDIS_URL": shared_redis.url, "SSE_RETRY": 100}
     with servers.gunicorn(tmp_path, *servers.WORKERS[worker], settings=settings) as site:
         old = site.worker()
-        clients = [StreamClient(site.port, f"stop-{number % 5}") for number in range(500)]
+        clients = [StreamClient(site.port, f"stop-{number % 5}") for number in range(200)]
         gather(clients, lambda client: client.parser.comments > 0 or client.retry is not None)
         site.process.send(signal.Signals[how])
-        gather(clients, lambda client: client.complete, 2)
-        psutil.wait_procs([old], 2)
-        assert not old.is_running()
+        gather(clients, lambda client: client.complete)
+        wait_gone(old)
         for client in clients:
             assert client.socket.recv(1) == b"", "FIN"
             client.close()
@@ -171,7 +172,7 @@ def test_a_stop_ends_each_stream(
 def test_a_stop_ends_each_stream_that_is_read(
     how: str, worker: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """The same is true for streams that the server reads, in under 3 s."""
+    """The same is true for streams that the server reads."""
     options = ("--worker-class", worker, "--threads", "60")
     settings = {"REDIS_URL": shared_redis.url, "SSE_DIRECT": False}
     with servers.gunicorn(tmp_path, *options, settings=settings) as site:
@@ -179,14 +180,13 @@ def test_a_stop_ends_each_stream_that_is_read(
         clients = [StreamClient(site.port, f"stop-{number % 5}") for number in range(50)]
         gather(clients, lambda client: client.parser.comments > 0)
         site.process.send(signal.Signals[how])
-        gather(clients, lambda client: client.complete, 3)
-        psutil.wait_procs([old], 3)
-        assert not old.is_running()
+        gather(clients, lambda client: client.complete)
+        wait_gone(old)
         for client in clients:
             client.close()
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_a_stop_while_redis_is_frozen(
     worker: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
@@ -197,11 +197,10 @@ def test_a_stop_while_redis_is_frozen(
         clients = [StreamClient(site.port).open() for _ in range(5)]
         redis_server.kill_pubsub()
         redis_server.freeze()
-        wait_until(lambda: "Redis is unavailable" in site.log(), "noticed", 20)
+        wait_until(lambda: "Redis is unavailable" in site.log(), "noticed")
         site.process.send(signal.SIGTERM)
-        gather(clients, lambda client: client.complete, 2)
-        psutil.wait_procs([old], 2)
-        assert not old.is_running()
+        gather(clients, lambda client: client.complete)
+        wait_gone(old)
         for client in clients:
             client.close()
 
@@ -219,8 +218,7 @@ def test_a_stop_does_not_wait_for_a_client_that_does_not_read(
             for _ in range(50):
                 shared_redis.admin.publish("stuck", f'{{"data": "{"x" * 10_000}"}}')
             site.process.send(signal.SIGTERM)
-            psutil.wait_procs([old], 5)
-            assert not old.is_running()
+            wait_gone(old)
 
 
 @pytest.mark.parametrize("worker", servers.WORKERS)
@@ -236,12 +234,12 @@ def test_a_stop_sends_what_waits(worker: str, shared_redis: RedisServer, tmp_pat
             shared_redis.admin.publish("lags", f'{{"data": "{number} {"x" * 10_000}"}}')
         quick.wait_events(80)
         site.process.send(signal.SIGTERM)
-        client.wait_end(5)
+        client.wait_end()
         assert client.complete
         assert [event.data.split()[0] for event in client.events] == [str(n) for n in range(80)]
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_a_reload_of_changed_code(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
     """With `--reload` a changed file ends the streams properly, and the new worker serves."""
     app = tmp_path / "reloaded.py"
@@ -259,10 +257,9 @@ def test_a_reload_of_changed_code(worker: str, shared_redis: RedisServer, tmp_pa
                 client.receive()
                 return client.ended
 
-            wait_until(ended, "the change is noticed", 20)
+            wait_until(ended, "the change is noticed")
             assert client.complete
-        psutil.wait_procs([old], 2)
-        assert not old.is_running()
+        wait_gone(old)
         with StreamClient(site.port).open():
             assert site.publish("to a new one") == 1
 
@@ -280,11 +277,11 @@ def test_a_stop_ends_messages(worker: str, shared_redis: RedisServer, tmp_path: 
             site.publish("hello", "heard")
             wait_until(lambda: "heard hello" in site.log(), "heard")
             site.process.send(signal.SIGTERM)
-            client.wait_end(5)
+            client.wait_end()
         wait_until(lambda: "listened to the end" in site.log(), "ended")
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_max_requests_ends_the_streams(
     worker: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
@@ -296,10 +293,9 @@ def test_max_requests_ends_the_streams(
         with StreamClient(site.port).open() as client:
             site.get("/")
             site.get("/")
-            client.wait_end(3)
+            client.wait_end()
             assert client.complete
-        psutil.wait_procs([old], 5)
-        assert not old.is_running()
+        wait_gone(old)
         assert site.worker() != old
         with StreamClient(site.port).open():
             pass
@@ -317,7 +313,7 @@ def test_keepalive_comments_are_spread(shared_redis: RedisServer, tmp_path: Path
         # There is a time at which some have theirs, and others not yet.
         wait_until(lambda: sum(noted(client) for client in clients), "some have it")
         assert not all(client.parser.comments > 1 for client in clients)
-        gather(clients, lambda client: client.parser.comments > 1, 10)
+        gather(clients, lambda client: client.parser.comments > 1)
         for client in clients:
             client.close()
 

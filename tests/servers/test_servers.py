@@ -8,30 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import behaviour, servers
-from tests.support.behaviour import Leave, Server
+from tests.support import behavior, servers
+from tests.support.behavior import Server
 from tests.support.client import StreamClient
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
 from tests.support.waiting import wait_until
 
 BLOCKED = "this server handles one request at a time"
+OCCUPIED = "open event streams occupy all threads that this process has for requests"
 BROKEN_PIPE = re.compile(
     r"^Traceback .*\n(?: .*\n)+(?:BrokenPipeError|ConnectionResetError): .*$", re.MULTILINE
 )
+# What Hypercorn logs, after a line of its own, for the response to HEAD.
+EMPTY_BODY = re.compile(
+    r"^.*\[ERROR\] Error in ASGI Framework\nTraceback .*\n(?: .*\n)+.*UnexpectedMessageError: .*$",
+    re.MULTILINE,
+)
 
-# Not those that do nothing beside a stream, or never release it.
-SERVERS = [
-    server
-    for server in behaviour.SERVERS
-    if not server.one_at_a_time and server.leave is not Leave.NEVER
-]
+# Not those that do nothing beside a stream.
+SERVERS = [server for server in behavior.SERVERS if not server.one_at_a_time]
 # gunicorn 26 has this worker no more.
 if find_spec("gunicorn.workers.geventlet"):
-    SERVERS.append(behaviour.GUNICORN_EVENTLET)
+    SERVERS.append(behavior.GUNICORN_EVENTLET)
 
 
-@pytest.fixture(scope="module", params=behaviour.as_params(SERVERS))
+@pytest.fixture(scope="module", params=behavior.as_params(SERVERS))
 def server(request: pytest.FixtureRequest) -> Server:
     """Return each of the servers."""
     server: Server = request.param
@@ -94,7 +96,9 @@ def test_head(server: Server, site: Site, shared_redis: RedisServer) -> None:
     """HEAD returns only headers, and does not subscribe."""
     with StreamClient(site.port, "head", method="HEAD", headers="Connection: close\r\n") as stream:
         stream.read_headers()
-        assert stream.status == 200
+        assert stream.status == (500 if server.fails_on_empty_bodies else 200)
+        if server.fails_on_empty_bodies:
+            return
         assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
         body = stream.read_rest()
         assert body == (b"0\r\n\r\n" if server.ends_head_with_a_chunk else b"")
@@ -128,9 +132,9 @@ def test_teardown_functions_run_when_the_view_returns(site: Site) -> None:
         wait_until(lambda: site.get("/torn-down").count("/stream") == before + 1, "torn down")
 
 
-def test_the_hubs_owner_ends_with_the_last_stream(site: Site) -> None:
+def test_the_hubs_loop_ends_with_the_last_stream(site: Site) -> None:
     """Once there are no listeners, none of our threads is left."""
-    wait_until(lambda: "flask-sse" not in site.get("/threads"), "no thread of ours", 20)
+    wait_until(lambda: "flask-sse" not in site.get("/threads"), "no thread of ours")
     with StreamClient(site.port, "thread").open():
         assert "flask-sse-hub" in site.get("/threads")
 
@@ -140,9 +144,25 @@ def test_nothing_was_logged(server: Server, site: Site) -> None:
     log = site.log()
     if server.logs_broken_pipes:
         log = BROKEN_PIPE.sub("", log)
+    if server.fails_on_empty_bodies:
+        log = EMPTY_BODY.sub("", log)
     for word in ("Traceback", "ERROR", "CRITICAL"):
         assert word not in log
     assert BLOCKED not in log
+
+
+def test_streams_in_all_threads(server: Server, site: Site) -> None:
+    """A warning says once that they occupy all of them; elsewhere the site goes on."""
+    with ExitStack() as stack:
+        for number in range(server.threads or 12):
+            stack.enter_context(StreamClient(site.port, f"all-{number}").open())
+        if server.threads is None:
+            assert site.get("/") == "hello"
+            assert OCCUPIED not in site.log()
+        else:
+            warning = f"{OCCUPIED} ({server.threads})"
+            wait_until(lambda: warning in site.log(), "a warning")
+            assert site.log().count(OCCUPIED) == 1
 
 
 @pytest.mark.parametrize(
@@ -194,7 +214,7 @@ def test_several_workers(shared_redis: RedisServer, tmp_path: Path) -> None:
             streams.append(stack.enter_context(StreamClient(site.port, "workers").open()))
             return shared_redis.listeners("workers") == 2
 
-        wait_until(both_serve, "a stream at each of the two workers", 30)
+        wait_until(both_serve, "a stream at each of the two workers")
         assert site.publish("x", "workers") == 2
         for stream in streams:
             assert [event.data for event in stream.wait_events(1)] == ["x"]
@@ -208,3 +228,44 @@ def test_memory_refuses_several_workers(tmp_path: Path) -> None:
         with StreamClient(site.port).read_headers() as stream:
             assert stream.status == 500
         assert "memory:// works in one process only" in site.log()
+
+
+@pytest.mark.parametrize("name", ["uvicorn", pytest.param("hypercorn", marks=pytest.mark.long)])
+def test_memory_in_the_only_process(name: str, tmp_path: Path) -> None:
+    """It serves streams there, though a2wsgi always says that there are several."""
+    with servers.other(name)(tmp_path, settings={"REDIS_URL": "memory://"}) as site:
+        with StreamClient(site.port).open() as stream:
+            assert site.publish("x") == 1
+            assert [event.data for event in stream.wait_events(1)] == ["x"]
+        assert "memory://" not in site.log()
+
+
+def test_memory_in_one_of_several_processes(tmp_path: Path) -> None:
+    """It is noticed when a second one begins, though Granian never says that there are several."""
+    settings = {"REDIS_URL": "memory://", "SSE_KEEPALIVE": 0.5}
+    with servers.other("granian --workers")(tmp_path, settings=settings) as site:
+
+        def has_warned() -> bool:
+            with StreamClient(site.port).open():
+                return "another process of this server uses it" in site.log()
+
+        wait_until(has_warned, "a warning", 30)
+        assert site.log().count("memory://") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "threads"),
+    [(("--threads", "2"), 2), (("--workers", "2"), 1)],
+    ids=["gthread", "sync"],
+)
+def test_gunicorns_threads(
+    options: tuple[str, ...], threads: int, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """If streams are not handed over, the warning says how gunicorn gets more threads."""
+    settings = {"REDIS_URL": shared_redis.url, "SSE_DIRECT": False}
+    with servers.gunicorn(tmp_path, *options, settings=settings) as site, ExitStack() as stack:
+        for number in range(threads):
+            assert OCCUPIED not in site.log()
+            stack.enter_context(StreamClient(site.port, f"thread-{number}").open())
+        wait_until(lambda: f"{OCCUPIED} ({threads})" in site.log(), "a warning")
+        assert "start gunicorn with more threads" in site.log()

@@ -16,7 +16,7 @@ from tests.support.client import StreamClient
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 APP = "tests.apps.signalling:app"
 HEAD_END = b"\r\n\r\n"
@@ -53,7 +53,7 @@ class RawClient:
         self.socket = socket.socket()
         if buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        self.socket.settimeout(10)
+        self.socket.settimeout(PATIENCE)
         self.socket.connect((LOOPBACK, site.port))
         self.socket.sendall(f"GET /stream?{query} HTTP/{version}\r\nHost: test\r\n\r\n".encode())
         self._raw = b""
@@ -159,7 +159,7 @@ def test_a_stop(
         wait_sent(site, "client_connected", 20)
         site.process.send(signal.SIGTERM)
         bodies = [client.read_until(lambda _: False) for client in clients]
-        site.process.wait(10)
+        site.process.wait()
         gone = sent(site, "client_gone")
         assert [values["reason"] for values in gone] == ["stop"] * 20
         assert [values["bytes_sent"] for values in gone] == [len(body) for body in bodies]
@@ -180,7 +180,7 @@ def test_streams_that_the_server_reads(
         wait_sent(site, "client_gone")
         site.process.send(signal.SIGTERM)
         second_body = second.read_until(lambda _: False)
-        site.process.wait(10)
+        site.process.wait()
         gone = sent(site, "client_gone")
         assert [values["reason"] for values in gone] == ["client", "stop"]
         assert [values["events_sent"] for values in gone] == [1, 1]

@@ -11,6 +11,8 @@ import pytest
 from lsprotocol import types
 from pygls.lsp.client import LanguageClient
 
+from tests.support import coroutines
+
 _BIN: Final = Path(sys.executable).parent
 _WITHIN: Final = 60.0
 _TEXT: Final = "from flask_sse import sse\n\nsse.publish(\nsse.\n"
@@ -37,6 +39,7 @@ class Shown(NamedTuple):
     completions: set[str]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [("jedi-language-server",), ("basedpyright-langserver", "--stdio")],
@@ -44,7 +47,7 @@ class Shown(NamedTuple):
 )
 def test_editor(command: Sequence[str], tmp_path: Path) -> None:
     """Within ``sse.publish(`` each parameter is shown, and after ``sse.`` each member."""
-    shown = asyncio.run(_ask(command, tmp_path))
+    shown = coroutines.run(_ask(command, tmp_path))
     labels = [parameter.label for parameter in shown.signature.parameters or ()]
     assert [str(label).replace(" ", "") for label in labels] == [
         "data:Any",

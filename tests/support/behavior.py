@@ -1,9 +1,10 @@
 """How streams behave under each server, as in the documentation's table.
 
-``python -m tests.support.behaviour`` prints the table; each cell is tested.
+``python -m tests.support.behavior`` prints the table; each cell is tested.
 """
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -28,7 +29,6 @@ class Leave(StrEnum):
 
     AT_ONCE = "at once"
     KEEPALIVE = "at the second keep-alive"
-    NEVER = "never"
 
 
 class Slow(StrEnum):
@@ -36,6 +36,7 @@ class Slow(StrEnum):
 
     DISCONNECTED = "disconnected"
     ENDS = "its stream ends; it takes a place until it goes"
+    COLLECTED = "the server collects its data in memory, without a limit"
 
 
 class Stop(StrEnum):
@@ -66,7 +67,14 @@ class Server(NamedTuple):
     """Whether it sends a last chunk in answer to HEAD, with any application."""
     logs_broken_pipes: bool = False
     """Whether it logs a traceback for each client that has left, with any application."""
+    fails_on_empty_bodies: bool = False
+    """Whether it answers with status 500 if there is no body, with any application."""
+    threads: int | None = None
+    """How many threads it has, each of which a stream occupies; `None` for any number."""
 
+
+# Those of asyncio, as concurrent.futures counts them.
+_DEFAULT_THREADS: Final = ThreadPoolExecutor()._max_workers
 
 SERVERS: Final = (
     Server(
@@ -119,6 +127,7 @@ SERVERS: Final = (
         Leave.AT_ONCE,
         Slow.DISCONNECTED,
         Stop.CUT,
+        threads=5,
     ),
     Server(
         "uWSGI, with gevent",
@@ -136,6 +145,7 @@ SERVERS: Final = (
         Slow.DISCONNECTED,
         Stop.CUT,
         ends_head_with_a_chunk=True,
+        threads=4,
     ),
     Server(
         "cheroot",
@@ -144,6 +154,7 @@ SERVERS: Final = (
         Leave.AT_ONCE,
         Slow.DISCONNECTED,
         Stop.ENDS_LATE,
+        threads=10,
     ),
     Server(
         "Granian, as a WSGI server",
@@ -153,6 +164,7 @@ SERVERS: Final = (
         Slow.ENDS,
         Stop.NEVER,
         long=True,
+        threads=5,
     ),
     Server(
         "mod_wsgi",
@@ -162,6 +174,7 @@ SERVERS: Final = (
         Slow.ENDS,
         Stop.CUT_AND_WAITS,
         long=True,
+        threads=5,
     ),
     Server(
         "Uvicorn, with a2wsgi",
@@ -170,6 +183,28 @@ SERVERS: Final = (
         Leave.AT_ONCE,
         Slow.ENDS,
         Stop.ENDS,
+        threads=10,
+    ),
+    Server(
+        "Uvicorn, with Starlette's bridge",
+        servers.other("uvicorn, starlette"),
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.COLLECTED,
+        Stop.ENDS,
+        long=True,
+        threads=40,
+    ),
+    Server(
+        "Uvicorn, with asgiref's bridge",
+        servers.other("uvicorn, asgiref"),
+        Body.READ,
+        Leave.AT_ONCE,
+        Slow.ENDS,
+        Stop.ENDS,
+        long=True,
+        one_at_a_time=True,
+        threads=1,
     ),
     Server(
         "Hypercorn, with a2wsgi",
@@ -179,15 +214,18 @@ SERVERS: Final = (
         Slow.ENDS,
         Stop.CUT_LATE,
         long=True,
+        threads=10,
     ),
     Server(
         "Hypercorn, as a WSGI server",
         servers.other("hypercorn wsgi"),
         Body.READ,
-        Leave.NEVER,
+        Leave.AT_ONCE,
         Slow.ENDS,
-        Stop.NEVER,
+        Stop.CUT_LATE,
         long=True,
+        fails_on_empty_bodies=True,
+        threads=_DEFAULT_THREADS,
     ),
     Server(
         "eventlet",

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from tests.support.parser import Event, Parser
 from tests.support.processes import LOOPBACK
+from tests.support.waiting import PATIENCE
 
 
 class StreamClient:
@@ -34,7 +35,7 @@ class StreamClient:
         self.socket = socket.socket()
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(10)
+        self.socket.settimeout(PATIENCE)
         host = "test" if tls is None else "localhost"
         request = f"{method} {path}{query} HTTP/{version}\r\nHost: {host}\r\n{headers}\r\n"
         try:
@@ -65,19 +66,19 @@ class StreamClient:
         """Close the connection."""
         self.socket.close()
 
-    def open(self, seconds: float = 10) -> Self:
+    def open(self, seconds: float = PATIENCE) -> Self:
         """Wait for the headers and the first bytes of the stream."""
         self.read_headers(seconds)
         assert self.status == 200, f"refused: {self.status}"
         self._read_until(lambda: self.ended or bool(self.parser.comments or self.retry), seconds)
         return self
 
-    def read_headers(self, seconds: float = 10) -> Self:
+    def read_headers(self, seconds: float = PATIENCE) -> Self:
         """Wait for the headers."""
         self._read_until(lambda: bool(self.headers), seconds)
         return self
 
-    def read_rest(self, seconds: float = 10) -> bytes:
+    def read_rest(self, seconds: float = PATIENCE) -> bytes:
         """Return all bytes after the headers, until the server closes the connection."""
         rest = self._raw
         self.socket.settimeout(seconds)
@@ -95,16 +96,16 @@ class StreamClient:
         """The events so far."""
         return self.parser.events
 
-    def wait_events(self, number: int, seconds: float = 10) -> list[Event]:
+    def wait_events(self, number: int, seconds: float = PATIENCE) -> list[Event]:
         """Wait until there are *number* events in total; return them all."""
         self._read_until(lambda: len(self.events) >= number, seconds)
         return self.events
 
-    def wait_comments(self, number: int, seconds: float = 10) -> None:
+    def wait_comments(self, number: int, seconds: float = PATIENCE) -> None:
         """Wait until there have been *number* comments in total."""
         self._read_until(lambda: self.parser.comments >= number, seconds)
 
-    def wait_end(self, seconds: float = 10) -> Self:
+    def wait_end(self, seconds: float = PATIENCE) -> Self:
         """Wait for the end of the response, or of the connection."""
         self._read_until(lambda: self.ended, seconds)
         return self

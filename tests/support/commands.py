@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.support.servers import ROOT, SITE
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 FLASK: Final = (sys.executable, "-m", "flask", "--app", SITE)
 
@@ -36,12 +36,12 @@ class Command:
 
     def wait_errors(self, number: int) -> list[str]:
         """Wait until it has written this many lines to standard error."""
-        wait_until(lambda: len(self.errors) >= number, f"{number} lines, not {self.errors}", 20)
+        wait_until(lambda: len(self.errors) >= number, f"{number} lines, not {self.errors}")
         return self.errors
 
     def wait_output(self, number: int) -> list[str]:
         """Wait until it has written this many lines."""
-        wait_until(lambda: len(self.output) >= number, f"{number} lines, not {self.output}", 20)
+        wait_until(lambda: len(self.output) >= number, f"{number} lines, not {self.output}")
         return self.output
 
     def interrupt(self) -> None:
@@ -50,7 +50,7 @@ class Command:
 
     def wait_end(self) -> int:
         """Wait for its end; return its exit status."""
-        return self._process.wait(20)
+        return self._process.wait(PATIENCE)
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def flask_command(
         yield Command(process, output, errors)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait()
 
 
 def settings_in_environment(settings: Mapping[str, object]) -> dict[str, str]:

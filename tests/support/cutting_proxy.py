@@ -61,7 +61,7 @@ class CuttingProxy(Relay[_Link]):
         wanted = self.cuts + 1
         self._bytes_left = after
         yield
-        wait_until(lambda: self.cuts >= wanted, f"cut {wanted}", 20)
+        wait_until(lambda: self.cuts >= wanted, f"cut {wanted}")
 
     @contextmanager
     def refusing(self) -> Iterator[None]:

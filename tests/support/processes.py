@@ -14,9 +14,12 @@ from typing import Final
 
 import psutil
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 LOOPBACK: Final = "127.0.0.1"
+
+_ENDS_WITHIN: Final = 20
+"""Seconds after which a process that was told to end is killed."""
 
 
 def free_port() -> int:
@@ -84,7 +87,6 @@ class Process:
         wait_until(
             lambda: self._popen.poll() is not None or is_listening(self.port),
             f"{self.log.stem} listens on {self.port}",
-            30,
         )
         if self._popen.poll() is not None:
             raise AssertionError(f"{self.log.stem} has ended:\n{self.log.read_text()}")
@@ -98,7 +100,7 @@ class Process:
         """Send it a signal."""
         self._popen.send_signal(number)
 
-    def wait(self, seconds: float) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Wait for its end; return its exit status."""
         return self._popen.wait(seconds)
 
@@ -108,10 +110,15 @@ class Process:
             family = [self.info, *self.info.children(recursive=True)]
             self._popen.send_signal(signal.SIGCONT)
             self._popen.terminate()
-            _, alive = psutil.wait_procs(family, 10)
+            _, alive = psutil.wait_procs(family, _ENDS_WITHIN)
             for process in alive:
                 process.kill()
-        self._popen.wait(10)
+        self._popen.wait(PATIENCE)
+
+
+def wait_gone(process: psutil.Process) -> None:
+    """Wait until a process has ended."""
+    wait_until(lambda: not process.is_running(), f"{process} has ended")
 
 
 @contextmanager

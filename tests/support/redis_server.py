@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import redis
+import trustme
 
 from tests.support.processes import LOOPBACK, Process, free_port
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 
 class RedisServer:
     """A redis-server on its own port, which stores nothing on disk.
 
+    :param program: The server's name, or its path.
     :param environment: Environment variables in addition to those of the tests.
     :param options: Other options, such as ``requirepass``.
     """
@@ -22,11 +24,13 @@ class RedisServer:
         folder: Path,
         *,
         port: int | None = None,
+        program: str = "redis-server",
         environment: Mapping[str, str] | None = None,
         **options: str,
     ) -> None:
         self.port = port or free_port()
         self.folder = folder
+        self.program = program
         self.options = options
         self._environment = environment or {}
         self._process: Process | None = None
@@ -42,7 +46,14 @@ class RedisServer:
         """A client for the test."""
         if self._admin is None:
             password = self.options.get("requirepass")
-            self._admin = redis.Redis(port=self.port, password=password, client_name="tests")
+            self._admin = redis.Redis(
+                host=LOOPBACK,
+                port=self.port,
+                password=password,
+                client_name="tests",
+                ssl="tls-port" in self.options,
+                ssl_ca_certs=self.options.get("tls-ca-cert-file"),
+            )
         return self._admin
 
     def start(self) -> None:
@@ -57,10 +68,34 @@ class RedisServer:
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
         log = self.folder / f"redis-{self.port}.log"
-        self._process = Process(
-            ["redis-server", *arguments], self.port, log, self._environment, None
-        )
+        self._process = Process([self.program, *arguments], self.port, log, self._environment, None)
         self._process.wait_listening()
+
+    @staticmethod
+    def over_tls(folder: Path, authority: trustme.CA) -> "RedisServer":
+        """Return a server that only speaks TLS, with a certificate of *authority*."""
+        server = RedisServer(folder)
+        server.use_tls(authority)
+        return server
+
+    def use_tls(self, authority: trustme.CA) -> None:
+        """Only speak TLS from the next start on, with a certificate of *authority*."""
+        certificate = authority.issue_cert(LOOPBACK)
+        paths = {
+            name: str(self.folder / f"{name}-{self.port}.pem") for name in ("key", "cert", "ca")
+        }
+        certificate.private_key_pem.write_to_path(paths["key"])
+        certificate.cert_chain_pems[0].write_to_path(paths["cert"])
+        authority.cert_pem.write_to_path(paths["ca"])
+        self.options |= {
+            "port": "0",
+            "tls-port": str(self.port),
+            "tls-cert-file": paths["cert"],
+            "tls-key-file": paths["key"],
+            "tls-ca-cert-file": paths["ca"],
+            "tls-auth-clients": "no",
+            "tls-replication": "yes",
+        }
 
     def start_sentinel(self, name: str, master: "RedisServer", quorum: int = 1) -> None:
         """Start it as a sentinel that watches *master*, and fails over after a second.
@@ -68,10 +103,10 @@ class RedisServer:
         :param quorum: How many sentinels must agree that it is down.
         """
         config = self.folder / f"sentinel-{self.port}.conf"
+        options = {"port": str(self.port), "bind": LOOPBACK, **self.options}
         config.write_text(
-            f"port {self.port}\n"
-            f"bind {LOOPBACK}\n"
-            f"sentinel monitor {name} {LOOPBACK} {master.port} {quorum}\n"
+            "".join(f"{key} {value}\n" for key, value in options.items())
+            + f"sentinel monitor {name} {LOOPBACK} {master.port} {quorum}\n"
             f"sentinel down-after-milliseconds {name} 1000\n"
         )
         log = self.folder / f"sentinel-{self.port}.log"
@@ -121,7 +156,7 @@ class RedisServer:
             [(_, number)] = self.admin.pubsub_numsub(channel)
         return int(number)
 
-    def wait_listeners(self, number: int, channel: str = "sse", seconds: float = 10) -> None:
+    def wait_listeners(self, number: int, channel: str = "sse", seconds: float = PATIENCE) -> None:
         """Wait until this many connections are subscribed to *channel*."""
         wait_until(
             lambda: self.listeners(channel) == number,

@@ -76,15 +76,28 @@ class Relay(Generic[AnyLink]):
         """Handle data that one side has sent."""
         link.send(data, from_client=from_client)
 
+    def end(self, link: AnyLink, *, from_client: bool) -> None:
+        """Handle that one side has closed its connection."""
+        self.drop(link)
+
     def tick(self) -> None:
         """Do regular work; called at least every 50 ms."""
+
+    def lead_to(self, port: int) -> None:
+        """Relay new connections to another port."""
+        self._port = port
 
     def drop(self, link: AnyLink, *, reset: bool = False) -> None:
         """Close both connections of a link."""
         for side in (link.client, link.server):
-            self._selector.unregister(side)
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(side)
         self._links.discard(link)
         link.close(reset=reset)
+
+    def ignore(self, link: AnyLink, *, from_client: bool) -> None:
+        """Receive nothing more from one side."""
+        self._selector.unregister(link.client if from_client else link.server)
 
     def _run(self) -> None:
         while not self._stopped:
@@ -97,7 +110,13 @@ class Relay(Generic[AnyLink]):
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
-        link = self._link_class(client, socket.create_connection((LOOPBACK, self._port)))
+        try:
+            server = socket.create_connection((LOOPBACK, self._port))
+        except ConnectionError:
+            # The server does not run.
+            client.close()
+            return
+        link = self._link_class(client, server)
         for side in (link.client, link.server):
             self._selector.register(side, selectors.EVENT_READ, link)
         self._links.add(link)
@@ -111,4 +130,4 @@ class Relay(Generic[AnyLink]):
         if data:
             self.relay(link, data, from_client=from_client)
         else:
-            self.drop(link)
+            self.end(link, from_client=from_client)

@@ -4,23 +4,25 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 from urllib.request import urlopen
 
 import psutil
+import pytest
 from gunicorn.config import Config
 
 from tests.support.processes import LOOPBACK, Process, free_port, running
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 ROOT: Final = Path(__file__).parents[2]
 QUICKSTART: Final = ROOT / "docs" / "examples" / "quickstart"
 DEMO: Final = ROOT / "docs" / "examples" / "demo"
 SITE: Final = "tests.apps.site:app"
 ASGI_SITE: Final = "tests.apps.asgi:app"
+BRIDGED_SITE: Final = "tests.apps.bridged:behind_"
 
 WORKERS: Final[dict[str, tuple[str, ...]]] = {
     "sync": ("--workers", "1"),
@@ -29,8 +31,17 @@ WORKERS: Final[dict[str, tuple[str, ...]]] = {
 }
 """gunicorn's workers that hand streams over, with as few threads or greenlets as possible."""
 
+MOST_USED: Final = [
+    "gevent",
+    *(pytest.param(name, marks=pytest.mark.long) for name in ("gthread", "sync")),
+]
+"""The same workers, of which `make test` tries the recommended one; the others are long tests."""
+
 GUNICORN_SETTINGS: Final = Config().settings
 """The settings that this version of gunicorn supports."""
+
+# If streams did not end by themselves, a test of a stop would wait for one of these and fail.
+_PATIENT: Final = ("--graceful-timeout", "600", "--timeout", "600")
 
 # Later versions open one shared socket in the user's home.
 _QUIET: Final = ("--no-control-socket",) if "control_socket_disable" in GUNICORN_SETTINGS else ()
@@ -82,7 +93,7 @@ make_server("127.0.0.1", {port}, app, ThreadingServer).serve_forever()
 """
 
 _PYTHON: Final = ("{python}", "-m")
-_THREADS: Final = ("--blocking-threads", "5")
+_GRANIAN: Final = (*_PYTHON, "granian", "--interface", "wsgi", "--blocking-threads", "5")
 _UWSGI: Final = (
     *("{folder}/uwsgi", "--virtualenv", sys.prefix, "--http-socket", "{address}"),
     *("--module", SITE, "--master", "--die-on-term", "--enable-threads"),
@@ -111,8 +122,11 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "uwsgi": _UWSGI,
     "bjoern": ("{python}", "-c", _BJOERN),
     "mod_wsgi": (*(_NOT_AS_ROOT if os.geteuid() == 0 else ()), *_MOD_WSGI),
-    "granian": (*_PYTHON, "granian", "--interface", "wsgi", *_THREADS, "--port", "{port}", SITE),
+    "granian": (*_GRANIAN, "--port", "{port}", SITE),
+    "granian --workers": (*_GRANIAN, "--workers", "2", "--port", "{port}", SITE),
     "uvicorn": (*_PYTHON, "uvicorn", "--port", "{port}", ASGI_SITE),
+    "uvicorn, starlette": (*_PYTHON, "uvicorn", "--port", "{port}", f"{BRIDGED_SITE}starlette"),
+    "uvicorn, asgiref": (*_PYTHON, "uvicorn", "--port", "{port}", f"{BRIDGED_SITE}asgiref"),
     "hypercorn": (*_PYTHON, "hypercorn", "--bind", "{address}", ASGI_SITE),
     "hypercorn wsgi": (*_PYTHON, "hypercorn", "--bind", "{address}", f"wsgi:{SITE}"),
 }
@@ -128,7 +142,7 @@ class Site:
 
     def get(self, path: str) -> str:
         """Return the server's answer."""
-        with urlopen(f"http://{LOOPBACK}:{self.port}{path}", timeout=10) as answer:
+        with urlopen(f"http://{LOOPBACK}:{self.port}{path}", timeout=PATIENCE) as answer:
             text: str = answer.read().decode()
             return text
 
@@ -166,11 +180,36 @@ def gunicorn(
     command = [
         *(sys.executable, "-m", "gunicorn", app, "--bind", f"{LOOPBACK}:{port}"),
         *_QUIET,
+        *_PATIENT,
         *options,
     ]
     env = _environment(settings, environment)
     with running(command, port, folder / f"gunicorn-{port}.log", env=env, cwd=cwd) as process:
         yield Site(process)
+
+
+class Standing:
+    """Sites that are started once for all tests that need one of their kind.
+
+    :param folder: Where their logs are.
+    :param settings: The settings of all of them.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack, **settings: object) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._settings = settings
+        self._sites: dict[str, Site] = {}
+
+    def gunicorn(self, *options: str, app: str = SITE, **settings: object) -> Site:
+        """Return the site under gunicorn with these options and additional settings."""
+        kind = repr((options, app, settings))
+        if kind not in self._sites:
+            site = gunicorn(
+                self._folder, *options, app=app, settings={**self._settings, **settings}
+            )
+            self._sites[kind] = self._stack.enter_context(site)
+        return self._sites[kind]
 
 
 @contextmanager
@@ -227,5 +266,7 @@ def _environment(
     settings: Mapping[str, object] | None, environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Return the environment from which the site reads its settings, as JSON."""
-    config = {f"FLASK_{key}": json.dumps(value) for key, value in (settings or {}).items()}
+    # Nothing that a test waits for may happen because of a keep-alive, unless it asks for some.
+    settings = {"SSE_KEEPALIVE": 600, **(settings or {})}
+    config = {f"FLASK_{key}": json.dumps(value) for key, value in settings.items()}
     return {**config, **(environment or {})}

@@ -3,15 +3,20 @@
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import aiohttp
+import httpx
+import httpx_sse
 import pytest
+from aiohttp_sse_client2.client import EventSource
 from flask import Flask
 from playwright.sync_api import Browser
 
 from flask_sse import history, sse
-from tests.support import servers
+from tests.support import coroutines, servers
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.following import Publisher, check
 from tests.support.other_clients import Follow, OtherClient, PageClient, node, page, python
+from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
 from tests.support.waiting import wait_until
@@ -91,19 +96,19 @@ def wait_position(client: OtherClient, app: Flask, channel: str) -> None:
     """Wait until a client has reached the end of the log."""
     with app.app_context():
         position = history.position(channel)
-    wait_until(lambda: client.events[-1].id == position, f"{position} is reached", 30)
+    wait_until(lambda: client.events[-1].id == position, f"{position} is reached")
 
 
 def wait_more(client: OtherClient, number: int) -> None:
     """Wait until a client has received this many more events."""
     wanted = len(client.events) + number
-    wait_until(lambda: len(client.events) >= wanted, f"{number} more events", 20)
+    wait_until(lambda: len(client.events) >= wanted, f"{number} more events")
 
 
 def test_a_client_that_is_cut(site: Site, app: Flask, channel: str, follow: Follow) -> None:
     """Cut twenty times under load, in any place, each has every event once and in order."""
     with CuttingProxy(site.port, 1) as proxy, follow(proxy.port, channel) as client:
-        wait_until(lambda: client.events, "the stream begins", 20)
+        wait_until(lambda: client.events, "the stream begins")
         with Publisher(app, channel, 0.004) as publisher:
             for _ in range(20):
                 publisher.wait(10)
@@ -122,15 +127,15 @@ def test_a_client_is_told_of_a_reset(
 ) -> None:
     """The application gets `sse.reset` by its name, while connected and after reconnecting."""
     with CuttingProxy(site.port, 1) as proxy, follow(proxy.port, channel) as client:
-        wait_until(lambda: client.events, "the stream begins", 20)
+        wait_until(lambda: client.events, "the stream begins")
         with Publisher(app, channel, 0.004) as publisher:
             publisher.wait(20)
             own_redis.admin.flushall()
-            wait_until(lambda: count(client, "sse.reset") == 1, "the client is told", 20)
+            wait_until(lambda: count(client, "sse.reset") == 1, "the client is told")
             with proxy.refusing():
                 own_redis.admin.flushall()
                 publisher.wait(20)
-            wait_until(lambda: count(client, "sse.reset") == 2, "the client is told again", 20)
+            wait_until(lambda: count(client, "sse.reset") == 2, "the client is told again")
             publisher.wait(20)
             publisher.stop()
         wait_position(client, app, channel)
@@ -166,15 +171,15 @@ def publish_and_cut(
     app: Flask, channel: str, proxy: CuttingProxy, client: OtherClient, number: int
 ) -> None:
     """Publish a number, the next one whose last byte is cut off, and wait for the client."""
-    wait_until(lambda: client.events, "the stream begins", 20)
+    wait_until(lambda: client.events, "the stream begins")
     with app.app_context():
         sse.publish(number, channel=channel)
-        wait_until(lambda: number in numbers(client), "the stream is live", 20)
+        wait_until(lambda: number in numbers(client), "the stream is live")
         epoch, offset, nonce = client.events[-1].id.split(".")
         frame = f"data:{number + 1}\nid:{epoch}.{int(offset) + 1}.{nonce}\n"
         with proxy.cutting(after=len(f"{len(frame) + 1:x}\r\n{frame}")):
             sse.publish(number + 1, channel=channel)
-        wait_until(lambda: count(client, "sse.open") > proxy.cuts, "the client is back", 20)
+        wait_until(lambda: count(client, "sse.open") > proxy.cuts, "the client is back")
     wait_position(client, app, channel)
 
 
@@ -207,10 +212,39 @@ def test_htmx_reloads_after_a_reset(
 ) -> None:
     """`hx-trigger` takes the name of the event, and what was published has been swapped in."""
     with PageClient(browser, site.port, PAGES[name], channel) as client, app.app_context():
-        wait_until(lambda: client.events, "the stream begins", 20)
+        wait_until(lambda: client.events, "the stream begins")
         sse.publish(1, channel=channel)
         client.page.wait_for_function("document.querySelector('ol').innerText == '1'")
         assert client.page.locator("p").inner_text() == "rendered"
         own_redis.admin.flushall()
         sse.publish(2, channel=channel)
         client.page.wait_for_function("/^fetched/.test(document.querySelector('p').innerText)")
+
+
+def test_a_read_timeout_of_httpx(site: Site, channel: str) -> None:
+    """By default, it gives up between two keep-alive comments."""
+    url = f"http://{LOOPBACK}:{site.port}/stream?channel={channel}"
+    with (
+        httpx.Client() as client,
+        httpx_sse.connect_sse(client, "GET", url) as source,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        list(source.iter_sse())
+    assert client.timeout.read == 5
+
+
+def test_the_total_timeout_of_aiohttp(site: Site, app: Flask, channel: str) -> None:
+    """It ends a stream on which events arrive, with an error that is not one of aiohttp's."""
+    url = f"http://{LOOPBACK}:{site.port}/stream?channel={channel}"
+
+    async def follow() -> None:
+        timeout = aiohttp.ClientTimeout(total=2)
+        async with EventSource(url, timeout=timeout) as source:
+            async for event in source:
+                assert event.type in {"sse.open", None}
+
+    with Publisher(app, channel, 0.1) as publisher, pytest.raises(TimeoutError) as caught:
+        coroutines.run(follow())
+    publisher.stop()
+    assert not isinstance(caught.value, aiohttp.ClientError)
+    assert aiohttp.client.DEFAULT_TIMEOUT.total == 5 * 60

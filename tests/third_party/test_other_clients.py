@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import fakeredis
@@ -14,9 +13,7 @@ from werkzeug.local import LocalProxy
 
 from flask_sse import ServerSentEventsBlueprint
 from tests.support.parser import Event
-from tests.support.processes import LOOPBACK, free_port
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import wait_until
 from tests.support.wsgi import LocalStream, pieces_of
 
 NewClient = Callable[[], Any]
@@ -164,24 +161,3 @@ def test_listening_refuses_what_tells_no_address(
             ) as caught:
                 attempt()
             assert "secret" not in str(caught.value)
-
-
-def test_a_redis_cluster(tmp_path: Path) -> None:
-    """A cluster's client publishes; for the stream the error names what is needed."""
-    node = RedisServer(tmp_path)
-    node.options |= {"cluster-enabled": "yes", "cluster-port": str(free_port())}
-    node.start()
-    try:
-        node.admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        wait_until(lambda: node.admin.cluster("info")["cluster_state"] == "ok", "a cluster", 20)
-        cluster = redis.RedisCluster(host=LOOPBACK, port=node.port)
-        app, own = _app_with(lambda: cluster)
-        listening, _ = _app_with(lambda: _plain(node))
-        with _open_stream(listening, "c") as stream, app.app_context():
-            assert own.publish("x", channel="c") == 1
-            assert stream.events(1) == [Event("message", "x", "")]
-            with pytest.raises(TypeError, match="Cluster, the client of any one node"):
-                own.messages("c")
-        cluster.close()
-    finally:
-        node.stop()

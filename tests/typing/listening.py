@@ -6,7 +6,7 @@ from typing import assert_type
 from flask import Response
 from redis import Redis, StrictRedis
 
-from flask_sse import Message, sse
+from flask_sse import Message, ServerSentEventsBlueprint, history, sse
 
 
 def listen() -> None:
@@ -33,6 +33,14 @@ def stream() -> Response:
     response = sse.stream()
     assert_type(response, Response)
     return response
+
+
+def continue_from_a_position(blueprint: ServerSentEventsBlueprint) -> None:
+    """Positions are text; another blueprint is named by keyword."""
+    position = history.position("users", blueprint=blueprint)
+    assert_type(position, str)
+    messages = history.messages("users", after=position, blueprint=blueprint)
+    assert_type(messages, Generator[Message, None, None])
 
 
 def use_the_client() -> Redis:

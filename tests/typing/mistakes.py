@@ -5,7 +5,7 @@ Both are told to complain about an expected error that is not there.
 
 from redis import StrictRedis
 
-from flask_sse import Message, ServerSentEventsBlueprint, sse
+from flask_sse import Message, ServerSentEventsBlueprint, history, sse
 
 
 def publish_wrongly() -> None:
@@ -35,6 +35,8 @@ def listen_wrongly() -> None:
     sse.messages(channel=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     text: str = next(sse.messages())  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     print(text)
+    history.position("users", sse)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    history.messages("users", blueprint=sse.redis)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def replace_the_client(client: StrictRedis) -> None:

@@ -1,11 +1,12 @@
 """Functions given to call_on_close: they run in the background, and disturb nothing."""
 
 import threading
+from functools import partial
 
 import pytest
 
-from flask_sse._callbacks import run_in_background
-from tests.support.waiting import wait_until
+from flask_sse._callbacks.on_close import run_in_background
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def closing_threads() -> int:
@@ -19,11 +20,11 @@ def test_many_that_are_slow_share_a_few_threads() -> None:
     ended: list[int] = []
 
     def wait(number: int) -> None:
-        may_end.wait(10)
+        may_end.wait(PATIENCE)
         ended.append(number)
 
     for number in range(30):
-        run_in_background([lambda number=number: wait(number)])  # type: ignore[misc]
+        run_in_background([partial(wait, number)])
     assert closing_threads() <= 8
     may_end.set()
     wait_until(lambda: len(ended) == 30, "all have run")

@@ -10,8 +10,8 @@ import pytest
 from blinker import NamedSignal
 from flask import Flask
 
-from flask_sse._notices import Notices
-from tests.support.waiting import wait_until
+from flask_sse._callbacks.receivers import Notices
+from tests.support.waiting import PATIENCE, wait_until
 
 SIGNAL: Final = NamedSignal("of-tests")
 
@@ -56,7 +56,7 @@ def test_the_thread_ends_after_a_while(
     notices: Notices, received: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is one thread, which lingers; the next notice starts another one."""
-    monkeypatch.setattr("flask_sse._notices._LINGER", 0.02)
+    monkeypatch.setattr("flask_sse._callbacks.receivers._LINGER", 0.02)
     for number in range(3):
         notices.later(SIGNAL, value=number)
         wait_until(lambda number=number: len(received) == number + 1, "it is received")  # type: ignore[misc]
@@ -68,7 +68,7 @@ def test_no_notice_is_left_when_the_thread_ends(
     notices: Notices, received: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No notice is left waiting if many threads send while the worker ends again and again."""
-    monkeypatch.setattr("flask_sse._notices._LINGER", 0.0)
+    monkeypatch.setattr("flask_sse._callbacks.receivers._LINGER", 0.0)
 
     def send(first: int) -> None:
         for number in range(first, first + 500):
@@ -150,7 +150,7 @@ def test_a_receiver_that_hangs(notices: Notices) -> None:
     may_end = threading.Event()
 
     def hang(_: Flask, value: object) -> None:
-        may_end.wait(10)
+        may_end.wait(PATIENCE)
 
     with SIGNAL.connected_to(hang):
         notices.later(SIGNAL, value="x")

@@ -3,21 +3,31 @@
 import gzip
 import http.client
 import zlib
-from itertools import islice
+from collections.abc import Callable
+from itertools import count, islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_sse import Message
-from flask_sse._event_source import Event, Parser, follow, open_stream, with_channel
+from flask_sse._event import channel_name
+from flask_sse._event.client import follow, open_stream
+from flask_sse._event.parser import Parsed, Parser
 from tests.support.answering import answering, serving, streaming
 from tests.support.parser import parse
 
+_Seen = tuple[str, str, str]
 
-def _parse(*pieces: bytes) -> list[Event]:
+
+def _seen(event: Parsed) -> _Seen:
+    """Return an event as a page gets it: its type, its data and the last id."""
+    return event.type or "message", event.data, event.last_id
+
+
+def _parse(*pieces: bytes) -> list[_Seen]:
     parser = Parser()
-    return [event for piece in pieces for event in parser.feed(piece)]
+    return [_seen(event) for piece in pieces for event in parser.feed(piece)]
 
 
 @pytest.mark.parametrize(
@@ -40,13 +50,11 @@ def _parse(*pieces: bytes) -> list[Event]:
         (b"\xef\xbb\xbfdata: x\rid: 2\0\r\runknown: 1\ndata: y\n\n", None),
     ],
 )
-def test_examples_of_the_specification(
-    text: bytes, events: list[tuple[str, str, str]] | None
-) -> None:
+def test_examples_of_the_specification(text: bytes, events: list[_Seen] | None) -> None:
     """The specification's examples give the specified results, at once and byte by byte."""
     expected = [("message", "x", ""), ("message", "y", "")] if events is None else events
-    assert _parse(text) == [Event(*event) for event in expected]
-    assert _parse(*(bytes([byte]) for byte in text)) == [Event(*event) for event in expected]
+    assert _parse(text) == expected
+    assert _parse(*(bytes([byte]) for byte in text)) == expected
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(1, 7))
@@ -54,7 +62,7 @@ def test_reads_what_is_written(data: str, size: int) -> None:
     """Published messages are parsed as the tests' own strict parser does it."""
     text = str(Message(data, type="kind", id=1)).encode()
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    assert [tuple(event) for event in _parse(*pieces)] == [tuple(event) for event in parse(text)]
+    assert _parse(*pieces) == [tuple(event) for event in parse(text)]
 
 
 def test_retry_and_comments() -> None:
@@ -73,7 +81,10 @@ def test_reconnects_like_a_browser() -> None:
         events = follow(
             url, {"X-Test": "1"}, opened=lambda: opened.append(None), wait=waited.append
         )
-        assert list(islice(events, 2)) == [("message", "one", "7"), ("message", "two", "7")]
+        assert [_seen(event) for event in islice(events, 2)] == [
+            ("message", "one", "7"),
+            ("message", "two", "7"),
+        ]
         with pytest.raises(http.client.HTTPException, match="answers 204"):
             next(events)
     assert waited == [0.02, 0.02]
@@ -104,6 +115,64 @@ def test_reconnects_after_an_outage() -> None:
         next(follow(url))
 
 
+@pytest.mark.parametrize(
+    ("retry", "waited"),
+    [
+        (b"retry:0\n", [0.1, 0.2, 0.4, 0.8, 1.6, 3, 3]),
+        (b"retry:500\n", [0.5, 0.5, 0.5, 0.8, 1.6, 3, 3]),
+        (b"retry:4000\n", [4] * 7),
+        (b"", [3] * 7),
+    ],
+)
+def test_streams_that_end_at_once(retry: bytes, waited: list[float]) -> None:
+    """It waits longer each time a stream ends at once without an event."""
+    with serving(*[streaming(retry)] * 7, streaming(b"data:x\n\n")) as (url, _):
+        assert _waits(url) == waited
+
+
+def test_streams_that_do_not_end_at_once() -> None:
+    """A stream that has an event, or lasts, is followed by the pause that the stream says."""
+    empty, full = streaming(b"retry:0\n"), streaming(b"data:x\n\n")
+    with serving(empty, empty, full, empty, full) as (url, asked):
+        assert _waits(url, events=2) == [0.1, 0.2, 0.01, 0.1]
+        assert len(asked) == 5
+    seconds = count()
+    with serving(streaming(b"retry:20\n:\n"), empty, full) as (url, _):
+        assert _waits(url, clock=lambda: next(seconds)) == [0.02, 0.01]
+
+
+def test_server_that_is_away() -> None:
+    """It waits longer each time there is no connection, also if the stream said `retry: 0`."""
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 4:
+            raise KeyboardInterrupt
+
+    with serving(streaming(b"retry:0\ndata:x\n\n")) as (url, _):
+        events = follow(url, wait=wait)
+        next(events)
+    with pytest.raises(KeyboardInterrupt):
+        next(events)
+    assert waited == [0.01, 0.1, 0.2, 0.4]
+
+
+@pytest.mark.parametrize(("digits", "pause"), [(15, 86_400), (16, 3), (5000, 3)])
+def test_retry_of_many_digits(digits: int, pause: float) -> None:
+    """An absurd `retry` is ignored or limited, and is not an error."""
+    absurd = streaming(b"retry:" + b"9" * digits + b"\n")
+    with serving(absurd, streaming(b"data:x\n\n")) as (url, _):
+        assert _waits(url) == [pause]
+
+
+def _waits(url: str, *, events: int = 1, clock: Callable[[], float] = lambda: 0) -> list[float]:
+    """Follow a stream until it has had some events; return the pauses."""
+    waited: list[float] = []
+    assert len([*islice(follow(url, wait=waited.append, clock=clock), events)]) == events
+    return waited
+
+
 def test_redirects() -> None:
     """Redirects are followed, and a redirect to a page is not a stream."""
     with serving(answering(302, "/other?x=1"), streaming(b"data:x\n\n")) as (url, asked):
@@ -121,16 +190,41 @@ def test_redirects() -> None:
         next(follow(url))
 
 
-@pytest.mark.parametrize("compression", ["gzip", "deflate"])
-def test_compressed(compression: str) -> None:
-    """The oldest compressions are supported."""
-    text = b"data:x\n\n"
-    body = gzip.compress(text) if compression == "gzip" else zlib.compress(text)
-    with serving(streaming(body[:5], body[5:], headers={"Content-Encoding": compression})) as (
-        url,
-        _,
-    ):
+def _deflate(text: bytes, window_bits: int) -> bytes:
+    compress = zlib.compressobj(wbits=window_bits)
+    return compress.compress(text) + compress.flush()
+
+
+@pytest.mark.parametrize(
+    ("compression", "body"),
+    [
+        ("gzip", gzip.compress(b"data:x\n\n", mtime=0)),
+        ("X-GZip", gzip.compress(b"data:x\n\n", mtime=0)),
+        ("deflate", zlib.compress(b"data:x\n\n")),
+        ("deflate", _deflate(b"data:x\n\n", 9)),
+        ("deflate", _deflate(b"data:x\n\n", -zlib.MAX_WBITS)),
+        ("gzip", zlib.compress(b"data:x\n\n", 0)),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_compressed(compression: str, body: bytes, size: int) -> None:
+    """The oldest compressions are supported, with and without the header of zlib."""
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    with serving(streaming(*pieces, headers={"Content-Encoding": compression})) as (url, _):
         assert next(follow(url)).data == "x"
+
+
+@pytest.mark.parametrize(
+    "body", [b"data:x\n\n", gzip.compress(b"data:x\n\n", mtime=0)[:10] + b"\xff" * 20]
+)
+def test_compressed_wrongly(body: bytes) -> None:
+    """A body that is not compressed as its head says raises an error that says so."""
+    compressed = streaming(body, headers={"Content-Encoding": "gzip"})
+    with (
+        serving(compressed) as (url, _),
+        pytest.raises(http.client.HTTPException, match="Content-Encoding: gzip, but its body"),
+    ):
+        next(follow(url))
 
 
 def test_compressed_otherwise() -> None:
@@ -151,4 +245,4 @@ def test_addresses() -> None:
         assert asked[0].path == "/stream?channel=%C3%A4%20b&c=%20"
     with pytest.raises(ValueError, match="is not a URL"):
         open_stream("localhost:8000/stream", {})
-    assert with_channel("http://h/s?channel=a&x=1#y", "b") == "http://h/s?x=1&channel=b"
+    assert channel_name.in_url("http://h/s?channel=a&x=1#y", "b") == "http://h/s?x=1&channel=b"

@@ -1,8 +1,8 @@
-"""The parser of `flask_sse.testing`, compared with the specification's own examples."""
+"""The parser, compared with the specification's own examples."""
 
 import pytest
 
-from flask_sse._parser import Parsed, Parser
+from flask_sse._event.parser import Parsed, Parser
 
 
 def parse(*pieces: bytes) -> list[Parsed]:
@@ -24,7 +24,7 @@ def plain(data: str) -> Parsed:
             b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\n"
             b"data:  third event\n\n",
             [
-                Parsed("first event", None, "1", None),
+                Parsed("first event", None, "1", None, "1"),
                 Parsed("second event", None, "", None),
                 plain(" third event"),
             ],

@@ -3,12 +3,18 @@
 import socket
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
+from flask import Flask
 
-from flask_sse._connection import Connection, Terms
-from flask_sse._subscriber import Batch
+from flask_sse._callbacks.receivers import Notices
+from flask_sse._callbacks.stream_signals import Visit
+from flask_sse._hub.connection import Connection, Terms
+from flask_sse._hub.subscriber import Batch
+from flask_sse.signals import client_gone
 from tests.support.parser import Parser
+from tests.support.waiting import PATIENCE
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -16,14 +22,16 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 class Peer:
     """A client, the connection to it, and the functions that were called when it ended."""
 
-    def __init__(self, *, chunked: bool, limit: int = 1 << 20) -> None:
+    def __init__(self, *, chunked: bool, limit: int, visit: Visit | None) -> None:
         server, self.client = socket.socketpair()
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         server.setblocking(False)
         self.client.setblocking(False)
         self.ended: list[Sequence[Callable[[], object]]] = []
         terms = Terms(b":\n", lambda: b"retry:7\n", limit, self.ended.append)
-        self.connection = Connection(server.detach(), HEAD, terms, chunked=chunked, callbacks=[])
+        self.connection = Connection(
+            server.detach(), HEAD, terms, chunked=chunked, callbacks=[], visit=visit
+        )
 
     def read(self) -> bytes:
         """Return what has arrived."""
@@ -41,14 +49,30 @@ def make() -> Iterator[Callable[..., Peer]]:
     """Return a function that makes peers, which are closed afterwards."""
     peers: list[Peer] = []
 
-    def make_one(*, chunked: bool = False, limit: int = 1 << 20) -> Peer:
-        peers.append(Peer(chunked=chunked, limit=limit))
+    def make_one(
+        *, chunked: bool = False, limit: int = 1 << 20, visit: Visit | None = None
+    ) -> Peer:
+        peers.append(Peer(chunked=chunked, limit=limit, visit=visit))
         return peers[-1]
 
     yield make_one
     for peer in peers:
         peer.connection.close()
         peer.client.close()
+
+
+@contextmanager
+def counting() -> Iterator[tuple[Visit, list[int]]]:
+    """Return a visit, and a list that has the number of sent bytes once the block has ended."""
+    counted: list[int] = []
+
+    def count(_: Flask, *, bytes_sent: int, **__: object) -> None:
+        counted.append(bytes_sent)
+
+    notices = Notices(Flask("tests"))
+    with client_gone.connected_to(count):
+        yield Visit(notices, b"tests", None), counted
+        notices.finish(PATIENCE)
 
 
 def batch(number: int, size: int = 1000) -> Batch:
@@ -136,6 +160,58 @@ def test_the_end_is_told_once(make: Callable[..., Peer]) -> None:
         peer.connection.close()
         assert other.getsockname()
     assert peer.ended == [[]]
+
+
+@pytest.mark.parametrize("reads_all", [True, False])
+@pytest.mark.parametrize("chunked", [True, False])
+def test_the_number_of_sent_bytes(
+    make: Callable[..., Peer], chunked: bool, reads_all: bool
+) -> None:
+    """It is what the client can read of the body, even if the end of the response had to wait."""
+    with counting() as (visit, counted):
+        peer = make(chunked=chunked, visit=visit)
+        peer.connection.open()
+        for number in range(500):
+            peer.connection.send(batch(number))
+        peer.connection.finish()
+        assert peer.connection.is_lagging
+        received = peer.client.recv(700)
+        peer.connection.flush()
+        while reads_all and peer.connection.is_lagging:
+            received += peer.client.recv(700)
+            peer.connection.flush()
+        assert peer.connection.is_lagging != reads_all
+        peer.connection.close()
+    received += peer.read()
+    assert counted == [len(received.removeprefix(HEAD))]
+    assert received.endswith(b"0\r\n\r\n") == (chunked and reads_all)
+
+
+def test_what_exceeds_the_limit_is_not_counted(make: Callable[..., Peer]) -> None:
+    """It has never been sent, like the data that was waiting."""
+    with counting() as (visit, counted):
+        peer = make(limit=1000, visit=visit)
+        peer.connection.open()
+        while not peer.connection.overflowed:
+            peer.connection.send(batch(0))
+        peer.connection.close()
+    assert counted == [len(peer.read().removeprefix(HEAD))]
+
+
+def test_an_end_waits_for_clients_that_are_there(make: Callable[..., Peer]) -> None:
+    """It says that data must be sent first, unless the client can't get it any more."""
+    idle, lagging, gone = make(), make(), make()
+    for peer in (idle, lagging, gone):
+        peer.connection.open()
+    for peer in (lagging, gone):
+        peer.connection.send(batch(0, size=100_000))
+        assert peer.connection.is_lagging
+    gone.client.close()
+    gone.connection.flush()
+    assert gone.connection.is_gone
+    assert idle.connection.end("stop")
+    assert not lagging.connection.end("stop")
+    assert gone.connection.end("stop")
 
 
 def test_a_large_event_is_not_copied_for_each_client(make: Callable[..., Peer]) -> None:

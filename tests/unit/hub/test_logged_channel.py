@@ -1,7 +1,6 @@
 """A channel with history in isolation: the events that its listeners get."""
 
 import contextlib
-import itertools
 import socket
 from collections.abc import Sequence
 from contextlib import closing
@@ -9,57 +8,17 @@ from typing import Final
 
 import pytest
 
-from flask_sse._connection import Connection, Terms
-from flask_sse._history import OFFSET_AT_TOP, OFFSET_BEFORE_LAST, PAGE_BYTES, Entry, Position
-from flask_sse._logged import Foreign, LoggedChannel
-from flask_sse._logs import RING_BYTES
-from flask_sse._page import Page
-from flask_sse._subscriber import Batch, Follower
+from flask_sse._hub.connection import Connection, Terms
+from flask_sse._hub.listener import Listener
+from flask_sse._hub.log_queries import RING_BYTES
+from flask_sse._hub.logged_channel import LoggedChannel
+from flask_sse._hub.subscriber import Batch, Follower
+from flask_sse._log.decoding import Event, Foreign
+from flask_sse._log.position import Entry, Position
+from tests.support.log import Log, ids
 from tests.support.parser import Parser
 
 LIMIT: Final = 1 << 22
-_nonces = itertools.count(1)
-
-
-class Log:
-    """A log as Redis has it."""
-
-    def __init__(self, epoch: str = "e", length: int = 1000) -> None:
-        self.epoch = epoch
-        self.length = length
-        self.entries: list[Entry] = []
-        self.top = Position(epoch, 0, "0")
-
-    def add(self, number: int = 1, data: str = "") -> list[Entry]:
-        """Add events; return them."""
-        return [self._add(data) for _ in range(number)]
-
-    def page(self, after: int, limit: int = PAGE_BYTES) -> Page:
-        """Return a page as Redis does."""
-        top = self.top.offset
-        start = {OFFSET_AT_TOP: top, OFFSET_BEFORE_LAST: max(top - 1, 0)}.get(after, after)
-        entries: list[Entry] = []
-        size = 0
-        for entry in self.entries:
-            if entry.position.offset > start and size < limit:
-                entries.append(entry)
-                size += len(entry.payload or b"")
-        return Page(after, self.top, entries)
-
-    def copy(self) -> "Log":
-        """Return a snapshot."""
-        log = Log(self.epoch, self.length)
-        log.entries, log.top = self.entries[:], self.top
-        return log
-
-    def _add(self, data: str) -> Entry:
-        previous = self.top
-        self.top = Position(self.epoch, previous.offset + 1, f"{next(_nonces):x}")
-        payload = (data or str(self.top)).encode()
-        frame = b"data:%b\nid:%b\n\n" % (payload, str(self.top).encode())
-        entry = Entry(self.top, previous.nonce, frame, payload)
-        self.entries = [*self.entries, entry][-self.length :]
-        return entry
 
 
 class Client:
@@ -88,10 +47,9 @@ class Rig:
         self.log = log
         self.questions = 0
         self._is_asking = False
-        self._published: dict[bytes, Entry | Foreign] = {}
+        self.lost: list[Listener] = []
         self.channel = LoggedChannel(
             b"x",
-            self._published.get,
             self._note_question,
             lambda: None,
             lambda: RING_BYTES,
@@ -101,9 +59,9 @@ class Rig:
     def add(self, cursor: Position | None = None, *, is_strict: bool = False) -> Client:
         """Add a client, with the subscription confirmed."""
         client = Client(cursor, is_strict=is_strict)
-        client.follower.refill = lambda: self.channel.refill(client.follower)
+        client.follower.refill = lambda: self.lost.extend(self.channel.refill(client.follower))
         self.channel.add(client.follower)
-        self.channel.confirm()
+        self.lost += self.channel.confirm()
         return client
 
     def join(self, cursor: Position | None = None, *, is_strict: bool = False) -> Client:
@@ -112,36 +70,38 @@ class Rig:
         self.answer()
         return client
 
-    def receive(self, events: Sequence[Entry | Foreign]) -> None:
+    def receive(self, events: Sequence[Event]) -> None:
         """Deliver events through the subscription."""
-        for event in events:
-            assert event.payload is not None
-            self._published[event.payload] = event
-        self.channel.receive([event.payload for event in events if event.payload is not None])
+        self.lost += self.channel.arrived(events)
 
     def answer(self) -> None:
         """Let Redis answer until no questions are left."""
         for _ in range(1000):
             if not self._is_asking:
                 return
-            self._is_asking = False
-            after, fill_after = self.channel.page_after(), self.channel.fill_after()
-            if after is not None:
-                self.questions += 1
-                self.channel.take_page(self.log.page(after))
-            if fill_after is not None:
-                self.questions += 1
-                self.channel.take_fill(self.log.page(fill_after))
+            self.answer_once()
         raise AssertionError("there is no end of questions")
+
+    def answer_once(self) -> None:
+        """Let Redis answer the questions that are asked now."""
+        self._is_asking = False
+        for after, is_fill in [*self.channel.questions()]:
+            self.questions += 1
+            self.lost += self.channel.answered(self.log.page(after), is_fill=is_fill)
+
+    def question(self, *, is_fill: bool = True) -> int | None:
+        """Return the offset of the only question, if it is of this kind."""
+        (question,) = self.channel.questions()
+        return question[0] if question[1] == is_fill else None
 
     def _note_question(self, channel: LoggedChannel) -> None:
         assert channel is self.channel
         self._is_asking = True
 
 
-def ids(entries: Sequence[Entry]) -> list[str]:
-    """Return the ids of events."""
-    return [str(entry.position) for entry in entries]
+def offset(event_id: str) -> int:
+    """Return the number of an event in its log."""
+    return int(event_id.split(".")[1])
 
 
 @pytest.fixture
@@ -179,21 +139,21 @@ def test_a_hole(rig: Rig, log: Log, client: Client) -> None:
 def test_a_lost_subscription(rig: Rig, log: Log, client: Client) -> None:
     """A new one has the log compared at once."""
     missed = log.add(2)
-    rig.channel.verify()
+    rig.channel.begin()
     rig.answer()
     assert client.take() == ids(missed)
 
 
 def test_a_loss_during_a_question(rig: Rig, log: Log, client: Client) -> None:
     """An answer that may be older than the new subscription is not enough."""
-    rig.channel.verify()
+    rig.channel.begin()
     old = rig.log = log.copy()
     missed = log.add(2)
-    after = rig.channel.fill_after()
+    after = rig.question()
     assert after is not None
     page = old.page(after)
-    rig.channel.verify()
-    rig.channel.take_fill(page)
+    rig.channel.begin()
+    rig.channel.answered(page, is_fill=True)
     rig.log = log
     rig.answer()
     assert client.take() == ids(missed)
@@ -218,7 +178,7 @@ def test_offsets_that_are_repeated(rig: Rig, log: Log, client: Client, more: int
     assert client.take() == ids(lost)
     rig.log = snapshot
     other = snapshot.add(2 + more)
-    rig.channel.verify()
+    rig.channel.begin()
     rig.answer()
     assert client.take() == [f"sse.reset {snapshot.top}"]
     for entry in lost:
@@ -254,7 +214,7 @@ def test_a_log_that_ends_earlier(rig: Rig, log: Log, client: Client) -> None:
     snapshot = log.copy()
     rig.receive(lost := log.add(2))
     rig.log = snapshot
-    rig.channel.verify()
+    rig.channel.begin()
     rig.answer()
     assert client.take() == [*ids(lost), f"sse.reset {snapshot.top}"]
 
@@ -289,11 +249,11 @@ def test_events_after_the_first_answer(rig: Rig, log: Log) -> None:
     """Events between the answer and its arrival come after the beginning of the stream."""
     client = rig.add()
     before = log.top
-    after = rig.channel.fill_after()
+    after = rig.question()
     assert after is not None
     page = log.page(after)
     rig.receive(events := log.add(2))
-    rig.channel.take_fill(page)
+    rig.channel.answered(page, is_fill=True)
     rig.answer()
     assert client.take() == [f"sse.open {before}", *ids(events)]
 
@@ -302,10 +262,10 @@ def test_an_event_that_is_slower_than_the_answer(rig: Rig, log: Log) -> None:
     """The log may be heard of before an event that was published earlier, and counted."""
     before = log.top
     client = rig.add()
-    after = rig.channel.fill_after()
+    after = rig.question()
     assert after is not None
     events = log.add()
-    rig.channel.take_fill(log.page(after))
+    rig.channel.answered(log.page(after), is_fill=True)
     rig.receive(events)
     rig.answer()
     assert client.take() == [f"sse.open {before}", *ids(events)]
@@ -313,52 +273,86 @@ def test_an_event_that_is_slower_than_the_answer(rig: Rig, log: Log) -> None:
 
 def test_events_during_a_question(rig: Rig, log: Log, client: Client) -> None:
     """Events that arrive before the answer, but are newer, need no other question."""
-    rig.channel.verify()
-    after = rig.channel.fill_after()
+    rig.channel.begin()
+    after = rig.question()
     assert after is not None
     page = log.page(after)
     rig.receive(events := log.add(2))
     assert client.take() == []
-    rig.channel.take_fill(page)
+    rig.channel.answered(page, is_fill=True)
     assert client.take() == ids(events)
 
 
 def test_an_answer_that_is_older(rig: Rig, log: Log, client: Client) -> None:
     """The next event is sent even if the log, on a replica, is behind."""
-    rig.channel.verify()
+    rig.channel.begin()
     page = log.page(log.top.offset)
     rig.receive(events := log.add(2))
-    assert rig.channel.fill_after() is not None
-    rig.channel.take_fill(page)
+    assert rig.question() is not None
+    rig.channel.answered(page, is_fill=True)
     assert client.take() == ids(events)
 
 
 def test_too_much_to_be_held(rig: Rig, log: Log, client: Client) -> None:
     """Events that arrive while Redis does not answer are read from the log later."""
-    rig.channel.verify()
-    after = rig.channel.fill_after()
+    rig.channel.begin()
+    after = rig.question()
     assert after is not None
     page = log.page(after)
     events = [event for number in range(21) for event in log.add(1, f"{number} {'x' * 50_000}")]
     for event in events:
         rig.receive([event])
-    rig.channel.take_fill(page)
+    rig.channel.answered(page, is_fill=True)
     rig.answer()
     assert client.take() == ids(events)
+
+
+def test_too_much_to_be_held_without_history(rig: Rig, log: Log, client: Client) -> None:
+    """Events that no log has are sent while Redis does not answer, once and in order."""
+    rig.channel.begin()
+    foreign: list[str] = []
+    logged: list[Entry] = []
+    for number in range(30):
+        foreign.append(f"foreign-{number}")
+        data = f"{number} {'x' * 50_000}"
+        frame = f"event:foreign-{number}\ndata:{data}\n\n".encode()
+        logged += log.add(1, f"logged {data}")
+        rig.receive([Foreign(frame, data.encode()), logged[-1]])
+    early = client.take()
+    assert early
+    rig.answer()
+    # An event without an id leaves a client the id of the event before.
+    found = [name.partition(" ")[0] for name in [*early, *client.take()]]
+    assert [name for name in found if "foreign" in name] == foreign
+    assert [name for name in found if "foreign" not in name] == ids(logged)
+
+
+def test_too_much_to_be_held_before_the_first_answer(rig: Rig, log: Log) -> None:
+    """No stream has begun, so none is sent anything; each begins in one place of the log."""
+    client = rig.add()
+    top = log.top
+    for number in range(30):
+        frame = b"event:foreign\ndata:%d\n\n" % number
+        rig.receive([Foreign(frame, b"%d %b" % (number, b"x" * 50_000))])
+    assert client.take() == []
+    rig.answer()
+    assert client.take()[0] == f"sse.open {top}"
+    rig.receive(later := log.add(2))
+    assert client.take() == ids(later)
 
 
 def test_a_question_that_fails(rig: Rig, log: Log, client: Client) -> None:
     """It is asked again, for the channel and for its listeners."""
     missed = log.add(1)
-    rig.channel.verify()
-    assert rig.channel.fill_after() is not None
-    rig.channel.ask_again(is_fill=True)
+    rig.channel.begin()
+    assert rig.question() is not None
+    rig.channel.failed(is_fill=True)
     rig.answer()
     assert client.take() == ids(missed)
     first = log.entries[0].position
     back = rig.add(first)
-    assert rig.channel.page_after() is not None
-    rig.channel.ask_again(is_fill=False)
+    assert rig.question(is_fill=False) is not None
+    rig.channel.failed(is_fill=False)
     rig.answer()
     assert back.take() == [f"sse.open {first}", *ids(log.entries[1:])]
 
@@ -379,7 +373,7 @@ def test_a_strict_listener(rig: Rig, log: Log) -> None:
     live = rig.join(is_strict=True)
     assert live.take() == [f"sse.open {log.top}"]
     rig.log = Log("new")
-    rig.channel.verify()
+    rig.channel.begin()
     rig.answer()
     live.take()
     back = rig.join(log.top, is_strict=True)
@@ -387,7 +381,7 @@ def test_a_strict_listener(rig: Rig, log: Log) -> None:
     for client in (live, back):
         assert isinstance(client.follower.error, LookupError)
         assert client.follower.has_ended()
-        assert client.follower in rig.channel.troubled
+        assert client.follower in rig.lost
 
 
 def latest(log: Log) -> list[str]:
@@ -412,7 +406,7 @@ def test_the_latest_event_after_a_reset(is_older: bool) -> None:
         rig.log = log = snapshot
     else:
         log.add(2)
-    rig.channel.verify()
+    rig.channel.begin()
     rig.answer()
     opening, newest = latest(log)
     assert client.take() == [opening.replace("open", "reset"), newest]
@@ -443,7 +437,7 @@ def test_a_latest_event_that_is_not_kept_any_more() -> None:
     rig.receive(log.add())
     assert rig.join().take() == latest(log)
     log.entries = []
-    rig.channel.fill()
+    rig.channel.compare()
     rig.answer()
     assert rig.join().take() == [f"sse.open {log.top}"]
     rig.receive(log.add())
@@ -456,7 +450,7 @@ def test_what_breaks_the_silence(rig: Rig, log: Log, client: Client) -> None:
     rig.receive([known])
     heard = rig.channel.heard
     rig.receive([known, Foreign(b"data:foreign\n\n", b"foreign")])
-    rig.channel.receive([b"malformed"])
+    rig.channel.arrived([])
     assert rig.channel.heard == heard
     rig.receive(log.add())
     assert rig.channel.heard > heard
@@ -481,7 +475,7 @@ def test_old_events_that_waited_for_an_answer(rig: Rig, log: Log, client: Client
 def test_a_long_absence(rig: Rig, log: Log, client: Client) -> None:
     """Missed events are read page by page, until none are left."""
     missed = [event for number in range(20) for event in log.add(1, f"{number} {'x' * 50_000}")]
-    rig.channel.verify()
+    rig.channel.begin()
     rig.answer()
     assert client.take() == ids(missed)
     assert rig.channel.position == log.top
@@ -545,7 +539,9 @@ def test_a_connection_that_lags_when_its_page_comes(rig: Rig, log: Log) -> None:
     server.setblocking(False)
     browser.setblocking(False)
     terms = Terms(b":\n", lambda: b"", 1000, lambda _: None)
-    connection = Connection(server.detach(), b"", terms, chunked=False, callbacks=[], cursor=first)
+    connection = Connection(
+        server.detach(), b"", terms, chunked=False, callbacks=[], resume_after=first
+    )
     parser = Parser()
 
     def drain() -> None:
@@ -563,13 +559,89 @@ def test_a_connection_that_lags_when_its_page_comes(rig: Rig, log: Log) -> None:
         connection.send(Batch((), b":%b\n" % (b"x" * 100_000)))
         assert connection.is_lagging
         rig.answer()
-        assert not rig.channel.troubled
-        while connection.cursor is not None:
+        assert not rig.lost
+        while connection.is_behind:
             drain()
             rig.answer()
         with contextlib.suppress(BlockingIOError):
             parser.feed(browser.recv(1 << 20))
         assert [event.id for event in parser.events] == [str(first), *ids(log.entries[1:])]
+
+
+def test_clients_that_keep_arriving(rig: Rig, log: Log, client: Client) -> None:
+    """However old their ids are, a client that was there before gets its events."""
+    log.page_bytes = 20_000
+    missed = [event for number in range(900) for event in log.add(1, f"{number} {'x' * 1000}")]
+    rig.channel.begin()
+    rig.answer()
+    oldest, middle = log.entries[0].position, missed[399].position
+    back = rig.add(middle)
+    arriving: list[Client] = []
+    received: list[str] = []
+    for _ in range(150):
+        # It arrives before each question, and reads on until the third has arrived after it.
+        arriving.append(rig.add(oldest))
+        rig.answer_once()
+        received += back.take()
+        for other in arriving:
+            other.take()
+        if len(arriving) > 2:
+            rig.channel.discard(arriving.pop(0).follower)
+    assert received == [f"sse.open {middle}", *ids(missed[400:])]
+
+
+def test_clients_take_turns(rig: Rig, log: Log, client: Client) -> None:
+    """A client that can take one page after the other does not delay the next client."""
+    log.page_bytes = 2000
+    missed = [event for number in range(900) for event in log.add(1, f"{number} {'x' * 1000}")]
+    rig.channel.begin()
+    rig.answer()
+    first, later = log.entries[0].position, missed[500].position
+    server, browser = socket.socketpair()
+    server.setblocking(False)
+    parser = Parser()
+    terms = Terms(b":\n", lambda: b"", LIMIT, lambda _: None)
+    connection = Connection(
+        server.detach(), b"", terms, chunked=False, callbacks=[], resume_after=first
+    )
+    with browser, closing(connection):
+        rig.channel.add(connection)
+        rig.channel.confirm()
+        rig.answer_once()
+        parser.feed(browser.recv(1 << 16))
+        begun = offset(parser.events[-1].id)
+        assert not connection.is_lagging
+        back = rig.add(later)
+        rig.answer_once()
+        rig.answer_once()
+        opening, *events = back.take()
+        assert opening == f"sse.open {later}"
+        assert events
+        assert events == ids(missed[501 : 501 + len(events)])
+        # The question was asked for both in turn.
+        parser.feed(browser.recv(1 << 16))
+        assert begun < offset(parser.events[-1].id) < later.offset
+
+
+@pytest.mark.parametrize("is_descending", [False, True])
+def test_clients_share_pages(rig: Rig, log: Log, client: Client, is_descending: bool) -> None:
+    """Clients that return from everywhere need few questions, in whatever order they come."""
+    log.page_bytes = 20_000
+    missed = [event for number in range(900) for event in log.add(1, f"{number} {'x' * 1000}")]
+    rig.channel.begin()
+    rig.answer()
+    before = rig.questions
+    places = sorted(range(0, 800, 7), reverse=is_descending)
+    back = [rig.add(missed[place].position) for place in places]
+    for _ in range(200):
+        rig.answer_once()
+        # The second call tells the hub that the client has taken everything.
+        events = [[*one.take(), *one.take()] for one in back]
+        if not any(events):
+            break
+    assert rig.channel.lagging == 0
+    pages = len(missed) // 20
+    assert rig.questions - before < 3 * pages
 
 
 def test_a_large_latest_event_after_a_reset() -> None:
@@ -579,7 +651,7 @@ def test_a_large_latest_event_after_a_reset() -> None:
     client = rig.join()
     assert client.take() == [f"sse.open {log.top}"]
     log.add(2, "x" * RING_BYTES)
-    rig.channel.verify()
+    rig.channel.begin()
     rig.answer()
     opening, newest = latest(log)
     assert client.take() == [opening.replace("open", "reset"), newest]

@@ -7,7 +7,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_sse._resp import Reader, Reply
+from flask_sse._redis.resp import Reader, Reply
 
 
 def encode(reply: Reply) -> bytes:
@@ -37,8 +37,7 @@ def test_pieces_of_any_size(sent: list[Reply], data: st.DataObject) -> None:
     reader = Reader()
     received: list[Reply] = []
     for start, end in itertools.pairwise([0, *cuts, len(text)]):
-        reader.feed(text[start:end])
-        received += reader.replies()
+        received += reader.feed(text[start:end])
     assert received == sent
 
 
@@ -47,17 +46,15 @@ def test_each_byte_alone() -> None:
     reader = Reader()
     text = encode([b"message", b"sse", b"\r\n$1\r\n"])
     for number in range(len(text) - 1):
-        reader.feed(text[number : number + 1])
-        assert list(reader.replies()) == []
-    reader.feed(text[-1:])
-    assert list(reader.replies()) == [[b"message", b"sse", b"\r\n$1\r\n"]]
+        assert reader.feed(text[number : number + 1]) == []
+    assert reader.feed(text[-1:]) == [[b"message", b"sse", b"\r\n$1\r\n"]]
 
 
 def test_simple_strings_nothing_and_errors() -> None:
     """An error is a reply like others, and does not end the iteration."""
     reader = Reader()
-    reader.feed(b"+PONG\r\n*-1\r\n-NOPERM this user has no permissions\r\n:1\r\n")
-    pong, nothing, error, one = reader.replies()
+    sent = b"+PONG\r\n*-1\r\n-NOPERM this user has no permissions\r\n:1\r\n"
+    pong, nothing, error, one = reader.feed(sent)
     assert (pong, nothing, one) == (b"PONG", None, 1)
     assert isinstance(error, redis.ResponseError)
     assert str(error) == "NOPERM this user has no permissions"
@@ -67,9 +64,10 @@ def test_simple_strings_nothing_and_errors() -> None:
 def test_something_else_is_no_redis(text: bytes) -> None:
     """A server of another kind is refused, with what it has sent."""
     reader = Reader()
-    reader.feed(text)
-    with pytest.raises(redis.InvalidResponse, match="not"):
-        list(reader.replies())
+    one, error = reader.feed(b":1\r\n" + text)
+    assert one == 1
+    assert isinstance(error, redis.InvalidResponse)
+    assert "not" in str(error)
 
 
 def test_a_large_message_is_looked_at_once() -> None:
@@ -78,8 +76,6 @@ def test_a_large_message_is_looked_at_once() -> None:
     reader.feed(b"$%d\r\n" % 10_000_000)
     piece = bytes(1000)
     for _ in range(10_000):
-        reader.feed(piece)
-        assert not any(True for _ in reader.replies())
-    reader.feed(b"\r\n")
-    [reply] = reader.replies()
+        assert not reader.feed(piece)
+    [reply] = reader.feed(b"\r\n")
     assert reply == bytes(10_000_000)

@@ -6,14 +6,14 @@ from contextlib import closing
 
 import pytest
 
-from flask_sse._poller import READ, Poller
+from flask_sse._system.poller import READ, Poller
 
 
 @pytest.fixture(params=["epoll", "other"])
 def poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Poller]:
     """Return a poller on epoll, and one on Python's default selector."""
     if request.param == "other":
-        monkeypatch.setattr("flask_sse._gevent.new_epoll", lambda: None)
+        monkeypatch.setattr("flask_sse._system.greenlets.new_epoll", lambda: None)
     with closing(Poller()) as poller:
         yield poller
 

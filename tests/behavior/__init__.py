@@ -1,0 +1,1 @@
+"""What the package does, in one process and with a Redis, real or embedded."""

@@ -1,0 +1,1 @@
+"""What must hold when Redis, a connection or a process fails."""

@@ -1,0 +1,1 @@
+"""Streams under real servers, as processes of their own."""

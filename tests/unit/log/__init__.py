@@ -1,0 +1,1 @@
+"""The wing for logs: no Redis, no clock, no listener."""

@@ -1,0 +1,441 @@
+"""The guarantee of history as a model of the tail and of those who catch up, without Redis.
+
+Each history is random and repeatable: events are lost, pages are short, logs are trimmed, lost or
+restored, answers fail or come before older events. Each client's record is checked event by event.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import pytest
+
+from flask_sse._log import tail as tail_module
+from flask_sse._log.catch_up import Ahead, CatchUp, Found, Gap
+from flask_sse._log.decoding import Event, Foreign
+from flask_sse._log.page import Page
+from flask_sse._log.position import OFFSET_AT_TOP, OFFSET_BEFORE_LAST, UNKNOWN, Entry, Position
+from flask_sse._log.tail import Ask, Begin, Deliver, Ready, Restart, Step, Tail
+
+HELD_BYTES: Final = 1000
+_PAYLOAD: Final = b"x" * 60
+
+
+class Redis:
+    """A log, and all that ever happened to it."""
+
+    def __init__(self, kept: int) -> None:
+        self.kept = kept
+        self.numbers = itertools.count(1)
+        self.before: dict[Position, Position] = {}
+        """The position before each event, of this log and of all earlier ones."""
+        self.positions: list[Position] = []
+        self.has_lost = False
+        self.lose()
+        self.has_lost = False
+        self.snapshot = self.entries, self.top
+
+    def lose(self) -> None:
+        """Begin another log."""
+        self.has_lost = True
+        self.entries: list[Entry] = []
+        self.top = Position(f"e{next(self.numbers)}", 0, "0")
+        self.positions.append(self.top)
+
+    def publish(self) -> Entry:
+        """Add an event."""
+        previous = self.top
+        self.top = Position(previous.epoch, previous.offset + 1, f"n{next(self.numbers)}")
+        entry = Entry(self.top, previous.nonce, b"f", _PAYLOAD)
+        self.before[self.top] = previous
+        self.positions.append(self.top)
+        self.has_lost |= len(self.entries) == self.kept
+        self.entries = [*self.entries, entry][-self.kept :]
+        return entry
+
+    def trim(self, kept: int) -> None:
+        """Forget all but the newest events."""
+        self.has_lost = True
+        self.entries = self.entries[len(self.entries) - kept :] if kept else []
+
+    def restore(self) -> None:
+        """Go back in time."""
+        self.has_lost = True
+        self.entries, self.top = self.snapshot
+
+    def page(self, after: int, length: int) -> Page:
+        """Answer a question."""
+        top = self.top.offset
+        start = {OFFSET_AT_TOP: top, OFFSET_BEFORE_LAST: max(top - 1, 0)}.get(after, after)
+        entries = [entry for entry in self.entries if entry.position.offset > start]
+        return Page(after, self.top, entries[:length])
+
+    def continues(self, position: Position) -> bool:
+        """Whether all events after a position are in the log."""
+        if position == self.top:
+            return True
+        return any(self.before[entry.position] == position for entry in self.entries)
+
+
+class Client:
+    """A client's record."""
+
+    def __init__(self, cursor: Position | None) -> None:
+        self.last = cursor
+
+    def take(self, redis: Redis, events: Sequence[Event]) -> None:
+        """Each event follows the one before."""
+        for event in events:
+            if isinstance(event, Entry):
+                assert redis.before[event.position] == self.last, "a gap, or an event twice"
+                self.last = event.position
+
+
+class Question:
+    """A question in progress."""
+
+    def __init__(self, after: int, published: int) -> None:
+        self.after = after
+        self.published = published
+        """How many events had been published when it was asked."""
+        self.page: Page | None = None
+        self.sound: dict[object, bool] = {}
+        """For each of those it was asked for: whether the log continues there."""
+
+
+class History:
+    """One random history; a channel's part is played by the methods that carry out the steps."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.sends_latest = self.chance.random() < 0.2
+        self.redis = Redis(1 if self.sends_latest else self.chance.choice([4, 50, 200]))
+        for _ in range(self.chance.randint(0, 4)):
+            self.redis.publish()
+        room = self.chance.choice([1, 1500, 1 << 18])
+        self.tail = Tail(b"x", lambda: room, sends_latest=self.sends_latest)
+        self.catch_up = CatchUp[Client]()
+        self.position: Position | None = None
+        self.live: list[Client] = []
+        self.joining: list[Client] = [Client(None)]
+        self.everybody: list[Client] = [*self.joining]
+        self.sent: list[Event] = []
+        """Events on their way through the subscription."""
+        self.published = 0
+        self.received = 0
+        self.foreign = 0
+        self.due: list[bytes] = []
+        """The events without a log that must be delivered."""
+        self.delivered: list[bytes] = []
+        self.asks = False
+        self.resets = 0
+        self.fill: Question | None = None
+        self.read: Question | None = None
+        self.loss = self.chance.choice([0.0, 0.1, 0.3])
+        self.late = self.chance.choice([0.0, 0.5])
+        """How often an event is published and a client comes between a question and its answer."""
+
+    def run(self) -> None:
+        """Let things happen, and then let everybody reach the end of the log."""
+        self.carry_out(self.tail.compare())
+        what: list[Callable[[], None]] = [
+            self.publish,
+            self.arrive,
+            self.arrive,
+            self.ask,
+            self.answer_tail,
+            self.answer_clients,
+        ]
+        often = self.chance.choice([1, 4])
+        rare: list[Callable[[], None]] = [
+            self.publish_foreign,
+            self.compare,
+            self.resume,
+            self.resume,
+            self.join,
+            self.drain,
+            self.fail,
+        ]
+        if self.chance.random() < 0.7:
+            rare += [self.trim, self.redis.lose, self.take_snapshot, self.redis.restore]
+        for happens in self.chance.choices([*what * often, *rare], k=self.chance.randint(10, 60)):
+            happens()
+        self.settle()
+
+    # What happens
+
+    def publish(self) -> None:
+        """Publish some events, of which some may be lost."""
+        for _ in range(self.chance.randint(1, 3)):
+            entry = self.redis.publish()
+            if self.chance.random() < self.loss:
+                continue
+            is_large = self.chance.random() < 0.05
+            self.send(entry._replace(frame=b"", payload=None) if is_large else entry)
+
+    def publish_foreign(self) -> None:
+        """Publish an event without a log."""
+        self.foreign += 1
+        self.send(Foreign(b"f", b"%060d" % self.foreign))
+
+    def send(self, event: Event) -> None:
+        """Send an event through the subscription."""
+        self.sent.append(event)
+        self.published += 1
+
+    def arrive(self, number: int | None = None) -> None:
+        """Let some of the events arrive."""
+        if number is None:
+            number = self.chance.randint(0, len(self.sent))
+        events, self.sent = self.sent[:number], self.sent[number:]
+        self.received += len(events)
+        if self.tail.position is not None:
+            self.due += [event.payload for event in events if isinstance(event, Foreign)]
+        self.carry_out(self.tail.arrived(events))
+
+    def compare(self) -> None:
+        """Begin a new subscription."""
+        self.carry_out(self.tail.compare())
+
+    def join(self) -> None:
+        """A client comes without a position."""
+        client = Client(None)
+        self.everybody.append(client)
+        self.joining.append(client)
+        if self.tail.is_following:
+            self.open_joining()
+
+    def resume(self) -> None:
+        """A client comes back from anywhere."""
+        client = Client(UNKNOWN)
+        if self.chance.random() < 0.9:
+            client.last = self.chance.choice(self.redis.positions[-20:])
+        self.everybody.append(client)
+        assert client.last is not None
+        self.catch_up.add(client, client.last)
+        self.advance(client)
+
+    def drain(self) -> None:
+        """Clients that are behind have taken everything."""
+        for client in self.catch_up:
+            self.advance(client)
+
+    def trim(self) -> None:
+        """The log is trimmed."""
+        self.redis.trim(self.chance.randint(0, len(self.redis.entries)))
+
+    def take_snapshot(self) -> None:
+        """Redis saves the log."""
+        self.redis.snapshot = self.redis.entries, self.redis.top
+
+    def ask(self) -> None:
+        """Ask the questions, and perhaps have them read at once."""
+        epoch = "" if self.position is None else self.position.epoch
+        if self.read is None and (after := self.catch_up.question(epoch)) is not None:
+            self.read = Question(after, self.published)
+        if self.asks:
+            self.asks = False
+            self.fill = Question(self.tail.question(), self.published)
+        if self.chance.random() < 0.5:
+            self.look_up()
+            if self.chance.random() < self.late:
+                self.publish()
+                self.resume()
+
+    def look_up(self) -> None:
+        """Redis reads the log."""
+        length = self.chance.choice([1, 2, 3, 100])
+        if self.fill is not None and self.fill.page is None:
+            self.fill.page = self.redis.page(self.fill.after, length)
+            if self.tail.position is not None:
+                self.fill.sound[self.tail] = self.redis.continues(self.tail.position)
+        if self.read is not None and self.read.page is None:
+            self.read.page = self.redis.page(self.read.after, length)
+            for client in self.catch_up.waiting:
+                cursor = self.catch_up.cursor(client)
+                assert cursor is not None
+                self.read.sound[client] = self.redis.continues(cursor)
+
+    def fail(self) -> None:
+        """Redis does not answer."""
+        if self.fill is not None:
+            self.fill = None
+            self.carry_out(self.tail.failed())
+        if self.read is not None:
+            self.read = None
+            self.catch_up.failed()
+
+    def answer_tail(self) -> None:
+        """The answer arrives, after the events that are older than the question."""
+        self.look_up()
+        question = self.fill
+        if question is None or question.page is None or self.chance.random() < 0.3:
+            return
+        self.fill = None
+        self.arrive(max(0, question.published - self.received))
+        for step in (steps := self.tail.answered(question.page)):
+            if isinstance(step, Restart):
+                assert not question.sound[self.tail], f"a reset without a cause: {step}"
+        self.carry_out(steps)
+
+    def answer_clients(self) -> None:
+        """The clients that wait get a page."""
+        self.look_up()
+        question = self.read
+        if question is None or question.page is None or self.chance.random() < 0.3:
+            return
+        self.read = None
+        assert self.position is not None
+        self.tail.ring.extend_left(question.page.entries, self.position)
+        for client, found in self.catch_up.answered(question.page, self.position):
+            self.tell(client, found, question, question.page.top)
+
+    def settle(self) -> None:
+        """Nothing more is lost, and silence has the log compared."""
+        self.loss = self.late = 0.0
+        self.arrive(len(self.sent))
+        # Held events of a log that was restored are delivered after the first comparison.
+        for _ in range(2):
+            self.compare()
+            self.answer_all()
+        assert self.tail.is_following
+        assert not self.catch_up
+        assert not self.joining
+        assert self.position == self.tail.position == self.redis.top
+        assert all(client.last == self.redis.top for client in self.everybody)
+        assert self.delivered == sorted({*self.delivered}), "twice, or in another order"
+        assert {*self.due} <= {*self.delivered}
+
+    def answer_all(self) -> None:
+        """Redis answers until nobody asks."""
+        for _ in range(2000):
+            self.ask()
+            self.answer_tail()
+            self.answer_clients()
+            self.drain()
+            if self.tail.is_following and self.fill is None and not self.asks and not self.catch_up:
+                return
+        raise AssertionError("there is no end of questions")
+
+    # The steps
+
+    def carry_out(self, steps: Sequence[Step]) -> None:
+        """Do what a channel does."""
+        for step in steps:
+            match step:
+                case Ask():
+                    assert not self.asks
+                    assert self.fill is None
+                    self.asks = True
+                case Begin():
+                    self.position = step.entries[-1].position if step.entries else step.start
+                    self.open_joining(step.start, step.entries)
+                case Deliver():
+                    self.deliver(step)
+                case Restart():
+                    self.restart(step)
+                case Ready():
+                    self.open_joining()
+                    for client in self.catch_up:
+                        if not self.catch_up.is_waiting(client) and self.chance.random() < 0.7:
+                            self.advance(client)
+
+    def deliver(self, step: Deliver) -> None:
+        """Send events to the live clients; some have no room for them and fall behind."""
+        assert step.before == self.position
+        self.position = step.after
+        self.delivered += [one.payload for one in step.events if isinstance(one, Foreign)]
+        for client in [*self.live]:
+            if self.chance.random() < 0.1:
+                self.live.remove(client)
+                self.catch_up.add(client, step.before)
+            else:
+                client.take(self.redis, step.events)
+                assert client.last == step.after
+
+    def restart(self, step: Restart) -> None:
+        """Tell the live clients."""
+        self.resets += 1
+        assert step.before == self.position
+        self.position = step.entries[-1].position if step.entries else step.start
+        for client in self.live:
+            client.last = step.start
+            client.take(self.redis, step.entries)
+
+    def open_joining(self, start: Position | None = None, entries: Sequence[Entry] = ()) -> None:
+        """Begin the streams of those without a position."""
+        assert self.position is not None
+        joining, self.joining = self.joining, []
+        for client in joining:
+            client.last = start or self.tail.start(self.position)
+            if entries:
+                client.take(self.redis, entries)
+            self.catch_up.add(client, client.last)
+            if client.last == self.position:
+                self.go_live(client)
+            else:
+                self.advance(client)
+
+    def go_live(self, client: Client) -> None:
+        """From now on it gets everything."""
+        self.catch_up.discard(client)
+        self.live.append(client)
+
+    def advance(self, client: Client) -> None:
+        """Give a client what is in memory."""
+        while self.tail.is_following and (cursor := self.catch_up.cursor(client)):
+            assert self.position is not None
+            if cursor == self.position:
+                self.go_live(client)
+                return
+            entries = self.tail.ring.after(cursor)
+            if entries is None:
+                self.catch_up.wait(client)
+                return
+            most = min(self.position.offset - cursor.offset, self.chance.randint(1, 10))
+            self.give(client, entries[:most])
+
+    def tell(self, client: Client, found: Found, question: Question, top: Position) -> None:
+        """Tell a client what a page says."""
+        if isinstance(found, Ahead):
+            self.compare()
+            return
+        if isinstance(found, Gap):
+            is_sound = question.sound.get(client, not self.redis.has_lost)
+            cause = client.last == UNKNOWN or self.sends_latest or not is_sound
+            assert cause, f"a reset without a cause: {found}"
+            self.resets += 1
+            client.last = self.tail.start(top)
+            self.catch_up.add(client, client.last)
+        else:
+            self.give(client, found)
+        self.advance(client)
+
+    def give(self, client: Client, entries: Sequence[Entry]) -> None:
+        """Give a client a page."""
+        client.take(self.redis, entries)
+        if entries:
+            self.catch_up.add(client, entries[-1].position)
+
+
+@pytest.mark.parametrize(
+    ("first", "number"),
+    [
+        *((first, 100) for first in range(0, 500, 100)),
+        pytest.param(500, 100_000, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+    ],
+)
+def test_the_guarantee(monkeypatch: pytest.MonkeyPatch, first: int, number: int) -> None:
+    """No gap, nothing twice, no reset without a cause; and everybody reaches the end."""
+    monkeypatch.setattr(tail_module, "HELD_BYTES", HELD_BYTES)
+    resets = 0
+    for seed in range(first, first + number):
+        history = History(seed)
+        try:
+            history.run()
+        except Exception as error:
+            error.add_note(f"in the history with seed {seed}")
+            raise
+        resets += history.resets
+    assert resets
