@@ -132,10 +132,10 @@ def _round(
     for clients in plan.scale:
         if clients not in measured.shortages:
             yield from _scaling(plan, place, systems, measured, clients)
-    for count in plan.channels:
+    for count, rate in plan.channel_loads:
         for system in _present(plan.channel_systems, systems):
-            scenario = partial(many_channels, system, place, count, plan.channel_rate, plan.seconds)
-            yield measured.channels, varied(system.name, of_channels(count)), scenario
+            scenario = partial(many_channels, system, place, count, rate, plan.seconds)
+            yield measured.channels, varied(system.name, of_channels(count, rate)), scenario
 
 
 def _scaling(

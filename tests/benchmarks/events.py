@@ -1,4 +1,4 @@
-"""The events that the benchmark publishes, each one recognisable wherever it turns up."""
+"""The events that the benchmark publishes, each one recognizable wherever it turns up."""
 
 from __future__ import annotations
 

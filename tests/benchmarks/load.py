@@ -101,7 +101,8 @@ class Load:
         self._asked = 0
         self._watched: dict[int, Callable[[], None]] = {}
         self._epoll = select.epoll()
-        self.watch(publisher.socket, publisher.read_answers)
+        for connection in publisher.connections:
+            self.watch(connection.socket, connection.read_answers)
 
     def close(self) -> None:
         """Close all clients."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from .systems import SYSTEMS
 
 _ROOT: Final = Path(__file__).parents[2]
 _THIS_CODE: Final = ("flask-sse-2", "flask-sse-2-gthread", "flask-sse-2-sync")
+_LEFT_OUT: Final = ("floor-python", "flask-sse-2-cluster")
+"""The systems that are compared only if they are named."""
 _LARGE: Final = 50_000
 _SMOKE_LARGE: Final = 1_000
 _SMOKE: Final = {
@@ -23,6 +26,8 @@ _SMOKE: Final = {
     "scale": (100, 300),
     "scale_systems": ("flask-sse-2",),
     "channels": (50, 200),
+    "channel_rates": (200.0, 1000.0),
+    "channel_systems": ("flask-sse-2", "nchan", "floor-python", "floor"),
     "busy_clients": 100,
     "output": None,
 }
@@ -44,7 +49,7 @@ class Plan:
     large: int
     channels: tuple[int, ...]
     channel_systems: tuple[str, ...]
-    channel_rate: float
+    channel_rates: tuple[float, ...]
     busy_clients: int
     busy_systems: tuple[str, ...]
     busy_rate: float
@@ -68,7 +73,7 @@ class Plan:
         return {
             *self.systems,
             *(self.scale_systems if self.sizes else ()),
-            *(self.channel_systems if self.channels else ()),
+            *(self.channel_systems if self.channel_loads else ()),
             *(self.busy_systems if self.busy_clients else ()),
         }
 
@@ -76,6 +81,11 @@ class Plan:
     def sizes(self) -> tuple[int, ...]:
         """The numbers of clients in the scaling part, the large one included."""
         return (*self.scale, self.large) if self.large else self.scale
+
+    @property
+    def channel_loads(self) -> tuple[tuple[int, float], ...]:
+        """Each number of channels with each number of events a second."""
+        return tuple(itertools.product(self.channels, self.channel_rates))
 
     @property
     def most_clients(self) -> int:
@@ -88,6 +98,7 @@ _LISTS: Final = (
     "scale",
     "scale_systems",
     "channels",
+    "channel_rates",
     "channel_systems",
     "busy_systems",
 )
@@ -100,7 +111,7 @@ def read_plan(arguments: Sequence[str] | None = None) -> Plan:
     smoke.add_argument(
         "--smoke",
         action="store_true",
-        help="few clients, few seconds, one round, nothing written: takes about a minute",
+        help="few clients, few seconds, one round, nothing written: takes a few minutes",
     )
     known, _ = smoke.parse_known_args(arguments)
     parser = _parser(smoke, _SMOKE_LARGE if known.smoke else _LARGE)
@@ -116,11 +127,12 @@ def read_plan(arguments: Sequence[str] | None = None) -> Plan:
 def _parser(smoke: argparse.ArgumentParser, large: int) -> argparse.ArgumentParser:
     """Describe the options; ``large`` is what ``--large`` means without a number."""
     names = tuple(system.name for system in SYSTEMS)
+    with_channels = tuple(system.name for system in SYSTEMS if system.has_channels)
     with_views = tuple(system.name for system in SYSTEMS if system.has_views)
     parser = argparse.ArgumentParser(
         "python -m tests.benchmarks",
         description=(
-            "Flask-SSE beside its peers: costs, rates, delays. It takes about 20 minutes on two "
+            "Flask-SSE beside its peers: costs, rates, delays. It takes about 35 minutes on two "
             "cores, and 4 more with --large."
         ),
         parents=[smoke],
@@ -133,7 +145,13 @@ def _parser(smoke: argparse.ArgumentParser, large: int) -> argparse.ArgumentPars
     add("--burst", type=int, default=50, help="events in a burst")
     add("--bursts", type=int, default=5, help="bursts in a round")
     add("--rounds", type=int, default=3, help="rounds, the systems taking turns in each")
-    add("--systems", nargs="*", choices=names, default=names, help="what to compare")
+    add(
+        "--systems",
+        nargs="*",
+        choices=names,
+        default=tuple(name for name in names if name not in _LEFT_OUT),
+        help="what to compare",
+    )
     add(
         "--scale",
         nargs="*",
@@ -164,17 +182,23 @@ def _parser(smoke: argparse.ArgumentParser, large: int) -> argparse.ArgumentPars
         "--channels",
         nargs="*",
         type=int,
-        default=(100, 1000, 10000),
+        default=(1000, 10000),
         help="channels with a client each; none: no such part",
     )
     add(
         "--channel-systems",
         nargs="*",
-        choices=with_views,
-        default=_THIS_CODE[:1],
+        choices=with_channels,
+        default=("flask-sse-2", "flask-sse-2-sync", "nchan", "floor-python", "floor"),
         help="what to try many channels with",
     )
-    add("--channel-rate", type=float, default=1000.0, help="events a second over all the channels")
+    add(
+        "--channel-rates",
+        nargs="*",
+        type=float,
+        default=(1000.0, 5000.0),
+        help="events a second over all the channels",
+    )
     add(
         "--busy-clients",
         type=int,
@@ -185,7 +209,7 @@ def _parser(smoke: argparse.ArgumentParser, large: int) -> argparse.ArgumentPars
         "--busy-systems",
         nargs="*",
         choices=with_views,
-        default=with_views,
+        default=tuple(name for name in with_views if name not in _LEFT_OUT),
         help="what to try with busy views",
     )
     add("--busy-rate", type=float, default=5.0, help="events a second while views are busy")

@@ -46,7 +46,13 @@ SCALE: Final = (
     Figure("connect_ms", "CPU ms per connection", 2),
     Figure("load_busy", "load generator busy %", 0),
 )
-CHANNELS: Final = (Figure("cpu_us", "CPU µs per event", 1), *SCALE[1:])
+CHANNELS: Final = (
+    Figure("cpu_us", "CPU µs per event", 1),
+    *SCALE[1:-1],
+    Figure("redis_cpu_us", "Redis CPU µs per event", 1),
+    Figure("server_busy", "server busy %", 0),
+    Figure("load_busy", "load generator busy %", 0),
+)
 BUSY: Final = (
     Figure("busy_p50_ms", "p50 ms", 1),
     Figure("busy_p99_ms", "p99 ms", 1),
@@ -132,6 +138,20 @@ class Rounds:
             if any(value is not None for value in medians):
                 cells = zip(medians, variants, strict=True)
                 rows.append([name, *(_cell(one, figure, instead.get(of)) for one, of in cells)])
+        return rows
+
+    def ratio_grid(
+        self, figure: Figure, names: Sequence[str], variants: Sequence[str], reference: str
+    ) -> Rows:
+        """Return the ratios of one figure to that of the reference, laid out as in `grid`."""
+        rows = [["", *variants]]
+        for name in names:
+            ratios = [
+                self.ratio(varied(name, variant), varied(reference, variant), figure.key)
+                for variant in variants
+            ]
+            if any(ratio is not None for ratio in ratios):
+                rows.append([name, *(_number(ratio, 2) for ratio in ratios)])
         return rows
 
     def ratios(self, pairs: Sequence[tuple[str, str]], columns: Sequence[Figure]) -> Rows:

@@ -24,6 +24,12 @@ from .scenarios import Figures
 OURS: Final = "flask-sse-2"
 _MEMORY: Final = Figure("kib", "KiB per client", 1)
 _RATIO: Final = "Medians of the ratios within each round."
+_CHANNELS: Final = (
+    f"Each event, of {EVENT_BYTES} bytes, goes to one channel with one client, one channel after "
+    "the other. CPU time is the user and system time of all server processes. For nchan, it "
+    "includes the HTTP request that publishes the event. For the floor in C, it includes the line "
+    "that does. The others receive their events from Redis, whose CPU time is not included."
+)
 _TOO_FEW: Final = "too few open files"
 
 
@@ -54,9 +60,9 @@ def of_clients(count: int) -> str:
     return f"{count:,} clients"
 
 
-def of_channels(count: int) -> str:
-    """Name the variant of a system that has so many channels."""
-    return f"{count:,} channels"
+def of_channels(count: int, rate: float) -> str:
+    """Name the variant of a system that has so many channels and events per second."""
+    return f"{count:,} channels, {rate:,.0f} events/s"
 
 
 def sections(plan: Plan, measured: Measured) -> list[Section]:
@@ -79,18 +85,7 @@ def sections(plan: Plan, measured: Measured) -> list[Section]:
             measured.busy.table(BUSY),
         ),
         *_scaled(plan, measured),
-        Section(
-            "Many channels with one client each",
-            f"{plan.channel_rate:,.0f} events per second, across all channels.",
-            measured.channels.table(CHANNELS),
-        ),
-        Section(
-            "Growth with the number of channels",
-            _RATIO,
-            measured.channels.ratios(
-                _growth(plan.channel_systems, [*map(of_channels, plan.channels)]), CHANNELS
-            ),
-        ),
+        *_of_many_channels(plan, measured.channels),
     ]
 
 
@@ -128,6 +123,38 @@ def _scaled(plan: Plan, measured: Measured) -> list[Section]:
             "Growth with the number of clients",
             _RATIO,
             transposed(scale.ratios(_growth(plan.scale_systems, sizes), SCALE)),
+        ),
+    ]
+
+
+def _of_many_channels(plan: Plan, measured: Rounds) -> list[Section]:
+    """Return the tables of the part with one client for each channel."""
+    names, variants = plan.channel_systems, [of_channels(*load) for load in plan.channel_loads]
+    growth = [
+        pair
+        for rate in plan.channel_rates
+        for pair in _growth(names, [of_channels(count, rate) for count in plan.channels])
+    ]
+    return [
+        Section(
+            "Channels with one client each: CPU µs per event",
+            _CHANNELS,
+            measured.grid(CHANNELS[0], names, variants, {}),
+        ),
+        Section(
+            "Channels with one client each: CPU time per event, divided by that of nchan",
+            _RATIO,
+            measured.ratio_grid(CHANNELS[0], names, variants, "nchan"),
+        ),
+        Section(
+            "Channels with one client each: all figures",
+            "The events per second are those of all channels together.",
+            transposed(measured.table(CHANNELS)),
+        ),
+        Section(
+            "Growth with the number of channels",
+            _RATIO,
+            transposed(measured.ratios(growth, CHANNELS)),
         ),
     ]
 

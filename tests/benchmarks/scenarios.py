@@ -148,9 +148,9 @@ def connect(run: Session, channels: Sequence[int]) -> Figures:
         "kib": (run.running.tree.pss_bytes() - memory) / len(channels) / 1024,
     }
     if run.running.redis:
-        publisher = run.running.publisher.socket.getsockname()
+        own = [one.socket.getsockname() for one in run.running.publisher.connections]
         for kind in ("pubsub", "normal"):
-            figures[f"redis_{kind}"] = run.running.redis.connections(kind, publisher)
+            figures[f"redis_{kind}"] = run.running.redis.connections(kind, own)
     return figures
 
 

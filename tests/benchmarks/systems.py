@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import resource
 import shutil
 import string
 import subprocess
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -17,8 +19,14 @@ from typing import Final
 
 from .environments import compiled, environment, output_of, package_versions
 from .processes import LOOPBACK, Cores, free_port, pinned, running
-from .publishers import HttpPublisher, LinePublisher, Publisher, RedisPublisher
-from .redis_server import RedisServer, redis_server
+from .publishers import (
+    ClusterPublisher,
+    HttpPublisher,
+    LinePublisher,
+    Publisher,
+    RedisPublisher,
+)
+from .redis_server import RedisCluster, RedisServer, redis_cluster, redis_server
 from .usage import ProcessTree
 
 _SERVERS: Final = Path(__file__).parent / "servers"
@@ -54,7 +62,7 @@ class Running:
     port: int
     tree: ProcessTree
     publisher: Publisher
-    redis: RedisServer | None
+    redis: RedisServer | RedisCluster | None
 
 
 class System(ABC):
@@ -66,6 +74,8 @@ class System(ABC):
     """Nothing is sent, not even the headers, before the first event."""
     has_views = False
     """It also serves the view ``/busy``."""
+    has_channels = False
+    """A client receives the events of the channel in its URL, and no others."""
     versions: dict[str, str]
 
     @abstractmethod
@@ -105,7 +115,7 @@ class PythonSystem(System):
         port = free_port()
         program, *arguments = (part.format(port=port) for part in self.command)
         with (
-            redis_server(place.cores.redis, place.logs) as redis,
+            self.redis(place) as redis,
             running(
                 [self._folder(place) / "bin" / program, *arguments],
                 cores=place.cores.server,
@@ -114,9 +124,13 @@ class PythonSystem(System):
                 env={"REDIS_URL": redis.url, "PYTHONPATH": ""},
                 cwd=_SERVERS,
             ) as pid,
-            closing(RedisPublisher((LOOPBACK, redis.port))) as publisher,
+            closing(_publisher_to(redis)) as publisher,
         ):
             yield Running(port, ProcessTree(pid), publisher, redis)
+
+    def redis(self, place: Place) -> AbstractContextManager[RedisServer | RedisCluster]:
+        """Run what is behind it."""
+        return redis_server(place.cores.redis, place.logs)
 
     def _folder(self, place: Place) -> Path:
         """Return the folder of the environment."""
@@ -134,7 +148,7 @@ class FlaskSystem(PythonSystem):
         """Publish from a process on the server's core."""
         if not self.publishes:
             return None
-        with redis_server(place.cores.redis, place.logs) as redis, pinned(place.cores.server):
+        with self.redis(place) as redis, pinned(place.cores.server):
             done = subprocess.run(
                 [self._folder(place) / "bin" / "python", "publish.py"],
                 stdout=subprocess.PIPE,
@@ -153,6 +167,7 @@ class FlaskSSE2(FlaskSystem):
     title = "Flask-SSE 2, gunicorn's gevent worker"
     requirements = (f"-e{_ROOT}[gevent,hiredis]",)
     depends_on = (_ROOT / "pyproject.toml",)
+    has_channels = True
     command: Sequence[str] = _GEVENT
     packages: Sequence[str] = ("Flask-SSE", "Flask", "redis", "hiredis", "gunicorn", "gevent")
 
@@ -175,6 +190,17 @@ class FlaskSSE2Sync(FlaskSSE2):
     publishes = False
     command = _GUNICORN
     packages = ("Flask-SSE", "Flask", "redis", "hiredis", "gunicorn")
+
+
+class FlaskSSE2Cluster(FlaskSSE2):
+    """The same code behind a Redis Cluster, whose nodes all have the core of the one Redis."""
+
+    name = "flask-sse-2-cluster"
+    title = "Flask-SSE 2, gunicorn's gevent worker, a Redis Cluster of three primaries"
+
+    def redis(self, place: Place) -> AbstractContextManager[RedisCluster]:
+        """Run the cluster."""
+        return redis_cluster(place.cores.redis, place.logs)
 
 
 class FlaskSSE1(FlaskSystem):
@@ -211,6 +237,23 @@ class SSEStarlette(PythonSystem):
     packages = ("sse-starlette", "starlette", "uvicorn", "uvloop", "httptools", "redis", "hiredis")
 
 
+class FloorPython(PythonSystem):
+    """The least that a loop in Python does for an event: wait, read, decode, frame, send."""
+
+    name = "floor-python"
+    title = "a Python loop that calls send() once per client and event"
+    has_channels = True
+    command = ("python", "floor.py", "{port}")
+
+    def prepare(self, place: Place) -> None:
+        """Find out the version: it needs no packages, so the benchmark's own Python will do."""
+        self.versions = {"Python": platform.python_version()}
+
+    def _folder(self, place: Place) -> Path:
+        """Return the folder of the Python that runs this."""
+        return Path(sys.prefix)
+
+
 class Nchan(System):
     """nginx's push module as Debian packages it, with its in-memory store and its own publisher.
 
@@ -220,6 +263,7 @@ class Nchan(System):
 
     name = "nchan"
     title = "nchan inside nginx, in memory"
+    has_channels = True
 
     def prepare(self, place: Place) -> None:
         """Find nginx and the module."""
@@ -274,6 +318,7 @@ class Floor(System):
 
     name = "floor"
     title = "a C program that calls send() once per client and event"
+    has_channels = True
 
     def prepare(self, place: Place) -> None:
         """Compile it."""
@@ -300,6 +345,13 @@ class Floor(System):
             yield Running(port, ProcessTree(pid), publisher, None)
 
 
+def _publisher_to(redis: RedisServer | RedisCluster) -> Publisher:
+    """Return what publishes there."""
+    if isinstance(redis, RedisCluster):
+        return ClusterPublisher([(LOOPBACK, node.port) for node in redis.nodes])
+    return RedisPublisher((LOOPBACK, redis.port))
+
+
 def _debian_version(package: str) -> dict[str, str]:
     """Return the version of an installed package, nothing on another distribution."""
     if shutil.which("dpkg-query") is None:
@@ -311,8 +363,10 @@ SYSTEMS: Final[tuple[type[System], ...]] = (
     FlaskSSE2,
     FlaskSSE2GThread,
     FlaskSSE2Sync,
+    FlaskSSE2Cluster,
     FlaskSSE1,
     SSEStarlette,
     Nchan,
+    FloorPython,
     Floor,
 )

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +19,10 @@ from .machine import shortage
 from .plan import read_plan
 from .processes import Cores
 from .publishers import LinePublisher
-from .report import BUSY, SCALE, SIDE_BY_SIDE, Figure, Rounds, as_text, transposed
-from .results import Measured, of_clients, sections
-from .systems import FlaskSSE2, FlaskSSE2GThread, FlaskSSE2Sync
+from .report import BUSY, CHANNELS, SCALE, SIDE_BY_SIDE, Figure, Rounds, as_text, transposed
+from .results import Measured, of_channels, of_clients, sections
+from .scenarios import many_channels
+from .systems import FlaskSSE2, FlaskSSE2GThread, FlaskSSE2Sync, FloorPython, Place
 from .views import BusyViews, ViewError
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -293,6 +295,39 @@ def test_grid() -> None:
     ]
 
 
+def test_grid_of_ratios() -> None:
+    """Each variant is compared with the same variant of the reference, if both were measured."""
+    rounds = Rounds()
+    rounds.add("ours, slow", {"cpu_us": 3.0})
+    rounds.add("ours, fast", {"cpu_us": 8.0})
+    rounds.add("theirs, slow", {"cpu_us": 2.0})
+    names, variants = ["ours", "theirs", "absent"], ["slow", "fast"]
+    assert rounds.ratio_grid(Figure("cpu_us", "CPU", 1), names, variants, "theirs") == [
+        ["", "slow", "fast"],
+        ["ours", "1.50", "n/a"],
+        ["theirs", "1.00", "n/a"],
+    ]
+
+
+def test_many_channels(tmp_path: Path) -> None:
+    """Each client of the floor in Python receives all events of its channel, and no others."""
+    place = Place(tmp_path, Cores.choose())
+    place.logs.mkdir()
+    figures, faults = many_channels(FloorPython(), place, 30, 300.0, 0.2)
+    assert not faults, faults
+    assert figures.keys() >= {column.key for column in CHANNELS}
+
+
+def test_loads_of_many_channels() -> None:
+    """Each number of channels is measured at each rate; without one of them, nothing is."""
+    plan = read_plan(["--channels", "10", "20", "--channel-rates", "5", "--systems", "--scale"])
+    assert plan.channel_loads == ((10, 5.0), (20, 5.0))
+    for option in ("--channels", "--channel-rates"):
+        plan = read_plan([option, "--systems", "--scale", "--busy-clients", "0"])
+        assert plan.channel_loads == ()
+        assert plan.needed == set()
+
+
 def test_all_tables() -> None:
     """All systems and figures turn up in the tables, whose columns are aligned to the right."""
     plan = read_plan(["--large"])
@@ -305,6 +340,10 @@ def test_all_tables() -> None:
         for name in plan.scale_systems:
             figures = {figure.key: float(count) for figure in SCALE}
             measured.scale.add(f"{name}, {of_clients(count)}", figures)
+    for count, rate in plan.channel_loads:
+        for name in plan.channel_systems:
+            figures = {figure.key: count / rate for figure in CHANNELS}
+            measured.channels.add(f"{name}, {of_channels(count, rate)}", figures)
     tables = {section.heading: section.rows for section in sections(plan, measured)}
     assert tables["1,000 clients of one channel"][0][1:] == list(plan.systems)
     busy = tables["1,000 clients of one channel, while views are busy"]
@@ -316,6 +355,24 @@ def test_all_tables() -> None:
     assert [row[0] for row in more[1:]] == [*measured.scale.figures]
     growth = tables["Growth with the number of clients"]
     assert growth[1][:2] == ("flask-sse-2, 10,000 clients / flask-sse-2, 1,000 clients", "10.00")
+    costs = tables["Channels with one client each: CPU µs per event"]
+    assert costs[0][1:] == [
+        "1,000 channels, 1,000 events/s",
+        "1,000 channels, 5,000 events/s",
+        "10,000 channels, 1,000 events/s",
+        "10,000 channels, 5,000 events/s",
+    ]
+    assert [row[0] for row in costs[1:]] == list(plan.channel_systems)
+    assert costs[1][1:] == ["1.0", "0.2", "10.0", "2.0"]
+    to_nchan = tables["Channels with one client each: CPU time per event, divided by that of nchan"]
+    assert [row[0] for row in to_nchan[1:]] == list(plan.channel_systems)
+    figures_of_all = tables["Channels with one client each: all figures"]
+    assert [row[0] for row in figures_of_all[1:]] == [*measured.channels.figures]
+    growth = tables["Growth with the number of channels"]
+    assert growth[1][:2] == (
+        f"flask-sse-2, {costs[0][3]} / flask-sse-2, {costs[0][1]}",
+        "10.00",
+    )
     for table in as_text(sections(plan, measured)).split("\n\n"):
         _, *lines = table.splitlines()
         assert len({len(line) for line in lines}) == 1

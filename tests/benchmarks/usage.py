@@ -13,15 +13,17 @@ _LIBC: Final = ctypes.CDLL(None)
 
 
 class ProcessTree:
-    """A process and all its descendants."""
+    """One or more processes with all their descendants."""
 
-    def __init__(self, pid: int) -> None:
-        """Watch the tree under ``pid``."""
-        self._root = psutil.Process(pid)
+    def __init__(self, *pids: int) -> None:
+        """Watch the trees under ``pids``."""
+        self._roots = [psutil.Process(pid) for pid in pids]
 
     def processes(self) -> list[psutil.Process]:
-        """Return the processes there are now, the root first."""
-        return [self._root, *self._root.children(recursive=True)]
+        """Return the processes there are now, each root before its descendants."""
+        return [
+            process for root in self._roots for process in (root, *root.children(recursive=True))
+        ]
 
     def cpu_seconds(self) -> float:
         """Return the processor time used so far, user and system, nothing subtracted."""

@@ -8,6 +8,9 @@ clients are disconnected, go away, and stop reading. At last everything is left 
 event is published to each channel, and every record is checked. The status is 1 if anything is
 wrong.
 
+With ``--cluster``, there is a Redis Cluster instead, of three primaries and three replicas. Slots
+move, primaries fail over, are killed and frozen, nodes come and go, and connections are closed.
+
 What must a client receive, if Redis loses events? What has been in the logs is known exactly.
 Redis appends each event to its file before it answers, and before it sends it to anybody. What it
 has written survives ``kill -9``, and before a file is replaced by an older copy, it is read. Each
@@ -47,8 +50,15 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--pause", type=float, default=4, help="the longest between two faults")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
+    parser.add_argument("--cluster", action="store_true", help="with a Redis Cluster")
     arguments = parser.parse_args()
-    plan = Plan(arguments.seconds, arguments.clients, arguments.seed, arguments.pause)
+    plan = Plan(
+        arguments.seconds,
+        arguments.clients,
+        arguments.seed,
+        arguments.pause,
+        is_on_cluster=arguments.cluster,
+    )
     print(f"seed {plan.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         report = soak(plan, Path(folder))

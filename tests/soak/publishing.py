@@ -3,6 +3,7 @@
 import contextlib
 import random
 import threading
+from collections.abc import Callable
 from typing import Self
 
 import redis
@@ -10,7 +11,6 @@ from flask import Flask
 
 from flask_sse import history, sse
 from tests.soak.events import FOREIGN, INTERVALS, Number, text_of
-from tests.support.processes import LOOPBACK
 from tests.support.waiting import wait_until
 
 
@@ -85,10 +85,10 @@ class Publisher(Worker):
 class ForeignPublisher(Worker):
     """Publishes without history, as 1.0 does, and payloads that are not events."""
 
-    def __init__(self, port: int, rng: random.Random) -> None:
+    def __init__(self, publish: Callable[[str, str], object], rng: random.Random) -> None:
         super().__init__()
         self.published = 0
-        self._client = redis.Redis(LOOPBACK, port, socket_timeout=5)
+        self._publish = publish
         self._rng = rng
 
     def step(self) -> None:
@@ -97,11 +97,6 @@ class ForeignPublisher(Worker):
             [f'{{"data": "x", "type": "{FOREIGN}", "id": "7"}}', "malformed"]
         )
         with contextlib.suppress(redis.RedisError):
-            self._client.publish(self._rng.choice([*INTERVALS]), payload)
+            self._publish(self._rng.choice([*INTERVALS]), payload)
             self.published += 1
         self.stopping.wait(self._rng.uniform(0.2, 1))
-
-    def stop(self) -> None:
-        """End it."""
-        super().stop()
-        self._client.close()

@@ -14,11 +14,11 @@ from flask_sse import sse
 from tests.soak.checker import CONNECTED, Checker, Finding, Kind, Record
 from tests.soak.crowd import Crowd, Member
 from tests.soak.events import FOREIGN, KEPT, Number
-from tests.soak.faults import OPTIONS, RedisSaboteur, Saboteur, SiteSaboteur
+from tests.soak.faults import Saboteur, SiteSaboteur
 from tests.soak.publishing import ForeignPublisher, Publisher
+from tests.soak.systems import OneCluster, OneRedis, System
 from tests.soak.truth import Place, Truth
 from tests.support import servers
-from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
 from tests.support.waiting import wait_until
 
@@ -40,6 +40,8 @@ class Plan(NamedTuple):
     seed: int
     pause: float = 4
     """The longest time between two faults of Redis, and of the sites, in seconds."""
+    is_on_cluster: bool = False
+    """Whether there is a Redis Cluster instead of one Redis."""
 
 
 class Report(NamedTuple):
@@ -100,14 +102,10 @@ def soak(plan: Plan, folder: Path) -> Report:
     """Do everything that *plan* says."""
     truth = Truth()
     with ExitStack() as stack:
-        data = folder / "data"
-        data.mkdir()
-        server = RedisServer(folder)
-        server.options.update(OPTIONS, dir=str(data))
-        stack.callback(server.stop)
-        by_redis = RedisSaboteur(_rng(plan, "redis"), plan.pause, server, folder, truth)
-        by_redis.start()
-        settings = {"REDIS_URL": server.url, **SETTINGS}
+        kind = OneCluster if plan.is_on_cluster else OneRedis
+        system: System = kind(_rng(plan, "redis"), plan.pause, folder, truth, stack)
+        by_redis = system.saboteur
+        settings = {"REDIS_URL": system.url, **SETTINGS}
         sites = [
             stack.enter_context(
                 servers.gunicorn(folder, *options, "--workers", "2", settings=settings)
@@ -119,7 +117,7 @@ def soak(plan: Plan, folder: Path) -> Report:
         by_sites = SiteSaboteur(_rng(plan, "sites"), plan.pause, sites, crowd, plan.clients)
         app = _app(settings)
         publishers = [stack.enter_context(Publisher(app, channel)) for channel in KEPT]
-        foreign = stack.enter_context(ForeignPublisher(server.port, _rng(plan, "foreign")))
+        foreign = stack.enter_context(ForeignPublisher(system.publish, _rng(plan, "foreign")))
         with by_redis, by_sites:
             _wait(plan.seconds, (by_redis, by_sites))
         foreign.stop()
@@ -130,7 +128,7 @@ def soak(plan: Plan, folder: Path) -> Report:
         _settle(crowd, ends)
         # The records of clients that are stuck are checked, too.
         records = crowd.records()
-        truth.read(data)
+        system.read(truth)
         logs = [line for site in sites for line in _errors(site)]
     workers = (*publishers, foreign, by_redis, by_sites)
     errors = [worker.error for worker in workers]

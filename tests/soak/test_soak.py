@@ -169,3 +169,12 @@ def test_a_short_soak(tmp_path: Path) -> None:
     assert report.counts["sse.reset"] > 80
     assert report.lost > 0
     assert len(report.faults) == 14
+
+
+@pytest.mark.long
+def test_a_short_soak_of_a_cluster(tmp_path: Path) -> None:
+    """While the nodes of a cluster fail, every record is right, too."""
+    report = soak(Plan(seconds=40, clients=80, seed=1, pause=1, is_on_cluster=True), tmp_path)
+    assert report.is_sound, "\n".join(report.lines())
+    assert report.counts["message"] > 1000
+    assert report.counts["resumed"] > 80

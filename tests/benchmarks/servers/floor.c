@@ -1,7 +1,10 @@
 /* The floor: what one send() a client costs, with no server around it.
  *
- * floor PORT CONTROL_PORT: whoever connects to PORT is answered the headers of a chunked event stream; each line that
- * comes in at CONTROL_PORT is framed once and sent to all of them, one send() each; a dot confirms it.
+ * floor PORT CONTROL_PORT: a client that connects to PORT and asks for a channel receives the headers of a chunked event
+ * stream. Each line that arrives at CONTROL_PORT names a channel and has an event. It is framed once and sent to all
+ * clients of the channel, one send() each; a dot confirms it.
+ *
+ * Channels are named "c1", "c2" and so on; any other name is channel 0.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -13,10 +16,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define MAX_CLIENTS 65536
+#define MAX_DESCRIPTORS 131072
+#define MAX_CHANNELS 65536
 #define MAX_LINE 65536
 
-static int clients[MAX_CLIENTS], count;
+/* The clients of a channel are a list: the first one, and after each client the next one. 0 ends it. */
+static int first[MAX_CHANNELS];
+static struct {
+    int next, channel;
+} clients[MAX_DESCRIPTORS];
 static const char HEAD[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
                            "Cache-Control: no-store\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n:\n\n\r\n";
 
@@ -48,21 +56,43 @@ static void watch(int epoll, int fd)
     check(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0, "epoll_ctl");
 }
 
+static int channel_number(const char *name)
+{
+    int number = *name == 'c' ? atoi(name + 1) : 0;
+
+    check(number < 0 || number >= MAX_CHANNELS, "channel");
+    return number;
+}
+
+static void add(int fd, int channel)
+{
+    check(fd >= MAX_DESCRIPTORS, "client");
+    clients[fd].channel = channel;
+    clients[fd].next = first[channel];
+    first[channel] = fd;
+}
+
 static void forget(int fd)
 {
-    for (int i = 0; i < count; i++)
-        if (clients[i] == fd)
-            clients[i] = clients[--count];
+    for (int *at = &first[clients[fd].channel]; *at != 0; at = &clients[*at].next)
+        if (*at == fd) {
+            *at = clients[fd].next;
+            break;
+        }
     close(fd);
 }
 
-static void fan_out(const char *line, int length)
+static void fan_out(const char *line, const char *end)
 {
     static char frame[MAX_LINE + 64];
-    int size = snprintf(frame, sizeof frame, "%x\r\ndata:%.*s\n\n\r\n", length + 7, length, line);
+    const char *space = memchr(line, ' ', end - line);
 
-    for (int i = 0; i < count; i++)
-        if (send(clients[i], frame, size, MSG_NOSIGNAL) < 0)
+    check(space == NULL, "line");
+    int length = end - space - 1;
+    int size = snprintf(frame, sizeof frame, "%x\r\ndata:%.*s\n\n\r\n", length + 7, length, space + 1);
+
+    for (int fd = first[channel_number(line)]; fd != 0; fd = clients[fd].next)
+        if (send(fd, frame, size, MSG_NOSIGNAL) < 0)
             perror("send");
 }
 
@@ -72,7 +102,7 @@ static int lines(int fd, char *text, int length)
     char *line = text, *end;
 
     while ((end = memchr(line, '\n', text + length - line)) != NULL) {
-        fan_out(line, end - line);
+        fan_out(line, end);
         check(send(fd, ".", 1, MSG_NOSIGNAL) < 0, "confirm");
         line = end + 1;
     }
@@ -84,12 +114,14 @@ static int lines(int fd, char *text, int length)
 static void client_input(int fd)
 {
     char request[4096];
-    ssize_t got = recv(fd, request, sizeof request, 0);
+    ssize_t got = recv(fd, request, sizeof request - 1, 0);
 
     if (got <= 0) {
         forget(fd);
-    } else if (count < MAX_CLIENTS && got >= 4 && memcmp(request + got - 4, "\r\n\r\n", 4) == 0) {
-        clients[count++] = fd;
+    } else if (got >= 4 && memcmp(request + got - 4, "\r\n\r\n", 4) == 0) {
+        request[got] = 0;
+        char *name = strstr(request, "channel=");
+        add(fd, name == NULL ? 0 : channel_number(name + strlen("channel=")));
         check(send(fd, HEAD, sizeof HEAD - 1, MSG_NOSIGNAL) < 0, "head");
     }
 }
