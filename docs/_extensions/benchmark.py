@@ -26,6 +26,7 @@ _PLAIN_NAMES: Final = {
     "flask-sse-2-sync": "Flask-SSE 2 (sync)",
     "flask-sse-2": "Flask-SSE 2 (gevent)",
     "flask-sse-1": "Flask-SSE 1.0",
+    "floor-python": "floor (plain Python)",
     "floor": "floor (plain C)",
 }
 """Systems for which the benchmark has short names; it uses the full names of the others."""
@@ -132,7 +133,7 @@ def _names(node: nodes.Node) -> Iterator[nodes.Text]:
 
 
 def draw(values: dict[str, float], unit: str, title: str) -> str:
-    """Return a chart of horizontal bars as SVG, in the colours of the theme."""
+    """Return a chart of horizontal bars as SVG, in the colors of the theme."""
     longest = max(values.values()) or 1.0
     height = _ROW * len(values)
     rows = [

@@ -14,7 +14,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 _Signature = tuple[str, str | None]
 
-_STORED = "flask_sse._message.StoredMessage"
+_STORED = "flask_sse._event.message.StoredMessage"
 _STORED_LABEL = "stored-form"
 _INSTANCE = "flask_sse.sse"
 _MADE_BY_FUNCTIONS = {
