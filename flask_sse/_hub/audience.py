@@ -11,12 +11,12 @@ from flask.json.provider import JSONProvider
 from flask_sse._callbacks.receivers import Notices
 from flask_sse._event import channel_name
 from flask_sse._event.message import to_frame
+from flask_sse._hub.batch import Batch
 from flask_sse._hub.channel import Channel
 from flask_sse._hub.complaints import Complaints
 from flask_sse._hub.listener import Listener
 from flask_sse._hub.log_queries import Logs
 from flask_sse._hub.logged_channel import LoggedChannel
-from flask_sse._hub.subscriber import Batch
 from flask_sse._log.decoding import Event, Foreign
 from flask_sse._system.clock import monotonic
 from flask_sse.signals import messages_delivered

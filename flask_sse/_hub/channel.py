@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, repeat
 from typing import Final, Protocol
 
+from flask_sse._hub.batch import Batch
 from flask_sse._hub.connection import Connection
 from flask_sse._hub.listener import Listener
-from flask_sse._hub.subscriber import Batch
 from flask_sse._system import syscalls
 from flask_sse._system.clock import monotonic
 

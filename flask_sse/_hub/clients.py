@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from flask_sse._event.message import COMMENT
+from flask_sse._hub.batch import Batch
 from flask_sse._hub.connection import Connection
 from flask_sse._hub.listener import Listener
-from flask_sse._hub.subscriber import Batch
 from flask_sse._system import syscalls
 from flask_sse._system.poller import Poller
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from flask_sse._callbacks.stream_signals import CLIENT, OVERFLOW, Visit
+from flask_sse._hub.batch import Batch
 from flask_sse._hub.outbox import Outbox
-from flask_sse._hub.subscriber import Batch
 from flask_sse._log.position import Position
 from flask_sse._system import forks, syscalls
 

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from flask_sse._hub.subscriber import Batch
+from flask_sse._hub.batch import Batch
 from flask_sse._log.position import Position
 
 

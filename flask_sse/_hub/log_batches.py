@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 
 from flask_sse._event import channel_name
-from flask_sse._hub.subscriber import Batch
+from flask_sse._hub.batch import Batch, Content, Opening, Reset
 from flask_sse._log.decoding import Event
 from flask_sse._log.position import Entry, Position
 
@@ -15,7 +15,7 @@ from flask_sse._log.position import Entry, Position
 def from_events(events: Sequence[Event]) -> Batch:
     """Return events as a batch, without payloads for those that can't be decoded."""
     payloads = [event.payload for event in events if event.payload is not None]
-    return Batch(payloads, b"".join([event.frame for event in events]))
+    return Batch(payloads, b"".join([event.frame for event in events]), events)
 
 
 def opening(name: bytes, position: Position, *, recovered: bool) -> Batch:
@@ -24,7 +24,8 @@ def opening(name: bytes, position: Position, *, recovered: bool) -> Batch:
     :param position: Where the stream continues; a client that reconnects resumes from there.
     :param recovered: Whether the client has missed nothing.
     """
-    return Batch((), _frame("sse.open", name, "recovered", recovered, position))
+    frame = _frame("sse.open", name, "recovered", recovered, position)
+    return Batch((), frame, [Opening(position, recovered)])
 
 
 def reset(name: bytes, reason: str, position: Position, newest: Sequence[Entry] = ()) -> Batch:
@@ -34,7 +35,8 @@ def reset(name: bytes, reason: str, position: Position, newest: Sequence[Entry] 
     """
     events = from_events(newest)
     frame = _frame("sse.reset", name, "reason", reason, position)
-    return Batch(events.payloads, frame + events.frames)
+    contents: list[Content] = [Reset(reason, position), *newest]
+    return Batch(events.payloads, frame + events.frames, contents)
 
 
 def _frame(kind: str, name: bytes, key: str, value: object, position: Position) -> bytes:

@@ -14,10 +14,10 @@ from typing import Final
 
 from flask_sse._event import channel_name
 from flask_sse._hub import log_batches
+from flask_sse._hub.batch import Batch
 from flask_sse._hub.channel import Channel
 from flask_sse._hub.connection import Connection
 from flask_sse._hub.listener import Listener
-from flask_sse._hub.subscriber import Batch
 from flask_sse._log.catch_up import Ahead, CatchUp, Found, Gap
 from flask_sse._log.decoding import Event
 from flask_sse._log.page import Page, first_page

@@ -6,34 +6,11 @@ waiting batches needs no lock: the hub only appends to it, and the other side on
 batches that it has copied.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from flask_sse._hub.batch import Batch
 from flask_sse._log.position import Position
-from flask_sse._system.clock import monotonic
 from flask_sse._system.gate import Gate
-
-
-class Batch:
-    """The events that Redis has sent for one channel at one time, decoded and encoded once.
-
-    :param payloads: The events as they are stored.
-    :param frames: The events as an event stream carries them, joined.
-    """
-
-    __slots__ = ("_chunk", "frames", "payloads", "time")
-
-    def __init__(self, payloads: Sequence[bytes], frames: bytes) -> None:
-        self.payloads = payloads
-        self.frames = frames
-        self.time = monotonic()
-        self._chunk: bytes | None = None
-
-    @property
-    def chunk(self) -> bytes:
-        """The frames as one chunk of an HTTP/1.1 message (RFC 9112, section 7.1)."""
-        if self._chunk is None:
-            self._chunk = b"%x\r\n%b\r\n" % (len(self.frames), self.frames)
-        return self._chunk
 
 
 class Subscriber:

@@ -82,6 +82,7 @@ ROOMS: Final = {
         "outbox",
         "shutdown",
         "subscriber",
+        "batch",
     ],
     "_redis": [
         "upstream",

@@ -6,8 +6,9 @@ import pytest
 from flask import Flask
 
 from flask_sse._hub.audience import Audience
+from flask_sse._hub.batch import Batch
 from flask_sse._hub.channel import Channel
-from flask_sse._hub.subscriber import Batch, Subscriber
+from flask_sse._hub.subscriber import Subscriber
 
 LIMIT: Final = 1000
 

@@ -10,8 +10,8 @@ from flask import Flask
 
 from flask_sse._callbacks.receivers import Notices
 from flask_sse._callbacks.stream_signals import Visit
+from flask_sse._hub.batch import Batch
 from flask_sse._hub.connection import Connection, Terms
-from flask_sse._hub.subscriber import Batch
 from flask_sse.signals import client_gone
 from tests.support.parser import Parser
 from tests.support.waiting import PATIENCE

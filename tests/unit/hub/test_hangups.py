@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from flask_sse._hub.batch import Batch
 from flask_sse._hub.hangups import Watch
-from flask_sse._hub.subscriber import Batch, Subscriber
+from flask_sse._hub.subscriber import Subscriber
 from tests.support.interrupting import run_with_interruptions
 from tests.support.waiting import PATIENCE
 

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from flask_sse._hub import log_batches
-from flask_sse._hub.subscriber import Batch
+from flask_sse._hub.batch import Batch
 from flask_sse._log.decoding import Foreign
 from flask_sse._log.position import Entry, Position
 from tests.support.log import Log

@@ -8,11 +8,12 @@ from typing import Final
 
 import pytest
 
+from flask_sse._hub.batch import Batch
 from flask_sse._hub.connection import Connection, Terms
 from flask_sse._hub.listener import Listener
 from flask_sse._hub.log_queries import RING_BYTES
 from flask_sse._hub.logged_channel import LoggedChannel
-from flask_sse._hub.subscriber import Batch, Follower
+from flask_sse._hub.subscriber import Follower
 from flask_sse._log.decoding import Event, Foreign
 from flask_sse._log.position import Entry, Position
 from tests.support.log import Log, ids

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flask_sse._hub.subscriber import Batch, Follower, Subscriber
+from flask_sse._hub.batch import Batch
+from flask_sse._hub.subscriber import Follower, Subscriber
 
 BATCH = Batch((), b"data:x\n\n")
 

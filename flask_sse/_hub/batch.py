@@ -1,0 +1,59 @@
+"""What listeners get at one time, encoded once for all of them.
+
+Only the hub's loop makes batches; they never change. Nothing blocks.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from flask_sse._log.decoding import Event
+from flask_sse._log.position import Position
+from flask_sse._system.clock import monotonic
+
+
+class Opening(NamedTuple):
+    """The beginning of a channel with history."""
+
+    position: Position
+    """Where it continues."""
+    recovered: bool
+    """Whether the client has missed nothing."""
+
+
+class Reset(NamedTuple):
+    """A gap in a channel with history."""
+
+    reason: str
+    position: Position
+    """Where it continues."""
+
+
+Content = Event | Opening | Reset
+"""A part of a batch on a channel with history."""
+
+
+class Batch:
+    """The events that Redis has sent for one channel at one time, decoded and encoded once.
+
+    :param payloads: The events as they are stored.
+    :param frames: The events as an event stream carries them, joined.
+    :param contents: On a channel with history, the parts of the frames, in order.
+    """
+
+    __slots__ = ("_chunk", "contents", "frames", "payloads", "time")
+
+    def __init__(
+        self, payloads: Sequence[bytes], frames: bytes, contents: Sequence[Content] = ()
+    ) -> None:
+        self.contents = contents
+        self.payloads = payloads
+        self.frames = frames
+        self.time = monotonic()
+        self._chunk: bytes | None = None
+
+    @property
+    def chunk(self) -> bytes:
+        """The frames as one chunk of an HTTP/1.1 message (RFC 9112, section 7.1)."""
+        if self._chunk is None:
+            self._chunk = b"%x\r\n%b\r\n" % (len(self.frames), self.frames)
+        return self._chunk
