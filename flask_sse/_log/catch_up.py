@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from flask_sse._log.page import Page
-from flask_sse._log.position import Entry, Position
+from flask_sse._log.position import Cursor, Entry, Mark, Position
 
 L = TypeVar("L")
 
@@ -34,7 +34,7 @@ class CatchUp(Generic[L]):
     __slots__ = ("_asked", "_cursors", "_lowest_first", "_waiting")
 
     def __init__(self) -> None:
-        self._cursors: dict[L, Position] = {}
+        self._cursors: dict[L, Cursor] = {}
         # The first one has waited longest.
         self._waiting: dict[L, None] = {}
         # Those that waited when the question was asked that is in progress.
@@ -56,11 +56,11 @@ class CatchUp(Generic[L]):
         """Those that wait for a page; the first one has waited longest."""
         return [*self._waiting]
 
-    def add(self, client: L, cursor: Position) -> None:
+    def add(self, client: L, cursor: Cursor) -> None:
         """Add a client that is behind, or note how far it has come."""
         self._cursors[client] = cursor
 
-    def cursor(self, client: L) -> Position | None:
+    def cursor(self, client: L) -> Cursor | None:
         """Return where a client is; `None` if it is not behind."""
         return self._cursors.get(client)
 
@@ -92,8 +92,10 @@ class CatchUp(Generic[L]):
             return None
         self._asked = frozenset(self._waiting)
         cursors = [self._cursors[client] for client in self._waiting]
-        # Any page shows that an id is from another log.
-        offsets = [cursor.offset for cursor in cursors if cursor.epoch == epoch]
+        # Any page shows that a position is from another log. A mark needs the page at its offset.
+        offsets = [
+            cursor.offset for cursor in cursors if isinstance(cursor, Mark) or cursor.epoch == epoch
+        ]
         offsets = offsets or [cursor.offset for cursor in cursors]
         self._lowest_first = not self._lowest_first
         return min(offsets) if self._lowest_first else offsets[0]
@@ -106,7 +108,8 @@ class CatchUp(Generic[L]):
         """Yield what a page says about the clients that waited.
 
         A client keeps its turn if the page can't tell, also if it may know more than an older
-        page. Otherwise, if it wants another page, it is last.
+        page. Otherwise, if it wants another page, it is last. If the page shows which position a
+        mark stands for, the client has that from now on.
 
         :param position: Where the live clients are: they get the events after it all together.
         """
@@ -120,7 +123,10 @@ class CatchUp(Generic[L]):
             self.stop_waiting(client)
             if isinstance(found, str):
                 yield client, Gap(found)
-            elif _is_ahead(cursor, position) or (not found and cursor != position):
+                continue
+            if isinstance(cursor, Mark):
+                cursor = self._cursors[client] = found[0].before if found else page.top
+            if _is_ahead(cursor, position) or (not found and cursor != position):
                 yield client, Ahead(cursor)
             else:
                 yield client, found[: position.offset - cursor.offset]

@@ -6,13 +6,15 @@ What is kept is enough for most clients that resume. Only the hub's loop uses it
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from flask_sse._log.position import PAGE_BYTES, Entry, Position
+from flask_sse._log.position import PAGE_BYTES, Cursor, Entry, Mark, Position
 
 TRIMMED: Final = "the log no longer goes back that far"
 
 _NEW_EPOCH: Final = "the log is a different one, because Redis has lost it or the id is unknown"
 _REWRITTEN: Final = "Redis has gone back in time, and the log has continued differently"
 _AHEAD: Final = "Redis has gone back in time, and the log ends before this event"
+_NO_MATCH: Final = "Redis has lost the log or gone back in time, or the id is unknown"
+"""A mark does not show which of these it is."""
 
 
 class Page(NamedTuple):
@@ -23,18 +25,18 @@ class Page(NamedTuple):
     top: Position
     entries: Sequence[Entry]
 
-    def find(self, cursor: Position) -> "Sequence[Entry] | str | None":
+    def find(self, cursor: Cursor) -> "Sequence[Entry] | str | None":
         """Return the entries after a cursor.
 
         :return: the entries; a text that says why the cursor is invalid; or `None` if the page
             can't tell.
         """
-        if cursor.epoch != self.top.epoch:
+        if isinstance(cursor, Position) and cursor.epoch != self.top.epoch:
             return _NEW_EPOCH
         if cursor.offset > self.top.offset:
-            return _AHEAD
+            return _NO_MATCH if isinstance(cursor, Mark) else _AHEAD
         if cursor.offset == self.top.offset:
-            return () if cursor == self.top else _REWRITTEN
+            return () if cursor.matches(self.top) else _reason(cursor)
         if cursor.offset < self.after:
             return None
         if not self.entries or cursor.offset + 1 < self.entries[0].position.offset:
@@ -42,12 +44,17 @@ class Page(NamedTuple):
         return find_after(self.entries, cursor)
 
 
-def find_after(entries: Sequence[Entry], cursor: Position) -> "Sequence[Entry] | str | None":
+def find_after(entries: Sequence[Entry], cursor: Cursor) -> "Sequence[Entry] | str | None":
     """Return the entries after a cursor from consecutive ones, like :meth:`Page.find`."""
     index = cursor.offset + 1 - entries[0].position.offset
     if not 0 <= index < len(entries):
         return None
-    return entries[index:] if entries[index].previous == cursor.nonce else _REWRITTEN
+    return entries[index:] if cursor.matches(entries[index].before) else _reason(cursor)
+
+
+def _reason(cursor: Cursor) -> str:
+    """Return why a cursor does not match the position in the log that has its offset."""
+    return _NO_MATCH if isinstance(cursor, Mark) else _REWRITTEN
 
 
 def first_page(entries: Sequence[Entry], most: int) -> Sequence[Entry]:
@@ -78,10 +85,7 @@ class Ring:
     @property
     def before_last(self) -> Position | None:
         """The position before the newest entry, if it is known."""
-        if not self._entries:
-            return None
-        last = self._entries[-1]
-        return Position(last.position.epoch, last.position.offset - 1, last.previous)
+        return self._entries[-1].before if self._entries else None
 
     def clear(self) -> None:
         """Forget all entries."""
@@ -107,8 +111,7 @@ class Ring:
         :param end: The position after the newest entry, which is where an empty ring begins.
         """
         if self._entries:
-            first = self._entries[0]
-            end = Position(first.position.epoch, first.position.offset - 1, first.previous)
+            end = self._entries[0].before
         # Some of these entries may be in the ring or after it.
         known = [index for index, entry in enumerate(entries) if entry.position == end]
         if not known:
@@ -130,12 +133,22 @@ class Ring:
         index = position.offset - self._entries[0].position.offset
         return 0 <= index < len(self._entries) and self._entries[index].position == position
 
-    def after(self, cursor: Position) -> Sequence[Entry] | None:
+    def after(self, cursor: Cursor) -> Sequence[Entry] | None:
         """Return the entries after a cursor; `None` if the ring can't tell."""
-        if not self._entries or self._entries[0].position.epoch != cursor.epoch:
-            return None
-        found = find_after(self._entries, cursor)
+        found = find_after(self._entries, cursor) if self._entries else None
         return None if isinstance(found, str) else found
+
+    def locate(self, cursor: Cursor, end: Position) -> Cursor:
+        """Return the position that a cursor stands for, or the cursor if the ring can't tell.
+
+        :param end: The position after the newest entry.
+        """
+        if isinstance(cursor, Position):
+            return cursor
+        if cursor.matches(end):
+            return end
+        found = self.after(cursor)
+        return found[0].before if found else cursor
 
     def shrink(self) -> None:
         """Forget the oldest entries, if there is no room for all."""

@@ -45,6 +45,10 @@ class Position(NamedTuple):
         """The number of the database that has the log."""
         return self.epoch.rpartition("x")[2]
 
+    def matches(self, position: "Position") -> bool:
+        """Whether a client with this cursor is at a position."""
+        return self == position
+
     def __str__(self) -> str:
         return f"{self.epoch}.{self.offset}.{self.nonce}"
 
@@ -65,6 +69,10 @@ class Mark(NamedTuple):
     def of(cls, position: Position) -> Self:
         """Return the mark of a position."""
         return cls(position.offset, _check(position.epoch, position.nonce))
+
+    def matches(self, position: Position) -> bool:
+        """Whether a client with this cursor is at a position."""
+        return self.offset == position.offset and self == Mark.of(position)
 
 
 Cursor = Position | Mark
@@ -106,6 +114,12 @@ class Entry(NamedTuple):
     """The event as streams carry it; empty if it can't be decoded."""
     payload: bytes | None
     """The event as Redis carries it; `None` if it can't be decoded."""
+
+    @property
+    def before(self) -> Position:
+        """The position before this event."""
+        epoch, offset, _ = self.position
+        return Position(epoch, offset - 1, self.previous)
 
 
 class Stored(NamedTuple):

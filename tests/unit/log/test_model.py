@@ -15,7 +15,15 @@ from flask_sse._log import tail as tail_module
 from flask_sse._log.catch_up import Ahead, CatchUp, Found, Gap
 from flask_sse._log.decoding import Event, Foreign
 from flask_sse._log.page import Page
-from flask_sse._log.position import OFFSET_AT_TOP, OFFSET_BEFORE_LAST, UNKNOWN, Entry, Position
+from flask_sse._log.position import (
+    OFFSET_AT_TOP,
+    OFFSET_BEFORE_LAST,
+    UNKNOWN,
+    Cursor,
+    Entry,
+    Mark,
+    Position,
+)
 from flask_sse._log.tail import Ask, Begin, Deliver, Ready, Restart, Step, Tail
 
 HELD_BYTES: Final = 1000
@@ -105,10 +113,14 @@ class Question:
 
 
 class History:
-    """One random history; a channel's part is played by the methods that carry out the steps."""
+    """One random history; a channel's part is played by the methods that carry out the steps.
 
-    def __init__(self, seed: int) -> None:
+    :param has_marks: Whether clients send marks instead of positions.
+    """
+
+    def __init__(self, seed: int, *, has_marks: bool) -> None:
         self.chance = random.Random(seed)
+        self.has_marks = has_marks
         self.sends_latest = self.chance.random() < 0.2
         self.redis = Redis(1 if self.sends_latest else self.chance.choice([4, 50, 200]))
         for _ in range(self.chance.randint(0, 4)):
@@ -213,8 +225,16 @@ class History:
             client.last = self.chance.choice(self.redis.positions[-20:])
         self.everybody.append(client)
         assert client.last is not None
-        self.catch_up.add(client, client.last)
+        self.catch_up.add(client, self.sent_by(client.last))
         self.advance(client)
+
+    def sent_by(self, position: Position) -> Cursor:
+        """Return what a client sends that is at a position."""
+        if not self.has_marks:
+            return position
+        if position == UNKNOWN:
+            return Mark(self.chance.choice([*range(20), 1 << 42]), "made-up")
+        return Mark.of(position)
 
     def drain(self) -> None:
         """Clients that are behind have taken everything."""
@@ -253,9 +273,8 @@ class History:
         if self.read is not None and self.read.page is None:
             self.read.page = self.redis.page(self.read.after, length)
             for client in self.catch_up.waiting:
-                cursor = self.catch_up.cursor(client)
-                assert cursor is not None
-                self.read.sound[client] = self.redis.continues(cursor)
+                assert client.last is not None
+                self.read.sound[client] = self.redis.continues(client.last)
 
     def fail(self) -> None:
         """Redis does not answer."""
@@ -289,6 +308,7 @@ class History:
         assert self.position is not None
         self.tail.ring.extend_left(question.page.entries, self.position)
         for client, found in self.catch_up.answered(question.page, self.position):
+            assert isinstance(found, Gap) or self.catch_up.cursor(client) == client.last
             self.tell(client, found, question, question.page.top)
 
     def settle(self) -> None:
@@ -386,6 +406,7 @@ class History:
         """Give a client what is in memory."""
         while self.tail.is_following and (cursor := self.catch_up.cursor(client)):
             assert self.position is not None
+            cursor = self.tail.ring.locate(cursor, self.position)
             if cursor == self.position:
                 self.go_live(client)
                 return
@@ -419,6 +440,7 @@ class History:
             self.catch_up.add(client, entries[-1].position)
 
 
+@pytest.mark.parametrize("has_marks", [False, True], ids=["positions", "marks"])
 @pytest.mark.parametrize(
     ("first", "number"),
     [
@@ -426,12 +448,14 @@ class History:
         pytest.param(500, 100_000, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
     ],
 )
-def test_the_guarantee(monkeypatch: pytest.MonkeyPatch, first: int, number: int) -> None:
+def test_the_guarantee(
+    monkeypatch: pytest.MonkeyPatch, first: int, number: int, has_marks: bool
+) -> None:
     """No gap, nothing twice, no reset without a cause; and everybody reaches the end."""
     monkeypatch.setattr(tail_module, "HELD_BYTES", HELD_BYTES)
     resets = 0
     for seed in range(first, first + number):
-        history = History(seed)
+        history = History(seed, has_marks=has_marks)
         try:
             history.run()
         except Exception as error:
