@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from flask_sse._log.decoding import Event
-from flask_sse._log.position import Position
+from flask_sse._log.position import Cursor, Position
 from flask_sse._system.clock import monotonic
 
 
 class Opening(NamedTuple):
     """The beginning of a channel with history."""
 
-    position: Position
+    cursor: Cursor
     """Where it continues."""
     recovered: bool
     """Whether the client has missed nothing."""

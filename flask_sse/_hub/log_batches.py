@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from flask_sse._event import channel_name
 from flask_sse._hub.batch import Batch, Content, Opening, Reset
 from flask_sse._log.decoding import Event
-from flask_sse._log.position import Entry, Position
+from flask_sse._log.position import Cursor, Entry, Position
 
 
 def from_events(events: Sequence[Event]) -> Batch:
@@ -18,14 +18,14 @@ def from_events(events: Sequence[Event]) -> Batch:
     return Batch(payloads, b"".join([event.frame for event in events]), events)
 
 
-def opening(name: bytes, position: Position, *, recovered: bool) -> Batch:
+def opening(name: bytes, cursor: Cursor, *, recovered: bool) -> Batch:
     """Return ``sse.open``, with which a stream begins.
 
-    :param position: Where the stream continues; a client that reconnects resumes from there.
+    :param cursor: Where the stream continues; a client that reconnects resumes from there.
     :param recovered: Whether the client has missed nothing.
     """
-    frame = _frame("sse.open", name, "recovered", recovered, position)
-    return Batch((), frame, [Opening(position, recovered)])
+    frame = _frame("sse.open", name, "recovered", recovered, cursor)
+    return Batch((), frame, [Opening(cursor, recovered)])
 
 
 def reset(name: bytes, reason: str, position: Position, newest: Sequence[Entry] = ()) -> Batch:
@@ -39,6 +39,6 @@ def reset(name: bytes, reason: str, position: Position, newest: Sequence[Entry] 
     return Batch(events.payloads, frame + events.frames, contents)
 
 
-def _frame(kind: str, name: bytes, key: str, value: object, position: Position) -> bytes:
+def _frame(kind: str, name: bytes, key: str, value: object, cursor: Cursor) -> bytes:
     data = json.dumps({"channel": channel_name.to_text(name), key: value})
-    return f"event:{kind}\ndata:{data}\nid:{position}\n\n".encode()
+    return f"event:{kind}\ndata:{data}\nid:{cursor}\n\n".encode()

@@ -21,7 +21,7 @@ from flask_sse._hub.listener import Listener
 from flask_sse._log.catch_up import Ahead, CatchUp, Found, Gap
 from flask_sse._log.decoding import Event
 from flask_sse._log.page import Page, first_page
-from flask_sse._log.position import UNKNOWN, Entry, Position
+from flask_sse._log.position import UNKNOWN, Cursor, Entry, Position
 from flask_sse._log.tail import Ask, Begin, Deliver, Phase, Ready, Restart, Step, Tail
 from flask_sse._system.clock import monotonic
 
@@ -249,8 +249,9 @@ class LoggedChannel(Channel):
         """Give a listener the pages that are in memory, and make it live at the end."""
         assert self.position is not None
         while (cursor := self._catch_up.cursor(listener)) and not listener.is_blocked:
+            cursor = self._tail.ring.locate(cursor, self.position)
             if cursor == self.position:
-                return self._join(listener, cursor)
+                return self._join(listener, self.position)
             if not listener.is_ready:
                 break
             entries = self._tail.ring.after(cursor)
@@ -272,7 +273,7 @@ class LoggedChannel(Channel):
         self._go_live(listener)
         return is_there
 
-    def _fall_behind(self, listener: Listener, cursor: Position) -> None:
+    def _fall_behind(self, listener: Listener, cursor: Cursor) -> None:
         listener.is_behind = True
         self._catch_up.add(listener, cursor)
 
@@ -330,7 +331,7 @@ class LoggedChannel(Channel):
             self.report(self, batch, 1, replayed=True)
         return is_there
 
-    def _open(self, listener: Listener, cursor: Position, *, recovered: bool = True) -> bool:
+    def _open(self, listener: Listener, cursor: Cursor, *, recovered: bool = True) -> bool:
         return listener.is_open or listener.give(
             log_batches.opening(self.name, cursor, recovered=recovered)
         )
