@@ -1,6 +1,6 @@
 """The blueprint: publish, messages, stream and redis, for the current application."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from functools import partial
 from typing import Any, Final
 
@@ -15,14 +15,11 @@ from flask_sse._event.message import Message, split_payload, to_payload
 from flask_sse._log.position import UNKNOWN, Position
 from flask_sse._redis.log_commands import NewEntry
 from flask_sse._state import State
-from flask_sse._streaming import servers, worker
+from flask_sse._streaming import response
 from flask_sse._streaming.event_stream import EventStream
 from flask_sse._streaming.feed import Feed
 from flask_sse._streaming.messages import listen
 from flask_sse._streaming.overridden import GeneratedStream
-from flask_sse._streaming.servers import ServerFacts
-
-_HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
 
 class ServerSentEventsBlueprint(Blueprint):
@@ -184,32 +181,19 @@ class ServerSentEventsBlueprint(Blueprint):
         'text/event-stream; charset=utf-8'
         """
         channel = request.args.get("channel") or "sse"
-        servers.prepare(request.environ)
-        worker.look_for_server()
+        facts = response.look_at_request()
         state = State.current()
         hub = state.hub(source_of(self))
         name = channel_name.encode(channel)
-        facts = ServerFacts.of(request.environ)
         visit = new_visit(state.notices, name, g.get("sse_client"))
-        body: EventStream | GeneratedStream
-        pieces: Iterable[bytes]
         if type(self).messages is ServerSentEventsBlueprint.messages:
             is_logged = state.settings.retention(name) is not None
             feed = Feed(name, is_logged, _named_cursor() if is_logged else None)
             body = EventStream(hub, feed, state.streams, facts, visit)
-            pieces = facts.wrap(body)
-        else:
-            generate = partial(self.messages, channel=channel)
-            pieces = body = GeneratedStream(generate, state.streams, facts, visit)
-        response = current_app.response_class(
-            pieces,
-            headers=_HEADERS,
-            content_type="text/event-stream; charset=utf-8",
-            direct_passthrough=True,
-        )
-        # The response's own method would call functions when the view has returned, or never.
-        response.call_on_close = body.call_on_close  # type: ignore[method-assign]
-        return response
+            return response.respond(body, facts.wrap(body))
+        generate = partial(self.messages, channel=channel)
+        generated = GeneratedStream(generate, state.streams, facts, visit)
+        return response.respond(generated, generated)
 
     # Flask 2.3 and 3 have different types for an application here.
     def register(self, app: Any, options: dict[str, Any]) -> None:
@@ -248,10 +232,5 @@ sse.add_url_rule("", endpoint="stream", view_func=sse.stream)
 
 def _named_cursor() -> Position | None:
     """Return the position that the client sent, or `None` if it sent none."""
-    query = request.args
-    # Clients add their position to the URL of a page, which may already have an older one, even
-    # under the same name.
-    added = [*query.getlist("last_event_id"), *query.getlist("lastEventId")]
-    newest_first = [request.headers.get("Last-Event-ID"), *reversed(added)]
-    text = next(filter(None, newest_first), None)
+    text = response.last_event_id()
     return None if text is None else Position.parse(text) or UNKNOWN

@@ -9,6 +9,7 @@ from typing import Final
 
 from flask_sse._callbacks.receivers import Notices
 from flask_sse._event import channel_name
+from flask_sse._event.channel_name import Key
 from flask_sse._system.clock import monotonic
 from flask_sse.signals import client_connected, client_gone, client_refused
 
@@ -31,14 +32,17 @@ END: Final = "end"
 class Visit:
     """Sends the signals of one stream: connected and then gone, or refused.
 
+    :param channel: The channel, or several in order.
     :param client: What the application has said about the client.
     """
 
     __slots__ = ("_bytes", "_events", "_notices", "_opened", "_values")
 
-    def __init__(self, notices: Notices, channel: bytes, client: object) -> None:
+    def __init__(self, notices: Notices, channel: Key, client: object) -> None:
         self._notices = notices
-        self._values = {"channel": channel_name.to_text(channel), "client": client}
+        names = (channel,) if isinstance(channel, bytes) else channel
+        channels = tuple(map(channel_name.to_text, names))
+        self._values = {"channel": channels[0], "channels": channels, "client": client}
         self._opened: float | None = None
         self._events = 0
         self._bytes = 0
@@ -71,7 +75,7 @@ class Visit:
             self._notices.later(client_refused, **self._values, reason=reason)
 
 
-def new_visit(notices: Notices, channel: bytes, client: object) -> Visit | None:
+def new_visit(notices: Notices, channel: Key, client: object) -> Visit | None:
     """Return a visit, if one of its signals has receivers."""
     signals = (client_connected, client_gone, client_refused)
     if not any(signal.receivers for signal in signals):

@@ -5,6 +5,9 @@ Pure; nothing blocks.
 
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+Key = bytes | tuple[bytes, ...]
+"""What the hub calls a stream's channel, or its several channels in order."""
+
 
 def encode(channel: object) -> bytes:
     """Return a channel's name as bytes; a number is converted as redis-py does it.
@@ -29,9 +32,12 @@ def to_text(name: bytes) -> str:
     return name.decode(errors="replace")
 
 
-def for_log(name: bytes) -> str:
-    """Return a channel's name as it appears in log messages."""
-    return repr(to_text(name[:100]))
+def for_log(key: Key) -> str:
+    """Return the name of a channel, or of a few, as it appears in log messages."""
+    if isinstance(key, bytes):
+        return repr(to_text(key[:100]))
+    named = ", ".join([for_log(name) for name in key[:3]])
+    return f"{named} and {len(key) - 3} more" if len(key) > 3 else named
 
 
 def in_url(url: str, channel: str) -> str:

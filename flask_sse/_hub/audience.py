@@ -10,11 +10,13 @@ from flask.json.provider import JSONProvider
 
 from flask_sse._callbacks.receivers import Notices
 from flask_sse._event import channel_name
+from flask_sse._event.channel_name import Key
 from flask_sse._event.message import to_frame
 from flask_sse._hub.batch import Batch
+from flask_sse._hub.bundle import Bundle
 from flask_sse._hub.channel import Channel
 from flask_sse._hub.complaints import Complaints
-from flask_sse._hub.listener import Listener
+from flask_sse._hub.listener import Client, Listener
 from flask_sse._hub.log_queries import Logs
 from flask_sse._hub.logged_channel import LoggedChannel
 from flask_sse._log.decoding import Event, Foreign
@@ -47,25 +49,38 @@ class Audience:
         self._note_change = note_change
         self._pause = pause
         self._channels: dict[bytes, Channel] = {}
+        self._bundles: dict[tuple[bytes, ...], Bundle] = {}
 
     def __bool__(self) -> bool:
         return bool(self._channels)
 
-    def __iter__(self) -> Iterator[Channel]:
-        """Iterate over a snapshot of the channels."""
-        return iter([*self._channels.values()])
+    def __iter__(self) -> Iterator[Channel | Bundle]:
+        """Iterate over a snapshot of the bundles and the channels."""
+        return iter([*self._bundles.values(), *self._channels.values()])
 
     @property
     def names(self) -> Collection[bytes]:
         """The names of the channels."""
         return self._channels
 
-    def get(self, name: bytes) -> Channel | None:
+    def get(self, key: Key) -> Channel | Bundle | None:
+        """Return a channel or a bundle that has listeners."""
+        return self._channels.get(key) if isinstance(key, bytes) else self._bundles.get(key)
+
+    def channel(self, name: bytes) -> Channel | None:
         """Return a channel that has listeners."""
         return self._channels.get(name)
 
-    def open(self, name: bytes) -> Channel:
-        """Return a channel, which is about to have a listener."""
+    def open(self, key: Key) -> Channel | Bundle:
+        """Return a channel or a bundle, which is about to have a listener."""
+        if isinstance(key, bytes):
+            return self._open_channel(key)
+        bundle = self._bundles.get(key)
+        if bundle is None:
+            bundle = self._bundles[key] = Bundle([self._open_channel(name) for name in key])
+        return bundle
+
+    def _open_channel(self, name: bytes) -> Channel:
         channel = self._channels.get(name)
         if channel is None:
             logged = None if self._logs is None else self._logs.new_channel(name, self._pause)
@@ -74,14 +89,20 @@ class Audience:
         self._note_change(name)
         return channel
 
-    def discard(self, name: bytes, listener: Listener) -> None:
-        """Forget a listener, if it is known, and its channel, if it was the last one."""
-        channel = self._channels.get(name)
-        if channel is None:
+    def discard(self, client: Client) -> None:
+        """Forget a client, if it is known, and its channels, if it was their last one."""
+        key = client.channel
+        found = self.get(key)
+        if found is None:
             return
-        channel.discard(listener)
-        if not channel:
-            self.close(name)
+        found.discard(client)
+        if isinstance(found, Bundle) and isinstance(key, tuple) and not found:
+            del self._bundles[key]
+            found.close()
+        for channel in found.channels:
+            # If Redis has refused one, it is not there any more.
+            if not channel and self._channels.get(channel.name) is channel:
+                self.close(channel.name)
 
     def close(self, name: bytes) -> Channel | None:
         """Forget a channel, and return it."""
@@ -92,10 +113,10 @@ class Audience:
                 self._logs.forget(channel)
         return channel
 
-    def sent(self, name: bytes) -> float | None:
-        """Return when the listeners of a channel last got an event."""
-        channel = self._channels.get(name)
-        return None if channel is None else channel.sent
+    def sent(self, key: Key) -> float | None:
+        """Return when the listeners of a channel or a bundle last got an event."""
+        found = self.get(key)
+        return None if found is None else found.sent
 
     def arrived(self, name: bytes, payloads: Sequence[bytes]) -> Iterable[Listener]:
         """Pass events on to the listeners of a channel; return those that must be dropped."""

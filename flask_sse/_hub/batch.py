@@ -23,9 +23,10 @@ class Opening(NamedTuple):
 class Reset(NamedTuple):
     """A gap in a channel with history."""
 
-    reason: str
     position: Position
     """Where it continues."""
+    frame: bytes
+    """The event that says so."""
 
 
 Content = Event | Opening | Reset

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from flask_sse._event.channel_name import Key
 from flask_sse._event.message import COMMENT
 from flask_sse._hub.batch import Batch
 from flask_sse._hub.connection import Connection
@@ -82,11 +83,11 @@ class Clients:
                 yield connection
 
     def comment(
-        self, now: float, sent: Callable[[bytes], float | None], pause: Callable[[], None]
+        self, now: float, sent: Callable[[Key], float | None], pause: Callable[[], None]
     ) -> Iterator[Connection]:
         """Send a comment to the connections that are next to be checked and have been silent.
 
-        :param sent: Returns when the listeners of a channel last got an event.
+        :param sent: Returns when the listeners of a channel, or of several, last got an event.
         :param pause: Called for each connection, to let others run.
         :return: those that have not taken all of it.
         """

@@ -8,6 +8,7 @@ import logging
 from typing import Final
 
 from flask_sse._event import channel_name
+from flask_sse._event.channel_name import Key
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -44,11 +45,11 @@ class Complaints:
             channel_name.for_log(name),
         )
 
-    def overflowed(self, name: bytes) -> None:
+    def overflowed(self, key: Key) -> None:
         """Note a client that reads too slowly."""
         _log.warning(
             "a client of channel %s is disconnected: more than SSE_MAX_PENDING bytes waited for it",
-            channel_name.for_log(name),
+            channel_name.for_log(key),
         )
 
 

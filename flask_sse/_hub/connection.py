@@ -5,11 +5,13 @@ Only the hub's loop uses it, and nothing else writes to the connection. Nothing 
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from flask_sse._callbacks.stream_signals import CLIENT, OVERFLOW, Visit
+from flask_sse._event.channel_name import Key
 from flask_sse._hub.batch import Batch
 from flask_sse._hub.outbox import Outbox
+from flask_sse._log.composite_id import Marks
 from flask_sse._log.position import Position
 from flask_sse._system import forks, syscalls
 
@@ -37,6 +39,7 @@ class Connection:
     :param chunked: Whether the body is sent in chunks (RFC 9112, section 7.1).
     :param callbacks: Functions to call when the stream has ended.
     :param resume_after: The position in the channel's log that the client sent.
+    :param marks: The same for a stream of several channels.
     :param visit: Sends the signals of this stream, if they have receivers.
     """
 
@@ -54,6 +57,7 @@ class Connection:
         "is_behind",
         "is_closing",
         "is_gone",
+        "marks",
         "overflowed",
         "reason",
         "resume_after",
@@ -69,11 +73,13 @@ class Connection:
         chunked: bool,
         callbacks: Sequence[Callable[[], object]],
         resume_after: Position | None = None,
+        marks: Marks = (),
         visit: Visit | None = None,
     ) -> None:
         self.descriptor = descriptor
         self.chunked = chunked
-        self.channel = b""
+        self.channel: Key = b""
+        self.marks = marks
         self.commented = 0.0
         self.resume_after = resume_after
         self.is_behind = False
@@ -92,6 +98,11 @@ class Connection:
         self._callbacks = callbacks
         # There is one only while data waits: most clients accept everything at once.
         self._outbox: Outbox | None = None
+
+    @property
+    def whole(self) -> Self:
+        """Itself."""
+        return self
 
     @property
     def is_open(self) -> bool:
@@ -132,9 +143,20 @@ class Connection:
         self.send(batch)
         return not self.is_gone
 
+    def has_room(self, batch: Batch) -> bool:
+        """Whether a batch may be sent: nothing else is waiting."""
+        return not self.is_blocked
+
+    def push(self, batch: Batch) -> bool:
+        """Send a batch; return `False` if the client is gone."""
+        return self.offer(batch)
+
     def note_gap(self, reason: str) -> bool:
         """Continue after a gap."""
         return True
+
+    def note_live(self) -> None:
+        """Do nothing: a connection is the same before and after."""
 
     def end(self, reason: str, error: Exception | None = None) -> bool:
         """End the response, or answer with one that ends at once.

@@ -18,6 +18,7 @@ from typing import Final
 from flask.json.provider import JSONProvider
 
 from flask_sse._callbacks.receivers import Notices
+from flask_sse._event.channel_name import Key
 from flask_sse._hub.connection import Connection
 from flask_sse._hub.hangups import Watch
 from flask_sse._hub.log_queries import History
@@ -68,10 +69,11 @@ class Hub:
         forks.release_in_children(self)
 
     def join(
-        self, channel: bytes, subscriber: Subscriber, client: socket.socket | None = None
+        self, channel: Key, subscriber: Subscriber, client: socket.socket | None = None
     ) -> None:
         """Subscribe to *channel*; the subscriber is told when Redis has confirmed it.
 
+        :param channel: The channel, or several in order.
         :param client: The socket of the subscriber's client; the subscription ends when the
             client closes its side.
         :raises RuntimeError: if the process is out of threads.
@@ -90,9 +92,7 @@ class Hub:
                 self._watch.discard(client, subscriber)
             raise
 
-    def leave(
-        self, channel: bytes, subscriber: Subscriber, client: socket.socket | None = None
-    ) -> None:
+    def leave(self, subscriber: Subscriber, client: socket.socket | None = None) -> None:
         """End a subscription, if it still exists.
 
         :param client: The client that was passed to :meth:`join`. Its socket may be closed when
@@ -103,12 +103,13 @@ class Hub:
         with self._lock:
             # A loop that has ended has left no subscriptions.
             if self._loop is not None:
-                self._requests.append(Leave(channel, subscriber))
+                self._requests.append(Leave(subscriber))
                 self._loop.waker.set()
 
-    def adopt(self, channel: bytes, take: Callable[[], Connection]) -> None:
+    def adopt(self, channel: Key, take: Callable[[], Connection]) -> None:
         """Serve a client's connection from now on.
 
+        :param channel: The channel, or several in order.
         :param take: Takes the connection. It is called after every step that can fail.
         """
         with self._lock:

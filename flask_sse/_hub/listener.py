@@ -2,29 +2,34 @@
 
 from typing import Protocol
 
+from flask_sse._event.channel_name import Key
 from flask_sse._hub.batch import Batch
-from flask_sse._log.position import Position
+from flask_sse._log.composite_id import Marks
+from flask_sse._log.position import Cursor
 
 
 class Listener(Protocol):
-    """A client of a channel: a subscriber, or a connection that the hub serves.
+    """A client of a channel: a subscriber, a connection that the hub serves, or a part of one.
 
     Only the hub's loop calls the methods, and none of them blocks.
     """
 
-    resume_after: Position | None
-    """The position that the client sent."""
+    @property
+    def resume_after(self) -> Cursor | None:
+        """The position that the client sent."""
+        ...
+
     is_behind: bool
     """Whether it gets pages of the log, or has missed a batch; its channel sets this, too."""
 
     @property
-    def descriptor(self) -> int:
-        """The descriptor that the hub owns, or -1 if it owns none."""
+    def whole(self) -> "Client":
+        """The client that it is, or of which it is a part."""
         ...
 
     @property
-    def overflowed(self) -> bool:
-        """Whether more waited for the client than its limit."""
+    def descriptor(self) -> int:
+        """The descriptor that the hub owns, or -1 if it owns none."""
         ...
 
     @property
@@ -56,6 +61,37 @@ class Listener(Protocol):
 
     def note_gap(self, reason: str) -> bool:
         """Prepare for a gap; return `False` if the stream has ended for this reason."""
+        ...
+
+    def note_live(self) -> None:
+        """Note that the channel offers it each batch from now on."""
+        ...
+
+
+class Client(Listener, Protocol):
+    """A listener that is a whole stream, of one channel or of several."""
+
+    channel: Key
+    """Where it belongs."""
+    marks: Marks
+    """What a client of several channels sent: where it is in each one that has history."""
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether more waited for the client than its limit."""
+        ...
+
+    @property
+    def is_lagging(self) -> bool:
+        """Whether the hub must send what waits for the client."""
+        ...
+
+    def has_room(self, batch: Batch) -> bool:
+        """Whether a batch would not have to wait for too long."""
+        ...
+
+    def push(self, batch: Batch) -> bool:
+        """Continue the stream; return `False` if the client is gone, or was over its limit."""
         ...
 
     def end(self, reason: str, error: Exception | None = None) -> bool:

@@ -28,6 +28,15 @@ def opening(name: bytes, cursor: Cursor, *, recovered: bool) -> Batch:
     return Batch((), frame, [Opening(cursor, recovered)])
 
 
+def opening_with_reset(name: bytes, cursor: Cursor, reason: str, position: Position) -> Batch:
+    """Return ``sse.open`` and ``sse.reset`` for a client that has missed something.
+
+    :param cursor: Where the client is, as it has said.
+    """
+    first, second = opening(name, cursor, recovered=False), reset(name, reason, position)
+    return Batch((), first.frames + second.frames, [*first.contents, *second.contents])
+
+
 def reset(name: bytes, reason: str, position: Position, newest: Sequence[Entry] = ()) -> Batch:
     """Return ``sse.reset``, which tells clients that they may have missed events.
 
@@ -35,7 +44,7 @@ def reset(name: bytes, reason: str, position: Position, newest: Sequence[Entry] 
     """
     events = from_events(newest)
     frame = _frame("sse.reset", name, "reason", reason, position)
-    contents: list[Content] = [Reset(reason, position), *newest]
+    contents: list[Content] = [Reset(position, frame), *newest]
     return Batch(events.payloads, frame + events.frames, contents)
 
 

@@ -67,7 +67,7 @@ class Logs:
         self._asking: dict[LoggedChannel, None] = {}
         self._failed: deque[tuple[float, Question[LoggedChannel]]] = deque()
         self._answers: deque[Answer[LoggedChannel]] = deque()
-        self._drained: deque[tuple[bytes, Subscriber]] = deque()
+        self._drained: deque[Subscriber] = deque()
         self._looked = 0.0
         # The channels whose last question has failed.
         self._failing: set[LoggedChannel] = set()
@@ -99,17 +99,17 @@ class Logs:
             self._asking.pop(channel, None)
             self._failing.discard(channel)
 
-    def watch(self, name: bytes, subscriber: Subscriber) -> None:
+    def watch(self, subscriber: Subscriber) -> None:
         """Make a subscriber that is behind report when it has taken everything."""
-        subscriber.when_drained(partial(self.note_drained, name, subscriber))
+        subscriber.when_drained(partial(self.note_drained, subscriber))
 
-    def note_drained(self, name: bytes, subscriber: Subscriber) -> None:
+    def note_drained(self, subscriber: Subscriber) -> None:
         """Note, from any thread, that a subscriber has taken everything."""
-        self._drained.append((name, subscriber))
+        self._drained.append(subscriber)
         self._waker.set()
 
-    def drained(self) -> Iterator[tuple[bytes, Subscriber]]:
-        """Yield the subscribers that have taken everything, with the names of their channels."""
+    def drained(self) -> Iterator[Subscriber]:
+        """Yield the subscribers that have taken everything."""
         while self._drained:
             yield self._drained.popleft()
 

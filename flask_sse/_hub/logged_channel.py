@@ -58,7 +58,7 @@ class LoggedChannel(Channel):
         *,
         sends_latest: bool,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, is_logged=True)
         self.position: Position | None = None
         """The last event that the live listeners have received; `None` before the beginning."""
         self.heard = monotonic()
@@ -98,7 +98,7 @@ class LoggedChannel(Channel):
             return [*self._open_waiting()]
         return self.compare() if self._tail.phase is Phase.NEW else []
 
-    def place(self, connection: Connection) -> list[Listener]:
+    def place(self, connection: Connection) -> Sequence[Listener]:
         """Add a connection to those that are live, or to those that are behind."""
         if not connection.is_behind:
             if not connection.is_lagging:
@@ -108,14 +108,19 @@ class LoggedChannel(Channel):
             self._fall_behind(connection, self.position)
         return self.refill(connection)
 
+    def add_live(self, listener: Listener, cursor: Cursor | None) -> None:
+        """Add a listener whose stream has begun, and which is behind until it is asked again."""
+        assert cursor is not None
+        self._fall_behind(listener, cursor)
+
     def discard(self, listener: Listener) -> None:
         """Forget a listener, if it is known."""
         self._catch_up.discard(listener)
         super().discard(listener)
 
-    def refill(self, listener: Listener) -> list[Listener]:
+    def refill(self, listener: Listener) -> Sequence[Listener]:
         """Continue with a listener that has taken everything."""
-        return [] if self._advance(listener) else [listener]
+        return () if self._advance(listener) else [listener]
 
     # What Redis says
 
@@ -307,15 +312,15 @@ class LoggedChannel(Channel):
             return False
         cursor = self._catch_up.cursor(listener)
         assert cursor is not None
-        # A client that loses its connection between the two events resumes with its own id.
-        start = self._tail.start(top)
-        known = start if cursor == UNKNOWN else cursor
-        if not self._open(listener, known, recovered=False):
-            return False
-        if listener.is_blocked:
+        if listener.is_open and listener.is_blocked:
             return True
+        start = self._tail.start(top)
         self._catch_up.add(listener, start)
-        return listener.give(log_batches.reset(self.name, reason, start))
+        if listener.is_open:
+            return listener.give(log_batches.reset(self.name, reason, start))
+        # A client that loses its connection between the two events resumes with its own id.
+        known = start if cursor == UNKNOWN else cursor
+        return listener.give(log_batches.opening_with_reset(self.name, known, reason, start))
 
     def _give_page(self, listener: Listener, entries: Sequence[Entry]) -> bool:
         cursor = self._catch_up.cursor(listener)
@@ -331,9 +336,9 @@ class LoggedChannel(Channel):
             self.report(self, batch, 1, replayed=True)
         return is_there
 
-    def _open(self, listener: Listener, cursor: Cursor, *, recovered: bool = True) -> bool:
+    def _open(self, listener: Listener, cursor: Cursor) -> bool:
         return listener.is_open or listener.give(
-            log_batches.opening(self.name, cursor, recovered=recovered)
+            log_batches.opening(self.name, cursor, recovered=True)
         )
 
     def _to_page(self, entries: Sequence[Entry]) -> Batch:

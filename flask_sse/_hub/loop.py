@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from flask.json.provider import JSONProvider
 
 from flask_sse._callbacks.receivers import Notices
+from flask_sse._event.channel_name import Key
 from flask_sse._hub.audience import Audience
 from flask_sse._hub.clients import Clients
 from flask_sse._hub.connection import Connection
@@ -42,21 +43,20 @@ _TURN: Final = 0.02
 class Join(NamedTuple):
     """Subscribe a client that the server's thread sends to."""
 
-    channel: bytes
+    channel: Key
     subscriber: Subscriber
 
 
 class Adopt(NamedTuple):
     """Serve a connection that has been handed over."""
 
-    channel: bytes
+    channel: Key
     connection: Connection
 
 
 class Leave(NamedTuple):
     """End a subscription, if it still exists."""
 
-    channel: bytes
     subscriber: Subscriber
 
 
@@ -256,15 +256,15 @@ class Loop:
     def _process_requests(self) -> None:
         while self._requests:
             match self._requests.popleft():
-                case Join(name, subscriber):
-                    self._service.join(name, subscriber)
-                case Adopt(name, connection):
-                    self._service.adopt(name, connection)
-                case Leave(name, subscriber):
-                    self._audience.discard(name, subscriber)
-        for name, subscriber in self._logs.drained() if self._logs is not None else ():
-            if (channel := self._audience.get(name)) is not None:
-                self._service.give_up(name, channel.refill(subscriber))
+                case Join(key, subscriber):
+                    self._service.join(key, subscriber)
+                case Adopt(key, connection):
+                    self._service.adopt(key, connection)
+                case Leave(subscriber):
+                    self._audience.discard(subscriber)
+        for subscriber in self._logs.drained() if self._logs is not None else ():
+            if (channel := self._audience.get(subscriber.channel)) is not None:
+                self._service.give_up(channel.refill(subscriber))
 
     # Redis
 

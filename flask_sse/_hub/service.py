@@ -10,11 +10,12 @@ from typing import Final, TypeVar
 import redis
 
 from flask_sse._callbacks.stream_signals import CLIENT, ERROR, REDIS, STOP
+from flask_sse._event.channel_name import Key
 from flask_sse._hub.audience import Audience
 from flask_sse._hub.clients import Clients
 from flask_sse._hub.connection import Connection
 from flask_sse._hub.hangups import Watch
-from flask_sse._hub.listener import Listener
+from flask_sse._hub.listener import Client, Listener
 from flask_sse._hub.log_queries import Logs
 from flask_sse._hub.logged_channel import LoggedChannel
 from flask_sse._hub.shutdown import Shutdown
@@ -27,7 +28,7 @@ from flask_sse._system.clock import monotonic
 
 _log: Final = logging.getLogger("flask_sse")
 
-L = TypeVar("L", bound=Listener)
+C = TypeVar("C", bound=Client)
 
 CONFIRM_WITHIN: Final = 4.0
 """Seconds that a client waits for Redis to confirm its subscription."""
@@ -61,34 +62,34 @@ class Service:
         self._shutdown = shutdown
         self._pause = pause
 
-    def join(self, name: bytes, subscriber: Subscriber) -> None:
-        """Add a subscriber to a channel, or end its stream."""
-        self._join(name, subscriber, self._watch_drained)
+    def join(self, key: Key, subscriber: Subscriber) -> None:
+        """Add a subscriber to a channel or to several, or end its stream."""
+        self._join(key, subscriber, self._watch_drained)
 
-    def adopt(self, name: bytes, connection: Connection) -> None:
-        """Serve a connection and add it to a channel, or end its stream."""
-        self._join(name, connection, self._serve)
+    def adopt(self, key: Key, connection: Connection) -> None:
+        """Serve a connection and add it to a channel or to several, or end its stream."""
+        self._join(key, connection, self._serve)
 
-    def _join(self, name: bytes, listener: L, prepare: Callable[[bytes, L], bool]) -> None:
+    def _join(self, key: Key, client: C, prepare: Callable[[C], bool]) -> None:
+        client.channel = key
         try:
             if self._shutdown.has_begun:
-                self._end(name, listener, STOP)
-            elif prepare(name, listener):
-                self._add(name, listener)
+                self._end(client, STOP)
+            elif prepare(client):
+                self._add(client)
             else:
-                self._end(name, listener, ERROR)
+                self._end(client, ERROR)
         except BaseException:
-            # Nothing else may know this listener, which has a descriptor and a place.
-            self._end(name, listener, ERROR)
+            # Nothing else may know this client, which has a descriptor and a place.
+            self._end(client, ERROR)
             raise
 
-    def _watch_drained(self, name: bytes, subscriber: Subscriber) -> bool:
+    def _watch_drained(self, subscriber: Subscriber) -> bool:
         if self._logs is not None:
-            self._logs.watch(name, subscriber)
+            self._logs.watch(subscriber)
         return True
 
-    def _serve(self, name: bytes, connection: Connection) -> bool:
-        connection.channel = name
+    def _serve(self, connection: Connection) -> bool:
         connection.commented = monotonic()
         try:
             self._clients.add(connection, connection.commented + CONFIRM_WITHIN)
@@ -98,11 +99,12 @@ class Service:
             return False
         return True
 
-    def _add(self, name: bytes, listener: Listener) -> None:
-        channel = self._audience.open(name)
-        channel.add(listener)
-        if self._subscription.is_confirmed(name):
-            self.give_up(name, channel.confirm())
+    def _add(self, client: Client) -> None:
+        added = self._audience.open(client.channel)
+        added.add(client)
+        for channel in added.channels:
+            if self._subscription.is_confirmed(channel.name):
+                self.give_up(channel.confirm())
 
     # The clients' sockets
 
@@ -118,9 +120,9 @@ class Service:
             connection.flush()
             self._settle(connection)
         if connection.is_gone:
-            self._drop(connection.channel, connection)
+            self._drop(connection)
         elif has_left and not connection.is_closing:
-            self._end(connection.channel, connection, CLIENT)
+            self._end(connection, CLIENT)
         return True
 
     def _settle(self, connection: Connection) -> None:
@@ -128,22 +130,22 @@ class Service:
         channel = self._audience.get(connection.channel)
         if connection.is_closing:
             if not connection.is_lagging:
-                self._drop(connection.channel, connection)
+                self._drop(connection)
         elif channel is not None and connection.is_open:
-            self.give_up(channel.name, channel.place(connection))
+            self.give_up(channel.place(connection))
 
     def keep_time(self, now: float) -> None:
         """Send comments, end streams that have not opened in time, and compare silent logs."""
         for connection in self._clients.overdue(now):
-            self._end(connection.channel, connection, REDIS)
+            self._end(connection, REDIS)
         for connection in self._clients.comment(now, self._audience.sent, self._pause):
             if connection.is_gone:
-                self._drop(connection.channel, connection)
+                self._drop(connection)
             else:
                 self._settle(connection)
         for logged in self._logs.silent(now) if self._logs is not None else ():
             if self._subscription.is_confirmed(logged.name):
-                self.give_up(logged.name, logged.compare())
+                self.give_up(logged.compare())
 
     # Redis
 
@@ -151,7 +153,7 @@ class Service:
         """Process data from the subscription."""
         if len(arrivals) == 1 and isinstance(arrivals[0], Delivered):
             name, payload = arrivals[0]
-            self.give_up(name, self._audience.arrived(name, [payload]))
+            self.give_up(self._audience.arrived(name, [payload]))
             return
         # All events for a channel are written together: one system call per client
         # sends many events.
@@ -160,17 +162,17 @@ class Service:
             name = arrival.channel
             if isinstance(arrival, Refused):
                 self._refuse(name, arrival.error)
-            elif (channel := self._audience.get(name)) is None:
+            elif (channel := self._audience.channel(name)) is None:
                 continue
             elif isinstance(arrival, Delivered):
                 payloads.setdefault(name, []).append(arrival.payload)
             else:
                 # Events from an earlier subscription are not for the listeners that wait
                 # for this one: there is a gap in between.
-                self.give_up(name, self._audience.arrived(name, payloads.pop(name, [])))
-                self.give_up(name, channel.begin())
+                self.give_up(self._audience.arrived(name, payloads.pop(name, [])))
+                self.give_up(channel.begin())
         for name, some in payloads.items():
-            self.give_up(name, self._audience.arrived(name, some))
+            self.give_up(self._audience.arrived(name, some))
 
     def _refuse(self, name: bytes, error: Exception) -> None:
         """End only the streams of a channel that Redis forbids."""
@@ -180,7 +182,7 @@ class Service:
             return
         for listener in channel:
             channel.discard(listener)
-            self._end(name, listener, REDIS, error)
+            self._end(listener.whole, REDIS, error)
 
     def serve_logs(self, logs: Logs) -> None:
         """Process answers about logs, and ask the next questions."""
@@ -199,43 +201,41 @@ class Service:
             else:
                 logs.note_failure(question, error)
             return
-        self.give_up(channel.name, channel.answered(page, is_fill=question.is_fill))
+        self.give_up(channel.answered(page, is_fill=question.is_fill))
 
     # The end of a stream
 
-    def give_up(self, name: bytes, listeners: Iterable[Listener]) -> None:
+    def give_up(self, listeners: Iterable[Listener]) -> None:
         """Drop the listeners that a channel has returned."""
         for listener in listeners:
-            self._drop(name, listener)
+            self._drop(listener.whole)
 
     def end_all(self) -> None:
         """End all streams, because the server stops."""
         for channel in self._audience:
-            for listener in channel:
-                has_ended = listener.end(STOP)
-                self._audience.discard(channel.name, listener)
+            for client in [listener.whole for listener in channel]:
+                has_ended = client.end(STOP)
+                self._audience.discard(client)
                 if has_ended:
-                    self._drop(channel.name, listener)
+                    self._drop(client)
                 self._pause()
 
     def drop_all(self) -> None:
         """Close the streams that have not ended by themselves."""
         self._watch.disconnect_all()
         for connection in self._clients:
-            self._drop(connection.channel, connection)
+            self._drop(connection)
 
-    def _end(
-        self, name: bytes, listener: Listener, reason: str, error: Exception | None = None
-    ) -> None:
+    def _end(self, client: Client, reason: str, error: Exception | None = None) -> None:
         """End a stream properly, but don't wait for a client that does not read."""
-        listener.end(reason, error)
-        self._drop(name, listener)
+        client.end(reason, error)
+        self._drop(client)
 
-    def _drop(self, name: bytes, listener: Listener) -> None:
-        """Forget a listener of either kind, and close what the hub owns of it."""
-        self._audience.discard(name, listener)
-        self._clients.discard(listener)
-        if listener.overflowed:
-            self._audience.complaints.overflowed(name)
-            self._watch.disconnect(listener)
-        listener.close()
+    def _drop(self, client: Client) -> None:
+        """Forget a client of either kind, and close what the hub owns of it."""
+        self._audience.discard(client)
+        self._clients.discard(client)
+        if client.overflowed:
+            self._audience.complaints.overflowed(client.channel)
+            self._watch.disconnect(client)
+        client.close()

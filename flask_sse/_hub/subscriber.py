@@ -7,8 +7,11 @@ batches that it has copied.
 """
 
 from collections.abc import Callable
+from typing import Self
 
+from flask_sse._event.channel_name import Key
 from flask_sse._hub.batch import Batch
+from flask_sse._log.composite_id import Marks
 from flask_sse._log.position import Position
 from flask_sse._system.gate import Gate
 
@@ -29,16 +32,20 @@ class Subscriber:
         "_offered",
         "_taken",
         "_waiting",
+        "channel",
         "error",
         "is_behind",
         "limit",
+        "marks",
         "overflowed",
         "reason",
         "resume_after",
     )
 
-    def __init__(self, limit: int, resume_after: Position | None = None) -> None:
+    def __init__(self, limit: int, resume_after: Position | None = None, marks: Marks = ()) -> None:
         self.limit = limit
+        self.marks = marks
+        self.channel: Key = b""
         self.resume_after = resume_after
         self.is_behind = False
         self._offered = 0
@@ -54,6 +61,11 @@ class Subscriber:
         self._gate = Gate()
 
     @property
+    def whole(self) -> Self:
+        """Itself."""
+        return self
+
+    @property
     def descriptor(self) -> int:
         """Always -1: the client's socket belongs to the server."""
         return -1
@@ -66,6 +78,11 @@ class Subscriber:
     @property
     def is_blocked(self) -> bool:
         """Whether nothing can be given to the client; a subscriber only collects it."""
+        return False
+
+    @property
+    def is_lagging(self) -> bool:
+        """Always `False`: the server sends what waits."""
         return False
 
     @property
@@ -86,15 +103,22 @@ class Subscriber:
 
     def offer(self, batch: Batch) -> bool:
         """Add a batch for the client; return `False` if the client is disconnected instead."""
-        size = len(batch.frames)
-        pending = self._offered - self._taken
-        if pending and pending + size > self.limit:
+        return self.push(batch)
+
+    def push(self, batch: Batch) -> bool:
+        """Add a batch for the client; return `False` if the client is disconnected instead."""
+        if not self.has_room(batch):
             self._overflow()
             return False
-        self._offered += size
+        self._offered += len(batch.frames)
         self._waiting.append(batch)
         self._gate.open()
         return True
+
+    def has_room(self, batch: Batch) -> bool:
+        """Whether a batch may be added."""
+        pending = self._offered - self._taken
+        return not pending or pending + len(batch.frames) <= self.limit
 
     def give(self, batch: Batch) -> bool:
         """Add a batch for the client, regardless of the limit; the first one opens the stream."""
@@ -106,6 +130,9 @@ class Subscriber:
     def note_gap(self, reason: str) -> bool:
         """Continue after a gap."""
         return True
+
+    def note_live(self) -> None:
+        """Do nothing: a subscriber is the same before and after."""
 
     def when_drained(self, tell: Callable[[], None]) -> None:
         """Do nothing: nobody waits until the client has taken everything."""
@@ -171,9 +198,14 @@ class Follower(Subscriber):
     __slots__ = ("is_strict", "refill")
 
     def __init__(
-        self, limit: int, resume_after: Position | None = None, *, is_strict: bool = False
+        self,
+        limit: int,
+        resume_after: Position | None = None,
+        marks: Marks = (),
+        *,
+        is_strict: bool = False,
     ) -> None:
-        super().__init__(limit, resume_after)
+        super().__init__(limit, resume_after, marks)
         self.is_strict = is_strict
         self.refill: Callable[[], None] | None = None
         """Tells the hub, from any thread, that nothing is waiting."""
@@ -184,11 +216,10 @@ class Follower(Subscriber):
 
     def offer(self, batch: Batch) -> bool:
         """Add a batch for the client, or note that there is no room for it."""
-        pending = self.pending
-        if self.is_behind or (pending and pending + len(batch.frames) > self.limit):
+        if self.is_behind or not self.has_room(batch):
             self.is_behind = True
             return True
-        return super().offer(batch)
+        return self.push(batch)
 
     def take(self, timeout: float | None) -> list[Batch] | None:
         """Wait for the next batches, like other subscribers."""

@@ -56,6 +56,10 @@ class Ended(Enum):
     ENDED = "ended"
 
 
+Marks = Sequence[Cursor | Ended | None]
+"""Where a client is in each channel; `None` if the channel is new to it."""
+
+
 class Encoder:
     """Makes the ids of streams with the same channels.
 
@@ -71,35 +75,43 @@ class Encoder:
     b'1-_PfnKD0JAzxtyJ6O-94lyd'
     """
 
-    __slots__ = ("_keys", "salt")
+    __slots__ = ("keys", "salt")
 
     def __init__(self, names: Sequence[bytes]) -> None:
-        if len(names) > MOST_CHANNELS:
-            raise ValueError(
-                f"a stream can have at most {MOST_CHANNELS} channels with history, not "
-                f"{len(names)}; publish to fewer channels, or open several streams"
-            )
+        check_number(names)
         for salt in _SALTS:
             keys = [_key(salt, name) for name in names]
             if len({*keys}) == len(keys):
                 break
         self.salt: Final = salt.encode()
-        self._keys: Final = [key.encode() for key in keys]
+        self.keys: Final = [key.encode() for key in keys]
 
     def entry(self, index: int, cursor: Cursor) -> bytes:
         """Return the entry of a channel whose client is at a cursor."""
-        return self._keys[index] + _value(cursor)
+        return self.keys[index] + value(cursor)
 
     def ended(self, index: int) -> bytes:
         """Return the entry of a channel whose end the client has seen."""
-        return self._keys[index]
+        return self.keys[index]
 
     def join(self, entries: Sequence[bytes]) -> bytes:
         """Return an id of at least one entry."""
         return b"-".join((self.salt, *entries))
 
 
-def parse(text: str, names: Sequence[bytes]) -> tuple[Cursor | Ended | None, ...] | None:
+def check_number(names: Sequence[bytes]) -> None:
+    """Make sure that an id can name all channels.
+
+    :raises ValueError: if there are more than 50.
+    """
+    if len(names) > MOST_CHANNELS:
+        raise ValueError(
+            f"a stream can have at most {MOST_CHANNELS} channels with history, not "
+            f"{len(names)}; publish to fewer channels, or open several streams"
+        )
+
+
+def parse(text: str, names: Sequence[bytes]) -> Marks | None:
     """Return where a client is that sends an id, in each of a stream's channels with history.
 
     The id may be from a stream with other channels.
@@ -143,8 +155,8 @@ def _key(salt: str, name: bytes) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _value(cursor: Cursor) -> bytes:
-    """Return what follows the key in an entry; streams with other channels need it too."""
+def value(cursor: Cursor) -> bytes:
+    """Return what follows the key in an entry, whatever the other channels of the stream are."""
     mark = cursor if isinstance(cursor, Mark) else Mark.of(cursor)
     # At 1,000 events a second, a log has more than that after 139 years. The check is then not
     # that of the offset, so clients are told that they may have missed events.

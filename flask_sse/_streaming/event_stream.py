@@ -182,7 +182,7 @@ class EventStream:
             if subscriber is not None:
                 self._leave(_reason(subscriber))
                 subscriber.end()
-                self._hub.leave(self._feed.channel, subscriber, self._client)
+                self._hub.leave(subscriber, self._client)
                 if self._client is not None and worker.is_stopping():
                     sockets.stop_reading(self._client)
         finally:
@@ -272,6 +272,7 @@ class EventStream:
                 chunked=handover.chunked,
                 callbacks=callbacks,
                 resume_after=feed.after,
+                marks=feed.marks,
                 visit=visit,
             )
 

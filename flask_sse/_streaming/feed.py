@@ -1,19 +1,23 @@
-"""The part of a channel that one listener asks for."""
+"""The events that one listener asks for."""
 
 from typing import NamedTuple
 
+from flask_sse._event.channel_name import Key
 from flask_sse._hub.subscriber import Follower, Subscriber
+from flask_sse._log.composite_id import Marks
 from flask_sse._log.position import Position
 
 
 class Feed(NamedTuple):
-    """The events that one listener asks for; it never changes."""
+    """The events of a channel or of several; it never changes."""
 
-    channel: bytes
+    channel: Key
     is_logged: bool
-    """Whether the channel has history."""
+    """Whether a channel has history."""
     after: Position | None = None
     """The position in its log after which to begin, or `None` for the newest position."""
+    marks: Marks = ()
+    """The same for several channels, for each one that has history."""
     is_strict: bool = False
     """Whether the listener gets a :exc:`LookupError` if events may be missing."""
 
@@ -21,4 +25,4 @@ class Feed(NamedTuple):
         """Return a subscriber, for which *limit* bytes may wait."""
         if not self.is_logged:
             return Subscriber(limit)
-        return Follower(limit, self.after, is_strict=self.is_strict)
+        return Follower(limit, self.after, self.marks, is_strict=self.is_strict)

@@ -67,7 +67,7 @@ def listen(
         if isinstance(subscriber.error, LookupError):
             raise subscriber.error
     finally:
-        hub.leave(feed.channel, subscriber)
+        hub.leave(subscriber)
 
 
 def _message(payload: bytes, provider: JSONProvider) -> Message:

@@ -159,7 +159,7 @@ class ReadClient(Client):
 
     def close(self) -> None:
         """Leave the hub."""
-        self._hub.leave(self._channel, self._subscriber)
+        self._hub.leave(self._subscriber)
 
 
 class LossyConnection(PubSubConnection):

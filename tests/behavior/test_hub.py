@@ -43,7 +43,7 @@ def joined(hub: Hub, channel: str) -> Iterator[Subscriber]:
         assert subscriber.wait_confirmed(PATIENCE), "no confirmation"
         yield subscriber
     finally:
-        hub.leave(channel.encode(), subscriber)
+        hub.leave(subscriber)
 
 
 def received(subscriber: Subscriber) -> list[str]:
@@ -228,7 +228,7 @@ def test_ten_thousand_channels_after_a_reconnect(hub: Hub, redis_server: RedisSe
     assert set(pipeline.execute()) == {1}
     for name, subscriber in subscribers.items():
         assert received(subscriber) == [name]
-        hub.leave(name.encode(), subscriber)
+        hub.leave(subscriber)
     wait_until(lambda: redis_server.admin.pubsub_channels() == [], "nothing subscribed")
 
 
@@ -385,7 +385,7 @@ def test_a_subscription_without_a_thread(hub: Hub, redis_server: RedisServer) ->
         with no_more_threads():
             with pytest.raises(RuntimeError, match="new thread"):
                 hub.join(b"lost", subscriber, server)
-            hub.leave(b"lost", subscriber, server)
+            hub.leave(subscriber, server)
         with joined(hub, "x"):
             assert redis_server.listeners("lost") == 0
             assert not subscriber.is_open
@@ -421,13 +421,13 @@ def test_streams_that_the_garbage_collector_closes(hub: Hub, redis_server: Redis
 
     def leave() -> None:
         with suppress(IndexError):
-            hub.leave(b"other", others.pop(), server)
+            hub.leave(others.pop(), server)
 
     def use() -> None:
         hub.join(b"other", other := Subscriber(LIMIT), server)
         others.append(other)
         hub.join(b"x", subscriber := Subscriber(LIMIT))
-        hub.leave(b"x", subscriber)
+        hub.leave(subscriber)
         leave()
 
     with server, client:
@@ -606,7 +606,7 @@ def test_a_host_that_cannot_be_encoded_is_an_outage(caplog: pytest.LogCaptureFix
     subscriber = Subscriber(LIMIT)
     hub.join(b"x", subscriber)
     wait_until(lambda: "Redis is unavailable" in caplog.text, "logged")
-    hub.leave(b"x", subscriber)
+    hub.leave(subscriber)
     wait_until(lambda: hub_threads() == 0, "the loop has ended")
     assert caplog.text.count("Redis is unavailable") == 1
     assert "Traceback" not in caplog.text

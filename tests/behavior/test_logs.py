@@ -190,4 +190,4 @@ def test_an_answer_is_not_taken_before_what_is_older(shared_redis: RedisServer) 
             return any(b"data:x" in frame for frame in frames)
 
         wait_until(has_come, "the event has come")
-        hub.leave(b"late", follower)
+        hub.leave(follower)

@@ -277,7 +277,7 @@ def test_a_page_for_a_client_for_which_a_comment_waits(
     follower = Follower(1 << 20, client.start)
     client.hub.join(b"x", follower)
     assert follower.wait_confirmed(PATIENCE)
-    client.hub.leave(b"x", follower)
+    client.hub.leave(follower)
     wait_until(client.has_the_log, "the client gets all events")
     numbers = [int(event.data.split()[0]) for event in client.parser.events[1:]]
     assert numbers == [*range(200)]
@@ -363,7 +363,7 @@ def test_what_cannot_be_added_is_rejected(
     assert not follower.wait_confirmed(PATIENCE)
     assert follower.has_ended()
     assert follower.reason == "error"
-    hub.leave(b"bad", follower)
+    hub.leave(follower)
     wait_until(lambda: caplog.text.count("ZeroDivisionError: unforeseen") == 2, "both are logged")
     Client(hub, stack, b"good").expect(OPENING)
     assert redis_server.listeners("bad") == 0

@@ -119,8 +119,8 @@ class Listeners:
 
     def leave(self) -> None:
         """End all subscriptions, and wait until the hub has ended."""
-        for name, subscriber in self._subscribers.items():
-            self.hub.leave(name, subscriber)
+        for subscriber in self._subscribers.values():
+            self.hub.leave(subscriber)
         wait_until(lambda: not _threads(), "the hub has ended")
 
     def are_subscribed(self) -> bool:

@@ -234,10 +234,10 @@ def test_one_kind_is_not_mistaken_for_the_other(rig: Rig) -> None:
     rig.service.dispatch([Subscribed(CHANNEL)])
     channel = rig.audience.get(CHANNEL)
     assert channel is not None
-    rig.service.give_up(CHANNEL, [subscriber])
+    rig.service.give_up([subscriber])
     assert [*channel] == [peer.connection]
     assert len(rig.clients) == 1
     rig.service.join(CHANNEL, subscriber)
-    rig.service.give_up(CHANNEL, [peer.connection])
+    rig.service.give_up([peer.connection])
     assert [*channel] == [subscriber]
     assert not rig.clients

@@ -1,0 +1,146 @@
+"""Streams whose channels a view chooses: several on one connection.
+
+The documented view opens the one channel that its URL names. A view of your own, which checks the
+user first, can open any number of channels on one ``EventSource``. Each of them that has history
+(:confval:`SSE_HISTORY`) is resumed exactly, since the id of each event names the positions in all.
+
+>>> from flask_sse import streams
+>>> @app.get("/events")
+... def events():
+...     return streams.stream(["news", f"user.{7}"])
+>>> with app.test_client().get("/events") as response:
+...     response.content_type
+'text/event-stream; charset=utf-8'
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from flask import Response, current_app
+
+from flask_sse._blueprint import ServerSentEventsBlueprint, source_of, sse
+from flask_sse._callbacks.stream_signals import new_visit
+from flask_sse._event import channel_name
+from flask_sse._log import composite_id
+from flask_sse._log.composite_id import Ended, Marks
+from flask_sse._log.position import UNKNOWN
+from flask_sse._settings import Settings
+from flask_sse._state import State
+from flask_sse._streaming import response
+from flask_sse._streaming.event_stream import EventStream
+from flask_sse._streaming.feed import Feed
+
+__all__ = ["position", "stream"]
+
+_MOST_CHANNELS: Final = 100
+
+
+def stream(
+    channels: Iterable[str],
+    *,
+    client: str | None = None,
+    blueprint: ServerSentEventsBlueprint = sse,
+) -> Response:
+    """Stream the events of several channels: the return value of a view.
+
+    The events of each channel come in the order in which they were published. Events of different
+    channels may come in any order. The stream resumes where the client has been before, as its
+    ``Last-Event-ID`` says, or the query parameter ``last_event_id`` or ``lastEventId``. A channel
+    that was not among the channels of that stream begins now. An overridden
+    :meth:`~flask_sse.ServerSentEventsBlueprint.messages` is not called.
+
+    :param channels: The channels, in any order: 1 to 100, of which up to 50 may have history.
+    :param client: The user or the session that the stream belongs to, for the signals.
+    :param blueprint: The blueprint that publishes to the channels. It matters if a subclass
+        overrides :attr:`~flask_sse.ServerSentEventsBlueprint.redis`.
+    :raises TypeError: if *channels* is a string, or one of them has an unsupported type.
+    :raises ValueError: if there are no channels, or too many.
+    :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
+
+    >>> from flask_sse import streams
+    >>> @app.get("/chat")
+    ... def chat():
+    ...     return streams.stream(["chat.general", "chat.random"], client="alice")
+    >>> with app.test_client().get("/chat") as response:
+    ...     response.status_code
+    200
+    """
+    names = _to_names(channels)
+    state = State.current()
+    settings = state.settings
+    logged = _logged(names, settings)
+    facts = response.look_at_request()
+    hub = state.hub(source_of(blueprint))
+    marks = _named_marks(logged)
+    if marks and len(names) == len(marks) and all(isinstance(mark, Ended) for mark in marks):
+        # A browser that gets this does not ask again (WHATWG specification, section 9.2.3).
+        return current_app.response_class(status=204, headers={"Cache-Control": "no-store"})
+    visit = new_visit(state.notices, names, client)
+    feed = Feed(names, bool(logged), marks=marks)
+    body = EventStream(hub, feed, state.streams, facts, visit)
+    return response.respond(body, facts.wrap(body))
+
+
+def position(channels: Iterable[str], *, blueprint: ServerSentEventsBlueprint = sse) -> str:
+    """Return the id from which a stream of these channels continues, as of now.
+
+    If a page is rendered with this id, and opens the stream with it as ``last_event_id``, it
+    gets every event that is published in between on the channels that have history. The function
+    waits for Redis, like :meth:`~flask_sse.ServerSentEventsBlueprint.publish`.
+
+    :param channels: The channels, of which at least one has history.
+    :param blueprint: The blueprint that publishes to the channels. It matters if a subclass
+        overrides :attr:`~flask_sse.ServerSentEventsBlueprint.redis`.
+    :raises TypeError: if *channels* is a string, or one of them has an unsupported type, or an
+        overridden ``redis`` is not a client that runs scripts at once.
+    :raises ValueError: if there are no channels, or too many, or none has history.
+    :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
+    :raises redis.exceptions.RedisError: if Redis can't be reached, does not answer or refuses.
+
+    >>> from flask_sse import streams
+    >>> with app.app_context():
+    ...     streams.position(["news", "weather"]).startswith("1-")
+    True
+    """
+    state = State.current()
+    logged = _logged(_to_names(channels), state.settings)
+    if not logged:
+        raise ValueError(
+            "none of the channels has history, so there is no position; SSE_HISTORY says which "
+            "channels do"
+        )
+    publisher = state.publisher_for(source_of(blueprint))
+    encoder = composite_id.Encoder(logged)
+    entries = [encoder.entry(index, publisher.position(name)) for index, name in enumerate(logged)]
+    return encoder.join(entries).decode()
+
+
+def _to_names(channels: Iterable[str]) -> tuple[bytes, ...]:
+    if isinstance(channels, (str, bytes, bytearray)):
+        raise TypeError(f"channels must be several names, such as [{channels!r}], not one")
+    names = tuple(sorted({channel_name.encode(channel) for channel in channels}))
+    if not 1 <= len(names) <= _MOST_CHANNELS:
+        raise ValueError(
+            f"channels must be 1 to {_MOST_CHANNELS} names, not {len(names)}; publish to fewer "
+            f"channels, or open several streams"
+        )
+    return names
+
+
+def _logged(names: tuple[bytes, ...], settings: Settings) -> tuple[bytes, ...]:
+    """Return the channels that have history.
+
+    :raises ValueError: if there are more than an id can name.
+    """
+    logged = tuple(name for name in names if settings.retention(name) is not None)
+    composite_id.check_number(logged)
+    return logged
+
+
+def _named_marks(logged: tuple[bytes, ...]) -> Marks:
+    """Return the position that the client sent for each of these channels."""
+    text = response.last_event_id()
+    if text is None or not logged:
+        return ()
+    marks = composite_id.parse(text, logged)
+    return [UNKNOWN] * len(logged) if marks is None else marks
