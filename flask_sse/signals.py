@@ -40,9 +40,11 @@ _namespace: Final = Namespace()
 client_connected: Final[NamedSignal] = _namespace.signal("client-connected")
 """A stream has begun: Redis has confirmed its subscription.
 
-* ``channel`` - the name of the channel, a :class:`str`;
-* ``client`` - the value of ``g.sse_client`` that the application set while it handled the
-  request, for example in a handler registered with ``sse.before_request``; otherwise ``None``.
+* ``channel`` - the name of the channel, a :class:`str`; if there are several, the first one;
+* ``channels`` - the names of all channels, a :class:`tuple`;
+* ``client`` - the ``client`` of :func:`flask_sse.streams.stream`. For other streams, the value of
+  ``g.sse_client`` that the application set while it handled the request, for example in a handler
+  registered with ``sse.before_request``; otherwise ``None``.
 
 :meta hide-value:
 """
@@ -50,7 +52,7 @@ client_connected: Final[NamedSignal] = _namespace.signal("client-connected")
 client_gone: Final[NamedSignal] = _namespace.signal("client-gone")
 """A stream has ended. It is sent once for each stream that has begun.
 
-* ``channel`` and ``client`` - as before;
+* ``channel``, ``channels`` and ``client`` - as before;
 * ``reason`` - ``"client"`` if the client has closed its connection or can't be reached,
   ``"overflow"`` if it was disconnected because it read too slowly, ``"stop"`` if the server has
   been told to stop, ``"redis"`` if Redis no longer allows the channel; for an overridden
@@ -68,7 +70,7 @@ client_gone: Final[NamedSignal] = _namespace.signal("client-gone")
 client_refused: Final[NamedSignal] = _namespace.signal("client-refused")
 """A client got no stream, and was told to reconnect later.
 
-* ``channel`` and ``client`` - as before;
+* ``channel``, ``channels`` and ``client`` - as before;
 * ``reason`` - ``"full"`` if the limit of streams is reached (:confval:`SSE_MAX_CLIENTS`),
   ``"redis"`` if Redis has not confirmed the subscription, ``"stop"`` if the server has been told
   to stop, ``"error"`` if something has failed; the log has the reason.

@@ -76,10 +76,10 @@ def test_a_stream_that_is_read_by_the_server(
     expected = len(":\n") + 2 * len("data:x\n\n")
     names = ("client_connected", "client_gone")
     (_, first), (_, gone), (_, second), (_, other) = log.of(*names)
-    assert first == {"channel": "one", "client": None}
+    assert first == {"channel": "one", "channels": ("one",), "client": None}
     assert gone.pop("duration") >= 0
     assert gone == first | {"reason": "client", "events_sent": 2, "bytes_sent": expected}
-    assert second == {"channel": "two", "client": None}
+    assert second == {"channel": "two", "channels": ("two",), "client": None}
     assert (other["channel"], other["events_sent"], other["bytes_sent"]) == ("two", 0, 2)
 
 
@@ -160,7 +160,10 @@ def test_a_client_that_gets_no_stream(make_app: MakeApp, log_of: Callable[[Flask
         tested.open("one")
         tested.open("two")
     assert log.of("client_refused") == [
-        ("client_refused", {"channel": "two", "client": None, "reason": "full"})
+        (
+            "client_refused",
+            {"channel": "two", "channels": ("two",), "client": None, "reason": "full"},
+        )
     ]
     assert [values["channel"] for _, values in log.of("client_connected", "client_gone")] == [
         "one",

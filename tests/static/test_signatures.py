@@ -34,6 +34,7 @@ SUBMODULES: Final = {
         "redis_lost",
         "redis_regained",
     },
+    "streams": {"position", "stream"},
     "testing": {
         "Harness",
         "Published",
