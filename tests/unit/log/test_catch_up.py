@@ -1,10 +1,12 @@
 """Who is behind, and whose question is next."""
 
+import random
+
 import pytest
 
 from flask_sse._log.catch_up import Ahead, CatchUp, Gap
 from flask_sse._log.page import Page
-from flask_sse._log.position import UNKNOWN, Position
+from flask_sse._log.position import UNKNOWN, Cursor, Mark, Position
 from tests.support.log import Log
 
 
@@ -125,14 +127,17 @@ def test_a_page_ends_where_the_live_clients_are(log: Log) -> None:
     assert catch_up.cursor("c") == at(log, 6)
 
 
+@pytest.mark.parametrize("is_mark", [False, True], ids=["position", "mark"])
 @pytest.mark.parametrize(
     "position",
     [Position("other", 8, "x"), Position("e", 4, "x"), Position("e", 5, "x")],
     ids=["another log", "earlier", "another event"],
 )
-def test_a_client_that_is_ahead(log: Log, position: Position) -> None:
+def test_a_client_that_is_ahead(log: Log, position: Position, is_mark: bool) -> None:
     """The log has continued where the live clients are not, so it must be compared."""
     catch_up = waiting(log, a=5)
+    if is_mark:
+        catch_up.add("a", Mark.of(at(log, 5)))
     assert [*catch_up.answered(log.page(5), position)] == [("a", Ahead(at(log, 5)))]
 
 
@@ -179,3 +184,103 @@ def test_a_log_that_ends_before_the_live_clients(log: Log) -> None:
     page = Page(5, at(log, 5), [])
     assert [*catch_up.answered(page, at(log, 7))] == [("a", Ahead(at(log, 5)))]
     assert not catch_up.is_waiting("a")
+
+
+def waiting_at(**cursors: Cursor) -> CatchUp[str]:
+    """Return clients that wait for a page, in this order."""
+    catch_up = CatchUp[str]()
+    for name, cursor in cursors.items():
+        catch_up.add(name, cursor)
+        catch_up.wait(name)
+    return catch_up
+
+
+def test_marks_become_positions(log: Log) -> None:
+    """The page that has what comes after a mark shows which position it stands for."""
+    places = {"early": 3, "exact": 4, "later": 8, "top": 10}
+    catch_up = waiting_at(**{name: Mark.of(at(log, offset)) for name, offset in places.items()})
+    assert catch_up.question("e") == 3
+    found = dict(catch_up.answered(log.page(4), log.top))
+    assert found == {"exact": log.entries[4:], "later": log.entries[8:], "top": ()}
+    assert catch_up.waiting == ["early"]
+    assert catch_up.cursor("early") == Mark.of(at(log, 3))
+    for name in found:
+        assert catch_up.cursor(name) == at(log, places[name])
+
+
+def test_a_page_for_a_mark_ends_where_the_live_clients_are(log: Log) -> None:
+    """They get the events after that all together."""
+    catch_up = waiting_at(a=Mark.of(at(log, 4)), b=Mark.of(at(log, 5)), c=Mark.of(at(log, 7)))
+    assert catch_up.question("e") == 4
+    found = dict(catch_up.answered(log.page(4), at(log, 5)))
+    assert found == {"a": log.entries[4:5], "b": [], "c": Ahead(at(log, 7))}
+    for name, offset in {"a": 4, "b": 5, "c": 7}.items():
+        assert catch_up.cursor(name) == at(log, offset)
+
+
+def test_the_question_for_a_mark(log: Log) -> None:
+    """Marks count like positions of this log: no other page shows what they stand for."""
+    catch_up = waiting_at(a=Position("other", 1, "x"), b=Mark(7, "made-up"), c=at(log, 5))
+    asked: list[int | None] = []
+    for _ in range(4):
+        asked.append(catch_up.question("e"))
+        catch_up.failed()
+    assert asked == [7, 5, 7, 5]
+    catch_up.discard("c")
+    assert catch_up.question("another") == 7
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, 3, 5, 9, 10, 11, 1 << 42])
+@pytest.mark.parametrize("kept", [0, 1, 8])
+def test_a_mark_that_is_made_up(log: Log, kept: int, offset: int) -> None:
+    """It is a gap, and costs one page."""
+    log.entries = log.entries[10 - kept :]
+    log.page_bytes = 1
+    catch_up = waiting_at(a=Mark(offset, "made-up"))
+    asked = catch_up.question("e")
+    assert asked == offset
+    ((client, found),) = catch_up.answered(log.page(asked), log.top)
+    assert client == "a"
+    assert isinstance(found, Gap)
+    assert found.reason
+    assert not catch_up.waiting
+    assert catch_up.question("e") is None
+
+
+def test_many_marks_that_are_made_up(log: Log) -> None:
+    """They cost a page each at most, and keep nobody else waiting."""
+    chance = random.Random(1)
+    log.page_bytes = 1
+    made_up = {f"{one}": Mark(chance.randint(0, 15), "made-up") for one in range(100)}
+    catch_up = waiting_at(**made_up, a=Mark.of(at(log, 4)), b=at(log, 6))
+    told: dict[str, object] = {}
+    pages = 0
+    while (after := catch_up.question("e")) is not None:
+        pages += 1
+        told |= catch_up.answered(log.page(after), log.top)
+    assert told.keys() == {*made_up, "a", "b"}
+    assert all(isinstance(told[name], Gap) for name in made_up)
+    assert told["a"] == log.entries[4:5]
+    assert told["b"] == log.entries[6:7]
+    assert pages <= 11
+
+
+def test_a_mark_that_is_newer_than_the_page(log: Log) -> None:
+    """A page that is older does not prove that the log has lost it."""
+    catch_up = waiting(log, a=5)
+    assert catch_up.question("e") == 5
+    page = log.page(5)
+    later = log.add()[0].position
+    catch_up.add("b", Mark.of(later))
+    catch_up.wait("b")
+    assert dict(catch_up.answered(page, page.top)) == {"a": page.entries}
+    assert catch_up.question("e") == 11
+    assert dict(catch_up.answered(log.page(11), page.top)) == {"b": Ahead(later)}
+
+
+def test_a_mark_at_the_end_of_an_older_page(log: Log) -> None:
+    """The log ends where it was read before the live clients got more: it must be compared."""
+    catch_up = waiting_at(a=Mark.of(at(log, 5)))
+    assert catch_up.question("e") == 5
+    page = Page(5, at(log, 5), [])
+    assert [*catch_up.answered(page, at(log, 7))] == [("a", Ahead(at(log, 5)))]
