@@ -118,6 +118,14 @@ def test_a_log_without_events() -> None:
     assert Ring(lambda: PAGE_BYTES).locate(Mark.of(log.top), log.top) == log.top
 
 
+def test_before_the_newest_event() -> None:
+    """Clients that get the newest event first start there."""
+    log, positions = the_log()
+    assert ring_of(log.entries).before_last == positions[-2]
+    assert ring_of(log.entries[:1]).before_last == positions[0]
+    assert ring_of([]).before_last is None
+
+
 def test_a_mark_depends_on_the_whole_position() -> None:
     """Another epoch, offset or nonce gives another one."""
     position = Position("0123456789abcdefx0", 5, "a1")
