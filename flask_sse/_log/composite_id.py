@@ -5,13 +5,12 @@ A client keeps only the id of its last event. So each id names all channels with
     id    = salt 1*("-" entry)
     entry = key [offset check]
 
-The salt is a digit, the smallest one with which no two channels of the stream share a key. The key
-of a channel is 5 characters of a hash of the salt and its name. The offset has 0 to 7 characters
-and the check, see :class:`Mark`, has 7. An entry without them says that the client has seen the
-channel's end. All characters are allowed in a header and in a query without quoting.
+The salt is a digit, the smallest one with which no two channels of the stream share a key. The
+key of a channel is 5 characters of a hash of the salt and its name. The offset has 0 to 7
+characters and the check, see :class:`Mark`, has 7. An entry without them says that the client has
+seen the channel's end. All characters are allowed in a header and in a query without quoting.
 
-The longest id has 1,001 characters: 50 channels with 69 billion events each. With a million events
-each, it has 851.
+Fifty channels with a million events each take 851 characters; the longest id has 1,001.
 
 Pure; nothing blocks.
 """
@@ -71,7 +70,7 @@ class Encoder:
 
     >>> encoder = Encoder([b"news", b"user.7"])
     >>> news = encoder.entry(0, Position("1f0c0a3b5d7e9f24x0", 1000000, "5d41402abc"))
-    >>> encoder.join([news, encoder.ended(1)])
+    >>> encoder.join([news, encoder.keys[1]])
     b'1-_PfnKD0JAzxtyJ6O-94lyd'
     """
 
@@ -84,15 +83,13 @@ class Encoder:
             if len({*keys}) == len(keys):
                 break
         self.salt: Final = salt.encode()
+        """What each id begins with."""
         self.keys: Final = [key.encode() for key in keys]
+        """The keys of the channels; a key alone is the entry of one that has ended."""
 
     def entry(self, index: int, cursor: Cursor) -> bytes:
         """Return the entry of a channel whose client is at a cursor."""
         return self.keys[index] + value(cursor)
-
-    def ended(self, index: int) -> bytes:
-        """Return the entry of a channel whose end the client has seen."""
-        return self.keys[index]
 
     def join(self, entries: Sequence[bytes]) -> bytes:
         """Return an id of at least one entry."""
@@ -131,12 +128,6 @@ def parse(text: str, names: Sequence[bytes]) -> Marks | None:
     keys = [_key(salt, name) for name in names]
     uses = Counter(keys)
     return tuple([_parse_value(values.get(key), is_unique=uses[key] == 1) for key in keys])
-
-
-def is_over(text: str) -> bool:
-    """Whether the client has seen the end of every channel that an id names."""
-    found = _split(text)
-    return found is not None and not any(found[1].values())
 
 
 def _split(text: str) -> tuple[str, dict[str, str]] | None:
