@@ -15,6 +15,7 @@ class LocalStream:
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
         self.parser = Parser()
+        self._taken = 0
         self.first = self.read()
 
     def read(self) -> bytes:
@@ -29,6 +30,11 @@ class LocalStream:
         while len(self.parser.events) < number:
             assert self.read(), "the stream has ended"
         return self.parser.events
+
+    def take(self, number: int) -> list[Event]:
+        """Return the next *number* events."""
+        before, self._taken = self._taken, self._taken + number
+        return self.events(self._taken)[before : self._taken]
 
 
 def pieces_of(response: Response) -> Iterator[bytes]:
