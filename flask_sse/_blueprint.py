@@ -16,6 +16,7 @@ from flask_sse._log.position import UNKNOWN, Position
 from flask_sse._redis.log_commands import NewEntry
 from flask_sse._state import State
 from flask_sse._streaming import response
+from flask_sse._streaming.admission import Admission
 from flask_sse._streaming.event_stream import EventStream
 from flask_sse._streaming.feed import Feed
 from flask_sse._streaming.messages import listen
@@ -186,13 +187,14 @@ class ServerSentEventsBlueprint(Blueprint):
         hub = state.hub(source_of(self))
         name = channel_name.encode(channel)
         visit = new_visit(state.notices, name, g.get("sse_client"))
+        admission = Admission(state.settings.max_age)
         if type(self).messages is ServerSentEventsBlueprint.messages:
             is_logged = state.settings.retention(name) is not None
             feed = Feed(name, is_logged, _named_cursor() if is_logged else None)
-            body = EventStream(hub, feed, state.streams, facts, visit)
+            body = EventStream(hub, feed, state.streams, facts, visit, admission=admission)
             return response.respond(body, facts.wrap(body))
         generate = partial(self.messages, channel=channel)
-        generated = GeneratedStream(generate, state.streams, facts, visit)
+        generated = GeneratedStream(generate, state.streams, facts, visit, admission=admission)
         return response.respond(generated, generated)
 
     # Flask 2.3 and 3 have different types for an application here.

@@ -16,6 +16,7 @@ KEYS: Final = (
     "SSE_RETRY",
     "SSE_MAX_PENDING",
     "SSE_MAX_CLIENTS",
+    "SSE_MAX_AGE",
     "SSE_DIRECT",
     "SSE_HISTORY",
     "SSE_HISTORY_TTL",
@@ -61,6 +62,8 @@ class Settings:
     """Bytes that may wait for one client."""
     max_clients: int | None
     """Streams that one process serves at the same time."""
+    max_age: float | None
+    """Seconds after which a stream ends at the latest; `None` for no limit."""
     direct: bool
     """Whether events may be written directly to a client's socket, without the server."""
     history: tuple[tuple[str, Retention], ...]
@@ -81,6 +84,7 @@ class Settings:
             retry=_optional_integer(config, "SSE_RETRY", least=0, unit="milliseconds"),
             max_pending=_integer(config, "SSE_MAX_PENDING", default=1 << 20, least=1, unit="bytes"),
             max_clients=_optional_integer(config, "SSE_MAX_CLIENTS", least=1, unit="streams"),
+            max_age=_max_age(config, "SSE_MAX_AGE"),
             direct=_boolean(config, "SSE_DIRECT", default=True),
             history=_history(config, "SSE_HISTORY"),
             history_ttl=_history_ttl(config, "SSE_HISTORY_TTL", default=3600),
@@ -145,6 +149,19 @@ def _seconds(config: Mapping[str, Any], key: str, default: float) -> float | Non
     if not math.isfinite(value) or not 0 <= value <= _A_DAY:
         raise ValueError(
             f"{key} must be from 0 to {_A_DAY} seconds, not {value!r}; 0 or None switches it off"
+        )
+    return float(value)
+
+
+def _max_age(config: Mapping[str, Any], key: str) -> float | None:
+    value = config.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{key} must be a number of seconds or None, not {value!r}")
+    if not math.isfinite(value) or not 1 <= value <= _A_YEAR:
+        raise ValueError(
+            f"{key} must be from 1 to {_A_YEAR} seconds, not {value!r}; None means no limit"
         )
     return float(value)
 

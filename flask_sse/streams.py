@@ -27,6 +27,7 @@ from flask_sse._log.position import UNKNOWN
 from flask_sse._settings import Settings
 from flask_sse._state import State
 from flask_sse._streaming import response
+from flask_sse._streaming.admission import Admission
 from flask_sse._streaming.event_stream import EventStream
 from flask_sse._streaming.feed import Feed
 
@@ -77,7 +78,8 @@ def stream(
         return current_app.response_class(status=204, headers={"Cache-Control": "no-store"})
     visit = new_visit(state.notices, names, client)
     feed = Feed(names, bool(logged), marks=marks)
-    body = EventStream(hub, feed, state.streams, facts, visit)
+    admission = Admission(settings.max_age)
+    body = EventStream(hub, feed, state.streams, facts, visit, admission=admission)
     return response.respond(body, facts.wrap(body))
 
 

@@ -27,6 +27,8 @@ ERROR: Final = "error"
 """Something has failed."""
 END: Final = "end"
 """An overridden generator of messages has ended."""
+AGE: Final = "age"
+"""The stream has reached its age limit."""
 
 
 class Visit:

@@ -40,6 +40,7 @@ class Connection:
     :param callbacks: Functions to call when the stream has ended.
     :param resume_after: The position in the channel's log that the client sent.
     :param marks: The same for a stream of several channels.
+    :param end_by: The time at which the stream ends at the latest, if there is a limit.
     :param visit: Sends the signals of this stream, if they have receivers.
     """
 
@@ -53,6 +54,7 @@ class Connection:
         "chunked",
         "commented",
         "descriptor",
+        "end_by",
         "events",
         "is_behind",
         "is_closing",
@@ -74,6 +76,7 @@ class Connection:
         callbacks: Sequence[Callable[[], object]],
         resume_after: Position | None = None,
         marks: Marks = (),
+        end_by: float | None = None,
         visit: Visit | None = None,
     ) -> None:
         self.descriptor = descriptor
@@ -82,6 +85,7 @@ class Connection:
         self.marks = marks
         self.commented = 0.0
         self.resume_after = resume_after
+        self.end_by = end_by
         self.is_behind = False
         self.is_gone = False
         self.is_closing = False

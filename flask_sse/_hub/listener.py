@@ -76,6 +76,9 @@ class Client(Listener, Protocol):
     marks: Marks
     """What a client of several channels sent: where it is in each one that has history."""
 
+    end_by: float | None
+    """The time at which the stream ends at the latest, if there is a limit."""
+
     @property
     def overflowed(self) -> bool:
         """Whether more waited for the client than its limit."""

@@ -204,10 +204,11 @@ class Loop:
             self._look_at = now + self._look_every
             self._service.keep_time(now)
             self._check_shutdown(now)
+        self._service.end_due(now)
 
     def _wait(self) -> None:
         # Without channels, Redis is not needed.
-        longest = self._tick
+        longest = 0.0 if self._service.must_end_more else self._tick
         timeout = self._subscription.timeout(longest) if self._audience else longest
         ready = self._poller.poll(timeout)
         self._check_process()
@@ -261,7 +262,7 @@ class Loop:
                 case Adopt(key, connection):
                     self._service.adopt(key, connection)
                 case Leave(subscriber):
-                    self._audience.discard(subscriber)
+                    self._service.leave(subscriber)
         for subscriber in self._logs.drained() if self._logs is not None else ():
             if (channel := self._audience.get(subscriber.channel)) is not None:
                 self._service.give_up(channel.refill(subscriber))

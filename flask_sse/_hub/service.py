@@ -9,11 +9,12 @@ from typing import Final, TypeVar
 
 import redis
 
-from flask_sse._callbacks.stream_signals import CLIENT, ERROR, REDIS, STOP
+from flask_sse._callbacks.stream_signals import AGE, CLIENT, ERROR, REDIS, STOP
 from flask_sse._event.channel_name import Key
 from flask_sse._hub.audience import Audience
 from flask_sse._hub.clients import Clients
 from flask_sse._hub.connection import Connection
+from flask_sse._hub.deadlines import Deadline, Deadlines
 from flask_sse._hub.hangups import Watch
 from flask_sse._hub.listener import Client, Listener
 from flask_sse._hub.log_queries import Logs
@@ -32,6 +33,10 @@ C = TypeVar("C", bound=Client)
 
 CONFIRM_WITHIN: Final = 4.0
 """Seconds that a client waits for Redis to confirm its subscription."""
+_READ_WITHIN: Final = 10.0
+"""Seconds for which a client may read what waits for it after its stream has ended."""
+_END_AT_ONCE: Final = 16
+"""How many streams end in one turn: other streams must not wait until thousands have ended."""
 
 
 class Service:
@@ -61,6 +66,9 @@ class Service:
         self._logs = logs
         self._shutdown = shutdown
         self._pause = pause
+        self._deadlines = Deadlines()
+        self.must_end_more = False
+        """Whether :meth:`end_due` has left streams that must end now."""
 
     def join(self, key: Key, subscriber: Subscriber) -> None:
         """Add a subscriber to a channel or to several, or end its stream."""
@@ -70,12 +78,19 @@ class Service:
         """Serve a connection and add it to a channel or to several, or end its stream."""
         self._join(key, connection, self._serve)
 
+    def leave(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber whose stream the server has ended."""
+        self._audience.discard(subscriber)
+        self._deadlines.discard(subscriber)
+
     def _join(self, key: Key, client: C, prepare: Callable[[C], bool]) -> None:
         client.channel = key
         try:
             if self._shutdown.has_begun:
                 self._end(client, STOP)
             elif prepare(client):
+                if client.end_by is not None:
+                    self._deadlines.add(client.end_by, client, AGE)
                 self._add(client)
             else:
                 self._end(client, ERROR)
@@ -210,6 +225,27 @@ class Service:
         for listener in listeners:
             self._drop(listener.whole)
 
+    def end_due(self, now: float) -> None:
+        """End the streams that must end by now, or the first ones of many."""
+        for deadline in self._deadlines.take(now, _END_AT_ONCE):
+            self._end_due(deadline, now)
+            self._pause()
+        self.must_end_more = self._deadlines.is_due(now)
+
+    def _end_due(self, deadline: Deadline, now: float) -> None:
+        client, reason = deadline.client, deadline.reason
+        if reason is None:
+            self._watch.disconnect(client)
+            self._drop(client)
+            return
+        has_ended = client.end(reason)
+        self._audience.discard(client)
+        if has_ended and client.descriptor >= 0:
+            self._drop(client)
+        else:
+            # The hub or the server sends what waits for the client, which may not read it.
+            self._deadlines.add(now + _READ_WITHIN, client, None)
+
     def end_all(self) -> None:
         """End all streams, because the server stops."""
         for channel in self._audience:
@@ -235,6 +271,7 @@ class Service:
         """Forget a client of either kind, and close what the hub owns of it."""
         self._audience.discard(client)
         self._clients.discard(client)
+        self._deadlines.discard(client)
         if client.overflowed:
             self._audience.complaints.overflowed(client.channel)
             self._watch.disconnect(client)

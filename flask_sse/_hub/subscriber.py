@@ -33,6 +33,7 @@ class Subscriber:
         "_taken",
         "_waiting",
         "channel",
+        "end_by",
         "error",
         "is_behind",
         "limit",
@@ -47,6 +48,8 @@ class Subscriber:
         self.marks = marks
         self.channel: Key = b""
         self.resume_after = resume_after
+        self.end_by: float | None = None
+        """The time at which the stream ends at the latest, if there is a limit."""
         self.is_behind = False
         self._offered = 0
         self._taken = 0

@@ -21,12 +21,14 @@ from flask_sse._hub.service import CONFIRM_WITHIN
 from flask_sse._hub.subscriber import Subscriber
 from flask_sse._settings import Settings
 from flask_sse._streaming import early, servers, worker
+from flask_sse._streaming.admission import UNLIMITED, Admission
 from flask_sse._streaming.feed import Feed
 from flask_sse._streaming.gunicorn import Handover, find_handover
 from flask_sse._streaming.limit import Place, Places
 from flask_sse._streaming.readers import Readers
 from flask_sse._streaming.servers import ServerFacts
 from flask_sse._system import sockets
+from flask_sse._system.clock import monotonic
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -99,9 +101,11 @@ class EventStream:
     :param feed: What the client asks for.
     :param facts: What the request reveals about its server.
     :param visit: Sends the signals of this stream, if they have receivers.
+    :param admission: Says how long the stream may last.
     """
 
     __slots__ = (
+        "_admission",
         "_client",
         "_close_callbacks",
         "_facts",
@@ -122,12 +126,15 @@ class EventStream:
         streams: Streams,
         facts: ServerFacts,
         visit: Visit | None = None,
+        *,
+        admission: Admission = UNLIMITED,
     ) -> None:
         self._hub = hub
         self._feed = feed
         self._streams = streams
         self._facts = facts
         self._visit = visit
+        self._admission = admission
         self._phase = Phase.NEW
         self._close_callbacks: list[on_close.Callback] = []
         self._handover: Handover | None = None
@@ -223,6 +230,7 @@ class EventStream:
             self._leave(FULL)
             return self._reject()
         subscriber = self._feed.new_subscriber(self._streams.settings.max_pending)
+        subscriber.end_by = self._admission.end_by(monotonic())
         self._subscriber = subscriber
         self._client = self._facts.open_client()
         if self._client is not None:
@@ -262,6 +270,7 @@ class EventStream:
         sockets.bound_costs(self._facts.client)
         feed, streams, callbacks = self._feed, self._streams, self._close_callbacks
         has_place, visit = self._place is not None, self._visit
+        end_by = self._admission.end_by(monotonic())
 
         def take() -> Connection:
             descriptor, head = handover.take()
@@ -273,6 +282,7 @@ class EventStream:
                 callbacks=callbacks,
                 resume_after=feed.after,
                 marks=feed.marks,
+                end_by=end_by,
                 visit=visit,
             )
 

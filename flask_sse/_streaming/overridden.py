@@ -14,16 +14,18 @@ from typing import Any, Final, NoReturn
 import redis
 
 from flask_sse._callbacks import on_close
-from flask_sse._callbacks.stream_signals import CLIENT, END, ERROR, FULL, REDIS, STOP, Visit
+from flask_sse._callbacks.stream_signals import AGE, CLIENT, END, ERROR, FULL, REDIS, STOP, Visit
 from flask_sse._event.message import COMMENT, Message
 from flask_sse._hub.service import CONFIRM_WITHIN
 from flask_sse._hub.subscriber import Subscriber
 from flask_sse._streaming import early, worker
+from flask_sse._streaming.admission import UNLIMITED, Admission
 from flask_sse._streaming.contexts import Contexts
 from flask_sse._streaming.event_stream import Streams
 from flask_sse._streaming.limit import Place
 from flask_sse._streaming.messages import observer
 from flask_sse._streaming.servers import ServerFacts
+from flask_sse._system.clock import monotonic
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -38,6 +40,7 @@ class GeneratedStream:
         the request that makes this object. They are torn down when the stream has ended.
     :param facts: What the request reveals about its server.
     :param visit: Sends the signals of this stream, if they have receivers.
+    :param admission: Says how long the stream may last.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class GeneratedStream:
         streams: Streams,
         facts: ServerFacts,
         visit: Visit | None = None,
+        *,
+        admission: Admission = UNLIMITED,
     ) -> None:
         self._generate = generate
         self._contexts = Contexts()
@@ -53,6 +58,8 @@ class GeneratedStream:
         self._streams = streams
         self._facts = facts
         self._visit = visit
+        self._admission = admission
+        self._end_by: float | None = None
         self._close_callbacks: list[on_close.Callback] = []
         self._subscribers: list[Subscriber] = []
         self._place: Place | None = None
@@ -64,6 +71,7 @@ class GeneratedStream:
         self._error: Exception | None = None
         self._has_failed = False
         self._has_left = False
+        self._is_old = False
         self._has_ended = False
         self._is_closed = False
 
@@ -88,6 +96,7 @@ class GeneratedStream:
             self._leave(FULL)
             yield self._streams.rejection()
             return
+        self._end_by = self._admission.end_by(monotonic())
         try:
             run = partial(self._contexts.run, self._run)
             thread = threading.Thread(target=run, name="flask-sse-messages", daemon=True)
@@ -163,23 +172,37 @@ class GeneratedStream:
             yield frames
 
     def _next(self) -> bytes | None:
-        silence = self._facts.silence(self._streams.settings.keepalive)
         with self._changed:
             self._changed.wait_for(
-                lambda: self._frames or self._has_ended or self._is_closed, silence
+                lambda: self._frames or self._has_ended or self._is_closed, self._longest_wait()
             )
             frames, self._frames = self._frames, b""
             self._changed.notify_all()
             if self._is_closed or (self._has_ended and not frames):
                 return None
+            if self._end_by is not None and monotonic() >= self._end_by:
+                # What waits is sent, and nothing after it.
+                self._is_old = self._is_closed = True
+                if not frames:
+                    return None
         if self._visit is not None:
             self._visit.count(1 if frames else 0, len(frames or COMMENT))
         return frames or COMMENT
+
+    def _longest_wait(self) -> float | None:
+        """Return how many seconds to wait for the next message."""
+        silence = self._facts.silence(self._streams.settings.keepalive)
+        if self._end_by is None:
+            return silence
+        left = max(self._end_by - monotonic(), 0.0)
+        return left if silence is None else min(silence, left)
 
     def _reason(self) -> str:
         with self._changed:
             if self._failure is not None:
                 return self._failure
+            if self._is_old:
+                return AGE
             has_ended = self._has_ended and not self._has_left
         if worker.is_stopping():
             return STOP
