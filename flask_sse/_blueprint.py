@@ -12,7 +12,7 @@ from flask_sse._callbacks.stream_signals import new_visit
 from flask_sse._event import channel_name
 from flask_sse._event.constants import warn_of_constants
 from flask_sse._event.message import Message, split_payload, to_payload
-from flask_sse._log.position import UNKNOWN, Position
+from flask_sse._log.position import UNKNOWN, Position, is_end
 from flask_sse._redis.log_commands import NewEntry
 from flask_sse._state import State
 from flask_sse._streaming import response
@@ -174,6 +174,8 @@ class ServerSentEventsBlueprint(Blueprint):
         yields. On a channel with history (:confval:`SSE_HISTORY`), the stream continues
         after the event whose id is in the header ``Last-Event-ID``, or in the query
         parameter ``last_event_id`` or ``lastEventId``. On other channels, these are ignored.
+        If that event has ended the channel, the answer is 204 without a body, after which a
+        browser does not connect again.
 
         :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
 
@@ -186,11 +188,15 @@ class ServerSentEventsBlueprint(Blueprint):
         state = State.current()
         hub = state.hub(source_of(self))
         name = channel_name.encode(channel)
+        is_logged = state.settings.retention(name) is not None
+        last_id = response.last_event_id() if is_logged else None
+        if last_id is not None and is_end(last_id):
+            return response.stop_client()
         visit = new_visit(state.notices, name, g.get("sse_client"))
         admission = Admission(state.settings.max_age)
         if type(self).messages is ServerSentEventsBlueprint.messages:
-            is_logged = state.settings.retention(name) is not None
-            feed = Feed(name, is_logged, _named_cursor() if is_logged else None)
+            cursor = None if last_id is None else Position.parse(last_id) or UNKNOWN
+            feed = Feed(name, is_logged, cursor)
             body = EventStream(hub, feed, state.streams, facts, visit, admission=admission)
             return response.respond(body, facts.wrap(body))
         generate = partial(self.messages, channel=channel)
@@ -230,9 +236,3 @@ sse: Final = ServerSentEventsBlueprint("sse", "flask_sse")
 as the view at its root, for applications that do not want to customize it."""
 
 sse.add_url_rule("", endpoint="stream", view_func=sse.stream)
-
-
-def _named_cursor() -> Position | None:
-    """Return the position that the client sent, or `None` if it sent none."""
-    text = response.last_event_id()
-    return None if text is None else Position.parse(text) or UNKNOWN

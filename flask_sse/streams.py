@@ -16,14 +16,15 @@ user first, can open any number of channels on one ``EventSource``. Each of them
 from collections.abc import Iterable
 from typing import Final
 
-from flask import Response, current_app
+from flask import Response
 
 from flask_sse._blueprint import ServerSentEventsBlueprint, source_of, sse
 from flask_sse._callbacks.stream_signals import new_visit
 from flask_sse._event import channel_name
-from flask_sse._log import composite_id
+from flask_sse._log import composite_id, ending
 from flask_sse._log.composite_id import Ended, Marks
 from flask_sse._log.position import UNKNOWN
+from flask_sse._redis.log_commands import NewEntry
 from flask_sse._settings import Settings
 from flask_sse._state import State
 from flask_sse._streaming import response
@@ -31,7 +32,7 @@ from flask_sse._streaming.admission import Admission
 from flask_sse._streaming.event_stream import EventStream
 from flask_sse._streaming.feed import Feed
 
-__all__ = ["position", "stream"]
+__all__ = ["end", "position", "stream"]
 
 _MOST_CHANNELS: Final = 100
 
@@ -74,8 +75,7 @@ def stream(
     hub = state.hub(source_of(blueprint))
     marks = _named_marks(logged)
     if marks and len(names) == len(marks) and all(isinstance(mark, Ended) for mark in marks):
-        # A browser that gets this does not ask again (WHATWG specification, section 9.2.3).
-        return current_app.response_class(status=204, headers={"Cache-Control": "no-store"})
+        return response.stop_client()
     visit = new_visit(state.notices, names, client)
     feed = Feed(names, bool(logged), marks=marks)
     admission = Admission(settings.max_age)
@@ -115,6 +115,50 @@ def position(channels: Iterable[str], *, blueprint: ServerSentEventsBlueprint = 
     encoder = composite_id.Encoder(logged)
     entries = [encoder.entry(index, publisher.position(name)) for index, name in enumerate(logged)]
     return encoder.join(entries).decode()
+
+
+def end(channel: str, *, blueprint: ServerSentEventsBlueprint = sse) -> int:
+    """End a channel, for example when an answer or a job is complete.
+
+    Each client gets the event ``sse.end`` after all others, with the data ``{"channel": "..."}``.
+    If it has no other channels, its stream ends then, and when the client reconnects, it is
+    answered 204, after which a browser does not come back. A client that comes later gets the
+    events that are kept, and the end.
+
+    If something is published to the channel after that, it is open again. Only clients that have
+    seen the end do not come back by themselves. On a channel that has ended, this does nothing.
+
+    :param channel: The channel, which must have history: a client that is away learns about the
+        end when it comes back.
+    :param blueprint: The blueprint that publishes to the channel. It matters if a subclass
+        overrides :attr:`~flask_sse.ServerSentEventsBlueprint.redis`.
+    :return: the number of processes that are subscribed to the channel, according to Redis.
+    :raises TypeError: if *channel* has an unsupported type, or an overridden ``redis`` is not a
+        client that runs scripts at once.
+    :raises ValueError: if the channel has no history.
+    :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
+    :raises redis.exceptions.RedisError: if Redis can't be reached, does not answer or refuses.
+
+    >>> from flask_sse import streams
+    >>> with app.app_context():
+    ...     _ = sse.publish("The last words", channel="answer.7")
+    ...     streams.end("answer.7")
+    0
+    """
+    name = channel_name.encode(channel)
+    state = State.current()
+    publisher = state.publisher_for(source_of(blueprint))
+    settings = state.keep_settings()
+    retention = settings.retention(name)
+    if retention is None:
+        raise ValueError(
+            f"channel {channel!r} has no history, so clients that are away would never learn that "
+            f"it has ended; SSE_HISTORY says which channels have history"
+        )
+    event = NewEntry(*ending.split_payload(name), retention.length, settings.history_ttl)
+    number = publisher.append(name, event)
+    state.wake_hubs()
+    return number
 
 
 def _to_names(channels: Iterable[str]) -> tuple[bytes, ...]:

@@ -41,6 +41,10 @@ class _Announcement:
         """Print that it is confirmed."""
         _announce(self._channel)
 
+    def ended(self, frame: bytes) -> None:
+        """Print that the channel has ended."""
+        click.echo(f"{one_line(self._channel)} has ended", err=True)
+
 
 def _announce(name: str) -> None:
     click.echo(f"listening to {one_line(name)}", err=True)

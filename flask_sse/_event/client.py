@@ -143,11 +143,12 @@ def follow(
     wait: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = monotonic,
 ) -> Iterator[Parsed]:
-    """Yield the events of a stream, and reconnect as a browser does.
+    """Yield the events of a stream, and reconnect as a browser does, until the stream is over.
 
-    It raises an error in the cases in which a browser would give up for good. It waits as long
-    as the stream says, and longer while connections fail or streams end at once without an event
-    (WHATWG specification, section 9.2.3).
+    It raises an error in the cases in which a browser would give up for good, except if the
+    server answers 204 when it reconnects. It waits as long as the stream says, and longer while
+    connections fail or streams end at once without an event (WHATWG specification, section
+    9.2.3).
 
     :param opened: Called each time the stream has been opened.
     :param wait: Called with the number of seconds to wait before it reconnects.
@@ -170,6 +171,8 @@ def follow(
             wait(_pause(retry, failures))
             continue
         with contextlib.closing(stream):
+            if was_open and stream.status == http.client.NO_CONTENT:
+                return
             _require_stream(stream)
             was_open = True
             opened()

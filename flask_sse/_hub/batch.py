@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from flask_sse._log.decoding import Event
-from flask_sse._log.position import Cursor, Position
+from flask_sse._log.position import Cursor, Entry, Position
 from flask_sse._system.clock import monotonic
 
 
@@ -51,6 +51,12 @@ class Batch:
         self.frames = frames
         self.time = monotonic()
         self._chunk: bytes | None = None
+
+    @property
+    def end(self) -> Entry | None:
+        """The channel's end, if this is the last batch for the listeners that get it."""
+        last = self.contents[-1] if self.contents else None
+        return last if isinstance(last, Entry) and last.ends_after is not None else None
 
     @property
     def chunk(self) -> bytes:

@@ -6,7 +6,7 @@ events as they come. In between, it is live in the bundle, where it costs as muc
 Only the hub's loop uses it. Nothing blocks except the `pause` function that is passed in.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import cast
 
 from flask_sse._hub import pieces
@@ -123,7 +123,7 @@ class Bundle(Group):
         self._note_sole()
 
     def _depart(self, client: Client, parts: Sequence[bytes]) -> None:
-        """Let a client go on alone.
+        """Let a client go on alone, without the channels that have ended.
 
         :param parts: The parts of the last id that it has been sent.
         """
@@ -135,6 +135,7 @@ class Bundle(Group):
         journey.legs = [
             Leg(journey, channel, slot, None, is_open=True)
             for channel, slot in zip(self.channels, self._slots, strict=True)
+            if not isinstance(cursors[slot.place], Ended)
         ]
         for leg in journey.legs:
             leg.channel.add_live(leg, cast("Cursor | None", cursors[leg.slot.place]))
@@ -145,6 +146,24 @@ class Bundle(Group):
         self.sole = connections[0] if len(connections) == 1 and not others else None
 
     # The events of a channel
+
+    def end(self, gone: Collection[Listener]) -> Sequence[Listener]:
+        """Let the clients that have got a channel's end go on without it.
+
+        :param gone: The clients that must be dropped anyhow.
+        """
+        for client in [listener.whole for listener in super().__iter__()]:
+            if client not in gone:
+                # If it was the last channel, there are no legs left.
+                self._depart(client, self.parts)
+        lost: list[Listener] = []
+        for journey in [*self._journeys.values()]:
+            client = journey.client
+            if client in gone:
+                continue
+            if not (journey.refill() if journey.legs else client.note_end()):
+                lost.append(client)
+        return lost
 
     def count(self, batch: Batch, size: int, *, chunked: bool) -> None:
         """Note that the only client is sent *size* bytes."""

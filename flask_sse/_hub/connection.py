@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Self
 
-from flask_sse._callbacks.stream_signals import CLIENT, OVERFLOW, Visit
+from flask_sse._callbacks.stream_signals import CLIENT, END, OVERFLOW, Visit
 from flask_sse._event.channel_name import Key
 from flask_sse._hub.batch import Batch
 from flask_sse._hub.outbox import Outbox
@@ -128,6 +128,11 @@ class Connection:
         """Whether the client has accepted everything."""
         return not self.is_blocked
 
+    @property
+    def is_finishing(self) -> bool:
+        """Whether the stream has ended, and data is waiting, which must be sent first."""
+        return self.is_closing and self.is_lagging and not self.is_gone
+
     def open(self, frames: bytes = b"") -> bool:
         """Send the head and the stream's first bytes; return `False` if the client is gone.
 
@@ -159,6 +164,11 @@ class Connection:
         """Continue after a gap."""
         return True
 
+    def note_end(self) -> bool:
+        """End the stream with its channel."""
+        self.end(END)
+        return False
+
     def note_live(self) -> None:
         """Do nothing: a connection is the same before and after."""
 
@@ -170,7 +180,7 @@ class Connection:
         if not self.is_closing:
             self.reason = reason
             self.reject()
-        return not self.is_lagging or self.is_gone
+        return not self.is_finishing
 
     def reject(self) -> None:
         """Answer with a stream that ends at once and says when to reconnect."""

@@ -70,10 +70,15 @@ class Journey:
             if leg.channel.refill(leg):
                 return False
             if not self.client.is_ready:
-                self._next = self.legs.index(leg) + 1
+                self._next = self.legs.index(leg) + 1 if leg in self.legs else 0
                 return True
         self.look()
         return True
+
+    def end(self, leg: "Leg") -> bool:
+        """Go on without a leg whose channel has ended; return `False` if it was the last one."""
+        self.legs = [one for one in self.legs if one is not leg]
+        return bool(self.legs) or self.client.note_end()
 
     def look(self) -> None:
         """End the journey, if the client has arrived."""
@@ -186,6 +191,10 @@ class Leg:
     def note_gap(self, reason: str) -> bool:
         """Prepare for a gap; return `False` if the stream has ended for this reason."""
         return self.whole.note_gap(f"channel {channel_name.for_log(self.slot.name)}: {reason}")
+
+    def note_end(self) -> bool:
+        """Note that the channel has ended; return `False` if the stream has ended with it."""
+        return self._journey.end(self)
 
     def note_live(self) -> None:
         """Note that the channel offers it each batch from now on."""

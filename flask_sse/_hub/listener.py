@@ -63,6 +63,10 @@ class Listener(Protocol):
         """Prepare for a gap; return `False` if the stream has ended for this reason."""
         ...
 
+    def note_end(self) -> bool:
+        """Note that the channel has ended; return `False` if the stream has ended with it."""
+        ...
+
     def note_live(self) -> None:
         """Note that the channel offers it each batch from now on."""
         ...
@@ -87,6 +91,11 @@ class Client(Listener, Protocol):
     @property
     def is_lagging(self) -> bool:
         """Whether the hub must send what waits for the client."""
+        ...
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether the stream has ended, and the hub must send what waits before it is dropped."""
         ...
 
     def has_room(self, batch: Batch) -> bool:

@@ -13,9 +13,15 @@ from flask_sse._log.position import Cursor, Entry, Position
 
 
 def from_events(events: Sequence[Event]) -> Batch:
-    """Return events as a batch, without payloads for those that can't be decoded."""
+    """Return events as a batch, without payloads for those that can't be decoded.
+
+    If the last one is the channel's end, it is not a message either.
+    """
     payloads = [event.payload for event in events if event.payload is not None]
-    return Batch(payloads, b"".join([event.frame for event in events]), events)
+    batch = Batch(payloads, b"".join([event.frame for event in events]), events)
+    if batch.end is not None:
+        payloads.pop()
+    return batch
 
 
 def opening(name: bytes, cursor: Cursor, *, recovered: bool) -> Batch:

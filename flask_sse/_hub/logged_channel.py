@@ -6,6 +6,11 @@ A listener is either live and gets every batch, or it is behind: it has a positi
 events after it page by page, from memory or from the log, until it reaches the channel's
 position. A listener that resumes is behind at first, and a listener that does not read falls
 behind. So no more than one page waits for a listener.
+
+If one of the events is the channel's end, each listener gets the events up to it, and leaves the
+channel. Later events are for those that come later. As long as there are none, a listener that
+comes gets the end as its last event. Without a position, it first gets the events since the end
+before.
 """
 
 import logging
@@ -18,10 +23,11 @@ from flask_sse._hub.batch import Batch
 from flask_sse._hub.channel import Channel
 from flask_sse._hub.connection import Connection
 from flask_sse._hub.listener import Listener
+from flask_sse._log import ending
 from flask_sse._log.catch_up import Ahead, CatchUp, Found, Gap
-from flask_sse._log.decoding import Event
+from flask_sse._log.decoding import Event, up_to_end
 from flask_sse._log.page import Page, first_page
-from flask_sse._log.position import UNKNOWN, Cursor, Entry, Position
+from flask_sse._log.position import ANY_EPOCH, UNKNOWN, Cursor, Entry, Position
 from flask_sse._log.tail import Ask, Begin, Deliver, Phase, Ready, Restart, Step, Tail
 from flask_sse._system.clock import monotonic
 
@@ -31,7 +37,8 @@ _log: Final = logging.getLogger("flask_sse")
 class LoggedChannel(Channel):
     """A channel with a log in Redis.
 
-    Its methods return the listeners that must be dropped.
+    Its methods return the listeners that must be dropped: those that are gone, and those whose
+    streams have ended.
 
     :param note_question: Called when :meth:`questions` has some.
     :param room: Returns how many bytes of events may be kept in memory.
@@ -41,6 +48,7 @@ class LoggedChannel(Channel):
     __slots__ = (
         "_asks",
         "_catch_up",
+        "_ends_after",
         "_joined",
         "_note_question",
         "_pause",
@@ -63,6 +71,8 @@ class LoggedChannel(Channel):
         """The last event that the live listeners have received; `None` before the beginning."""
         self.heard = monotonic()
         """The last time at which the log was known to have no newer events."""
+        # If that event is an end, the offset of the end before.
+        self._ends_after: int | None = None
         self._note_question = note_question
         self._pause = pause
         self._tail = Tail(name, room, sends_latest=sends_latest)
@@ -181,18 +191,22 @@ class LoggedChannel(Channel):
 
     def _begin(self, step: Begin) -> Iterator[Listener]:
         self.position = step.entries[-1].position if step.entries else step.start
+        self._ends_after = step.ends_after
+        start = step.start if step.entries else self._start_of_new(step.start)
         # This happens before newer events are sent.
         for listener in [*self._waiting]:
             if listener.resume_after is None:
                 del self._waiting[listener]
-                if not self._start(listener, step.start, step.entries):
+                if not self._start(listener, start, step.entries):
                     yield listener
 
     def _deliver(self, step: Deliver) -> list[Listener]:
         if step.after != step.before:
             self.position = step.after
             self.heard = monotonic()
-        batch = log_batches.from_events(step.events)
+            entries = [event for event in step.events if isinstance(event, Entry)]
+            self._ends_after = entries[-1].ends_after
+        batch = log_batches.from_events(up_to_end(step.events))
         return self._broadcast(step.before, batch) if batch.frames else []
 
     def _restart(self, step: Restart) -> list[Listener]:
@@ -202,12 +216,19 @@ class LoggedChannel(Channel):
             step.reason,
         )
         self.position = step.entries[-1].position if step.entries else step.start
+        self._ends_after = step.ends_after
+        entries = up_to_end(step.entries)
+        if step.ends_after is not None and not entries:
+            entries = [ending.entry(self.name, step.start)]
         strict = [one for one in [*self._subscribers] if not one.note_gap(step.reason)]
-        batch = log_batches.reset(self.name, step.reason, step.start, step.entries)
+        batch = log_batches.reset(self.name, step.reason, step.start, entries)
         # A listener without room for it keeps its position, and learns about the reset later.
         return [*strict, *self._broadcast(step.before, batch)]
 
     def _broadcast(self, before: Position, batch: Batch) -> list[Listener]:
+        lives = [] if batch.end is None else [*self._live.values()]
+        # Those that do not accept all of it at once are not live after that.
+        connections = [connection for live in lives for connection in live.values()]
         lost = self.send(batch, self._pause)
         for listener in [*self._subscribers]:
             if listener.is_behind:
@@ -215,6 +236,11 @@ class LoggedChannel(Channel):
                 self._fall_behind(listener, before)
                 # It may have taken everything in the meantime.
                 lost += self.refill(listener)
+        if batch.end is not None:
+            gone = {*lost}
+            ended = [one for one in (*connections, *self._subscribers) if one not in gone]
+            lost += [one for one in ended if not self._end(one)]
+            lost += self._parts.end(gone)
         return lost
 
     def _resume(self) -> Iterator[Listener]:
@@ -229,7 +255,8 @@ class LoggedChannel(Channel):
         waiting, self._waiting = self._waiting, {}
         for listener in waiting:
             if listener.resume_after is None:
-                is_there = self._start(listener, self._tail.start(self.position))
+                start = self._start_of_new(self._tail.start(self.position))
+                is_there = self._start(listener, start)
             else:
                 self._fall_behind(listener, listener.resume_after)
                 is_there = self._advance(listener)
@@ -237,10 +264,19 @@ class LoggedChannel(Channel):
                 yield listener
             self._pause()
 
+    def _start_of_new(self, start: Position) -> Position:
+        """Return where a listener without a position starts if the tail says *start*."""
+        if self._ends_after is None or start != self.position:
+            return start
+        return Position(ANY_EPOCH, self._ends_after, "")
+
     # One listener: `False` means that it must be dropped
 
     def _start(self, listener: Listener, start: Position, entries: Sequence[Entry] = ()) -> bool:
         self._fall_behind(listener, start)
+        if start.epoch == ANY_EPOCH:
+            # The page that it needs first shows where it starts.
+            return self._serve(listener)
         is_there = listener.give(log_batches.opening(self.name, start, recovered=False))
         if is_there and entries and listener.is_ready:
             is_there = self._give_page(listener, entries)
@@ -271,7 +307,9 @@ class LoggedChannel(Channel):
         return True
 
     def _join(self, listener: Listener, cursor: Position) -> bool:
-        """Make a listener live."""
+        """Make a listener live, or tell it that the channel has ended."""
+        if self._ends_after is not None:
+            return self._give_page(listener, [ending.entry(self.name, cursor)])
         self._catch_up.discard(listener)
         listener.is_behind = False
         is_there = self._open(listener, cursor)
@@ -329,16 +367,23 @@ class LoggedChannel(Channel):
             return False
         if not entries or listener.is_blocked:
             return True
+        entries = up_to_end(entries)
         batch = self._to_page(entries)
         self._catch_up.add(listener, entries[-1].position)
         is_there = not batch.frames or listener.give(batch)
         if batch.frames and self.report is not None:
             self.report(self, batch, 1, replayed=True)
-        return is_there
+        return self._end(listener) if batch.end is not None and is_there else is_there
+
+    def _end(self, listener: Listener) -> bool:
+        """Forget a listener that has got the channel's end."""
+        self.discard(listener)
+        return listener.note_end()
 
     def _open(self, listener: Listener, cursor: Cursor) -> bool:
+        has_resumed = listener.resume_after is not None
         return listener.is_open or listener.give(
-            log_batches.opening(self.name, cursor, recovered=True)
+            log_batches.opening(self.name, cursor, recovered=has_resumed)
         )
 
     def _to_page(self, entries: Sequence[Entry]) -> Batch:

@@ -3,7 +3,7 @@
 Only the hub's loop uses it. Nothing blocks except the `pause` function that is passed in.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice, repeat
 from typing import NamedTuple, Protocol
 
@@ -35,6 +35,14 @@ class Owner(Protocol):
 
     def count(self, batch: Batch, size: int, *, chunked: bool) -> None:
         """Note that its only client is sent *size* bytes."""
+        ...
+
+    def end(self, gone: Collection[Listener]) -> Sequence[Listener]:
+        """Let the clients that have got a channel's end go on without it.
+
+        :param gone: The clients that must be dropped anyhow.
+        :return: the others that must be dropped, because their streams have ended.
+        """
         ...
 
     def keep_rest(self, data: bytes, sent: int) -> Sequence[Listener]:
@@ -84,6 +92,10 @@ class Parts:
         """Yield the clients of all bundles."""
         for part in [*self._parts]:
             yield from part.owner
+
+    def end(self, gone: Collection[Listener]) -> list[Listener]:
+        """Note that all bundles have got the channel's end; return the clients to be dropped."""
+        return [one for owner, _ in [*self._parts] for one in owner.end(gone)]
 
     def send(self, batch: Batch, pause: Callable[[], None]) -> list[Listener]:
         """Send a batch to all bundles; return the clients that must be dropped.

@@ -62,12 +62,14 @@ def cut(batch: Batch) -> Sequence[Piece]:
     for content in batch.contents:
         if isinstance(content, Opening):
             continue
-        payload = None if isinstance(content, Reset) else content.payload
+        payload = None if isinstance(content, Reset) or content is batch.end else content.payload
         if isinstance(content, (Entry, Reset)):
             head, mark, rest = content.frame.rpartition(b"\nid:")
             # An event that can't be decoded has no frame.
             tail = rest[rest.find(b"\n") :] if mark else b""
-            pieces.append(Piece(head + mark, value(content.position), tail, payload))
+            # The key alone says that the channel has ended.
+            number = b"" if content is batch.end else value(content.position)
+            pieces.append(Piece(head + mark, number, tail, payload))
         else:
             pieces.append(Piece(content.frame, None, b"", payload))
     return pieces

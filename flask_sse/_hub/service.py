@@ -221,9 +221,13 @@ class Service:
     # The end of a stream
 
     def give_up(self, listeners: Iterable[Listener]) -> None:
-        """Drop the listeners that a channel has returned."""
-        for listener in listeners:
-            self._drop(listener.whole)
+        """Drop the listeners that a channel has returned: they are gone, or have ended."""
+        for client in [listener.whole for listener in listeners]:
+            if client.is_finishing:
+                # It is dropped when it has accepted what waits.
+                self._audience.discard(client)
+            else:
+                self._drop(client)
 
     def end_due(self, now: float) -> None:
         """End the streams that must end by now, or the first ones of many."""

@@ -9,6 +9,7 @@ batches that it has copied.
 from collections.abc import Callable
 from typing import Self
 
+from flask_sse._callbacks.stream_signals import CLIENT, END
 from flask_sse._event.channel_name import Key
 from flask_sse._hub.batch import Batch
 from flask_sse._log.composite_id import Marks
@@ -58,7 +59,7 @@ class Subscriber:
         self._ended = False
         self.overflowed = False
         self.error: Exception | None = None
-        self.reason = "client"
+        self.reason = CLIENT
         """Why the stream ended, for the signals."""
         self._waiting: list[Batch] = []
         self._gate = Gate()
@@ -92,6 +93,11 @@ class Subscriber:
     def is_ready(self) -> bool:
         """Whether the client has taken everything."""
         return not self.pending
+
+    @property
+    def is_finishing(self) -> bool:
+        """Always `False`: the server sends what waits."""
+        return False
 
     @property
     def pending(self) -> int:
@@ -134,6 +140,11 @@ class Subscriber:
         """Continue after a gap."""
         return True
 
+    def note_end(self) -> bool:
+        """End the stream with its channel."""
+        self.end(END)
+        return False
+
     def note_live(self) -> None:
         """Do nothing: a subscriber is the same before and after."""
 
@@ -156,7 +167,8 @@ class Subscriber:
     def wait_confirmed(self, timeout: float) -> bool:
         """Wait *timeout* seconds for the confirmation; return `False` if there was none."""
         self._gate.wait(lambda: self._confirmed or self._ended, timeout)
-        return self._confirmed and not self._ended
+        # The log may be short enough to be here up to the channel's end already.
+        return self._confirmed and (not self._ended or self.reason == END)
 
     def take(self, timeout: float | None) -> list[Batch] | None:
         """Wait for the next batches.

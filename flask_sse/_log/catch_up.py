@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from flask_sse._log.page import Page
-from flask_sse._log.position import Cursor, Entry, Mark, Position
+from flask_sse._log.position import ANY_EPOCH, Cursor, Entry, Mark, Position
 
 L = TypeVar("L")
 
@@ -94,7 +94,9 @@ class CatchUp(Generic[L]):
         cursors = [self._cursors[client] for client in self._waiting]
         # Any page shows that a position is from another log. A mark needs the page at its offset.
         offsets = [
-            cursor.offset for cursor in cursors if isinstance(cursor, Mark) or cursor.epoch == epoch
+            cursor.offset
+            for cursor in cursors
+            if isinstance(cursor, Mark) or cursor.epoch in (epoch, ANY_EPOCH)
         ]
         offsets = offsets or [cursor.offset for cursor in cursors]
         self._lowest_first = not self._lowest_first
@@ -109,7 +111,7 @@ class CatchUp(Generic[L]):
 
         A client keeps its turn if the page can't tell, also if it may know more than an older
         page. Otherwise, if it wants another page, it is last. If the page shows which position a
-        mark stands for, the client has that from now on.
+        mark or :data:`ANY_EPOCH` stands for, the client has that from now on.
 
         :param position: Where the live clients are: they get the events after it all together.
         """
@@ -124,7 +126,7 @@ class CatchUp(Generic[L]):
             if isinstance(found, str):
                 yield client, Gap(found)
                 continue
-            if isinstance(cursor, Mark):
+            if isinstance(cursor, Mark) or cursor.epoch == ANY_EPOCH:
                 cursor = self._cursors[client] = found[0].before if found else page.top
             if _is_ahead(cursor, position) or (not found and cursor != position):
                 yield client, Ahead(cursor)

@@ -33,6 +33,7 @@ from flask_sse._log.position import (
     Cursor,
     Mark,
     Position,
+    is_end,
 )
 
 MOST_CHANNELS: Final = 50
@@ -117,11 +118,14 @@ def parse(text: str, names: Sequence[bytes]) -> Marks | None:
     :param names: The names of the channels, without duplicates.
     :return: an item for each name, or `None` if the id is from no such stream. An item is `None`
         if the channel is new to the client, and :data:`UNKNOWN` if the id does not tell two of
-        the channels apart. If the stream has one channel, the id may also be a position.
+        the channels apart. If the stream has one channel, the id may also be a position, or that
+        of the channel's end.
     """
     if "-" not in text:
         position = Position.parse(text)
-        return None if position is None or len(names) != 1 else (position,)
+        if position is None or len(names) != 1:
+            return None
+        return (Ended.ENDED if is_end(text) else position,)
     found = _split(text)
     if found is None:
         return None

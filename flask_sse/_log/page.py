@@ -6,7 +6,7 @@ What is kept is enough for most clients that resume. Only the hub's loop uses it
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from flask_sse._log.position import PAGE_BYTES, Cursor, Entry, Mark, Position
+from flask_sse._log.position import ANY_EPOCH, PAGE_BYTES, Cursor, Entry, Mark, Position
 
 TRIMMED: Final = "the log no longer goes back that far"
 
@@ -24,6 +24,8 @@ class Page(NamedTuple):
     """The offset before the first entry."""
     top: Position
     entries: Sequence[Entry]
+    ends_after: int | None = None
+    """If the newest entry is an end, the offset of the end before, or 0."""
 
     def find(self, cursor: Cursor) -> "Sequence[Entry] | str | None":
         """Return the entries after a cursor.
@@ -31,17 +33,29 @@ class Page(NamedTuple):
         :return: the entries; a text that says why the cursor is invalid; or `None` if the page
             can't tell.
         """
+        if isinstance(cursor, Position) and cursor.epoch == ANY_EPOCH:
+            return self._find_oldest(cursor.offset)
         if isinstance(cursor, Position) and cursor.epoch != self.top.epoch:
             return _NEW_EPOCH
-        if cursor.offset > self.top.offset:
-            return _NO_MATCH if isinstance(cursor, Mark) else _AHEAD
-        if cursor.offset == self.top.offset:
-            return () if cursor.matches(self.top) else _reason(cursor)
+        if cursor.offset >= self.top.offset:
+            return self._find_at_top(cursor)
         if cursor.offset < self.after:
             return None
         if not self.entries or cursor.offset + 1 < self.entries[0].position.offset:
             return TRIMMED
         return find_after(self.entries, cursor)
+
+    def _find_oldest(self, after: int) -> Sequence[Entry] | None:
+        if after < self.after or not self.entries:
+            return None if self.entries else ()
+        found = self.entries[max(0, after + 1 - self.entries[0].position.offset) :]
+        return found or None
+
+    def _find_at_top(self, cursor: Cursor) -> "Sequence[Entry] | str":
+        if cursor.matches(self.top):
+            return ()
+        is_ahead = cursor.offset > self.top.offset and isinstance(cursor, Position)
+        return _AHEAD if is_ahead else _reason(cursor)
 
 
 def find_after(entries: Sequence[Entry], cursor: Cursor) -> "Sequence[Entry] | str | None":
@@ -84,8 +98,11 @@ class Ring:
 
     @property
     def before_last(self) -> Position | None:
-        """The position before the newest entry, if it is known."""
-        return self._entries[-1].before if self._entries else None
+        """The position before the newest entry, if it is known; an end does not count."""
+        newest = self._entries[-2:]
+        if not newest:
+            return None
+        return newest[0 if newest[-1].is_end else -1].before
 
     def clear(self) -> None:
         """Forget all entries."""

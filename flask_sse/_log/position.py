@@ -12,13 +12,15 @@ from typing import Final, NamedTuple, Self
 OFFSET_AT_TOP: Final = -1
 """Asks for the newest position only."""
 OFFSET_BEFORE_LAST: Final = -2
-"""Asks for the newest entry."""
+"""Asks for the newest entry. If it is an end, the entry before is included."""
 PAGE_BYTES: Final = 1 << 18
 """A page of the log ends with the entry that reaches this number of bytes."""
 CHECK_CHARACTERS: Final = 7
 """The length of a mark's check."""
 OTHER_DIGITS: Final = b"._"
 """What base 64 has in place of ``+`` and ``/``."""
+END: Final = ".end"
+"""What follows the position in the id of a channel's end."""
 
 _POSITION: Final = re.compile(r"([0-9a-f]{16}x[0-9]+)\.([0-9]{1,14})\.([0-9a-f]{1,16})", re.ASCII)
 _ID: Final = re.compile(rf"{_POSITION.pattern}\.([0-9a-f]{{1,16}})(\.large)?", re.ASCII)
@@ -36,8 +38,11 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return the position that a client sent, or `None` if it is not a position."""
-        match = _POSITION.fullmatch(text)
+        """Return the position that a client sent, or `None` if it is not a position.
+
+        It may be the id of a channel's end, which :func:`is_end` recognizes.
+        """
+        match = _POSITION.fullmatch(text.removesuffix(END))
         return None if match is None else cls(match[1], int(match[2]), match[3])
 
     @property
@@ -55,6 +60,14 @@ class Position(NamedTuple):
 
 UNKNOWN: Final = Position("", 0, "")
 """Stands for an id that is not from any log; its client is told so."""
+ANY_EPOCH: Final = "any"
+"""The epoch of a position that only has an offset, in whatever log there is. If the entry after it
+is no longer kept, it is the position before the oldest one that is."""
+
+
+def is_end(text: str) -> bool:
+    """Whether the id that a client sent is that of a channel's end."""
+    return text.endswith(END) and Position.parse(text) is not None
 
 
 class Mark(NamedTuple):
@@ -114,12 +127,19 @@ class Entry(NamedTuple):
     """The event as streams carry it; empty if it can't be decoded."""
     payload: bytes | None
     """The event as Redis carries it; `None` if it can't be decoded."""
+    ends_after: int | None = None
+    """If it is an end, the offset of the end before, or 0."""
 
     @property
     def before(self) -> Position:
         """The position before this event."""
         epoch, offset, _ = self.position
         return Position(epoch, offset - 1, self.previous)
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it ends the channel for all clients that get it."""
+        return self.ends_after is not None
 
 
 class Stored(NamedTuple):

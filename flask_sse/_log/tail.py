@@ -49,7 +49,9 @@ class Begin:
 
     start: Position
     entries: Sequence[Entry] = ()
-    """The newest event, if clients get it first."""
+    """The newest event, if clients get it first, and the channel's end, if that follows it."""
+    ends_after: int | None = None
+    """If the newest entry is an end, the offset of the end before, or 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,9 @@ class Restart:
     before: Position
     start: Position
     entries: Sequence[Entry] = ()
-    """The newest event, if clients get it first."""
+    """The newest event, if clients get it first, and the channel's end, if that follows it."""
+    ends_after: int | None = None
+    """If the newest entry is an end, the offset of the end before, or 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +133,8 @@ class Tail:
         """The newest entries, up to the position."""
         self._name = name
         self._sends_latest = sends_latest
-        # Where the log ended at the first answer.
-        self._located: Position | None = None
+        # The first answer, which says where the log ended.
+        self._located: Page | None = None
         # Whether the answer to the question that has been asked may be too old.
         self._again = False
         self._held: list[Event] = []
@@ -188,7 +192,7 @@ class Tail:
         if self.phase is Phase.LOCATING and not self._sends_latest:
             # Redis may have sent this answer before an event that it published earlier. When
             # it answers again, it has sent that event too.
-            self._located = page.top
+            self._located = page
             return self._ask(Phase.CONFIRMING, "the log has been located")
         steps = self._begin(page) if self.position is None else self._continue(self.position, page)
         if self._sends_latest and not page.entries:
@@ -205,10 +209,11 @@ class Tail:
             self.position = page.top
             self.ring.begin(page)
             start = self.start(page.top)
-            return [Begin(start, self._after(start))]
-        top = self._located or page.top
-        self.position = self._before_held(top) or top
-        return [Begin(self.position)]
+            return [Begin(start, self._after(start), page.ends_after)]
+        located = self._located or page
+        self.position = self._before_held(located.top) or located.top
+        ends_after = located.ends_after if self.position == located.top else None
+        return [Begin(self.position, ends_after=ends_after)]
 
     def _before_held(self, top: Position) -> Position | None:
         """Return the position before the first event that arrived after the subscription.
@@ -228,7 +233,8 @@ class Tail:
             self.position = page.top
             self.ring.begin(page)
             start = self.start(page.top)
-            return [Restart(found or TRIMMED, before, start, self._after(start))]
+            entries = self._after(start)
+            return [Restart(found or TRIMMED, before, start, entries, page.ends_after)]
         for entry in found:
             self._accept(entry)
         return self._deliver(before, found)

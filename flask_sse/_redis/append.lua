@@ -7,20 +7,26 @@
 --          arrive after its repetition. After another space comes the offset of the newest of these.
 -- ARGV[1]  the channel.
 -- ARGV[2]  a new epoch, of which a new log takes the name, and the event its nonce.
--- ARGV[3]  how many events are kept.
+-- ARGV[3]  how many events are kept. The end of a channel takes the place of none.
 -- ARGV[4]  for how many seconds.
 -- ARGV[5]  the payload up to the event's id.
--- ARGV[6]  the payload after it.
+-- ARGV[6]  the payload after it. The offset in an end is filled in here.
 -- ARGV[7]  "again" if the same command may have been executed before.
 -- ARGV[8]  the command that publishes, which is SPUBLISH in a cluster; PUBLISH if it is missing.
 --
 -- Returns how many connections are subscribed to the channel. If the command has been executed
--- before, nothing else happens. Events larger than 64 KiB are read from the log by each process,
+-- before, or would end a channel that has ended, nothing else happens. Events larger than 64 KiB are read from the log by each process,
 -- once, so that only their ids are published.
 if not epoch then epoch, top, nonce = ARGV[2], '0', '0' end
 local previous, offset, length = nonce, top + 1 .. '', ARGV[3] + 0
 local is_repetition, publish = ARGV[7] == 'again', ARGV[8] or 'PUBLISH'
 local count = publish == 'SPUBLISH' and 'SHARDNUMSUB' or 'NUMSUB'
+local kept, tail = ARGV[3], ARGV[6]
+if is_end(tail) then
+  if is_over then return redis.call('PUBSUB', count, ARGV[1])[2] end
+  kept, tail = length + 1, '", "ends_after": ' .. ended .. '}'
+end
+if is_over then ended = top end
 nonce = string.sub(ARGV[2], 1, 10)
 if repeated ~= '' and top - since > 100000 then repeated = '' end
 if is_repetition then
@@ -46,23 +52,20 @@ if is_first then
   redis.call('SET', log, '', 'NX')
   redis.call('DEL', log)
 end
-local id, payload, added
+local fields, id, payload, added
 repeat
   id = epoch .. '.' .. offset .. '.' .. nonce .. '.' .. previous
-  payload = ARGV[5] .. id .. ARGV[6]
-  if late == '' then
-    added = redis.pcall('XADD', log, 'MAXLEN', ARGV[3], offset .. '-0',
-      'epoch', epoch, 'nonce', nonce, 'previous', previous, 'payload', payload)
-  else
-    added = redis.pcall('XADD', log, 'MAXLEN', ARGV[3], offset .. '-0',
-      'epoch', epoch, 'nonce', nonce, 'previous', previous, 'payload', payload, 'late', late)
-  end
+  payload = ARGV[5] .. id .. tail
+  fields = {'epoch', epoch, 'nonce', nonce, 'previous', previous, 'payload', payload}
+  if late ~= '' or ended ~= '0' then fields[9], fields[10] = 'late', late end
+  if ended ~= '0' then fields[11], fields[12] = 'ended', ended end
+  added = redis.pcall('XADD', log, 'MAXLEN', kept, offset .. '-0', unpack(fields))
   local failed = type(added) == 'table'
   if failed then
     if offset == '1' or not string.find(tostring(added.err), 'smaller') then return added end
     -- Somebody has deleted the newest entries, and Redis refuses to use their ids again.
     redis.call('DEL', log)
-    epoch, offset, previous, late = ARGV[2], '1', '0', ''
+    epoch, offset, previous, late, ended = ARGV[2], '1', '0', '', '0'
   end
 until not failed
 redis.call('EXPIRE', log, ARGV[4] + spare)

@@ -5,9 +5,12 @@
 --            epoch     identifies the log.
 --            nonce     ten digits that identify the event.
 --            previous  the nonce of the event before.
---            payload   the event.
+--            payload   the event. The end of a channel has the last key "ends_after", with the
+--                      offset of the end before, or 0.
 --            late      what is needed to recognize a repeated command if the log does not show it;
---                      append.lua describes it. It is missing if it would be empty.
+--                      append.lua describes it. It is missing if it would be empty, unless the
+--                      next field is there.
+--            ended     the offset of the last end before; missing if there was none.
 --          Without events it is a string: the epoch, the offset of the last event, its nonce and,
 --          if there is one, "late", with spaces in between. A stream would take 4 KiB more.
 --
@@ -19,6 +22,9 @@ local log, spare = KEYS[1], 3600
 local kind = redis.call('TYPE', log).ok
 local epoch, top, nonce, late
 local has_entries, has_expired = false, false
+-- Whether the newest event is an end, and the offset of the end before.
+local is_over, ended = false, '0'
+local function is_end(payload) return string.find(string.sub(payload, -40), '", "ends_after": %d+}$') end
 if kind == 'string' then
   epoch, top, nonce, late = string.match(redis.call('GET', log), '^(%w+) (%d+) (%w+) ?(.*)')
 else
@@ -28,6 +34,7 @@ else
     epoch, top, nonce, late = fields[2], string.match(newest[1], '^%d+'), fields[4], fields[10]
     local left = redis.call('PTTL', log)
     has_entries, has_expired = true, left >= 0 and left <= spare * 1000
+    if not has_expired then is_over, ended = is_end(fields[8]), fields[12] or '0' end
   end
 end
 local earlier, repeated, since = string.match(late or '', '^(%w*) ?(%w*) ?(%d*)')

@@ -45,6 +45,8 @@ class Range(NamedTuple):
 
     top: Position
     entries: Sequence[Stored]
+    ends_after: int | None = None
+    """If the newest entry is an end, the offset of the end before, or 0."""
 
 
 @lru_cache(maxsize=1024)
@@ -72,7 +74,7 @@ def parse_range(reply: object) -> Range:
 
     Entries that something else has written are left out, and so are the entries after them.
     """
-    epoch, top, nonce, raw = cast("tuple[bytes, bytes, bytes, list[Any]]", reply)
+    epoch, top, nonce, raw, ended = cast("tuple[bytes, bytes, bytes, list[Any], int]", reply)
     name = epoch.decode()
     entries: list[Stored] = []
     for entry, fields in raw:
@@ -83,11 +85,12 @@ def parse_range(reply: object) -> Range:
         position = Position(name, offset, found.get(b"nonce", b"").decode("ascii", "replace"))
         previous = found.get(b"previous", b"").decode("ascii", "replace")
         entries.append(Stored(position, previous, found.get(b"payload", b"")))
-    return Range(Position(name, int(top), nonce.decode()), entries)
+    top_position = Position(name, int(top), nonce.decode())
+    return Range(top_position, entries, None if ended < 0 else ended)
 
 
 class NewEntry(NamedTuple):
-    """An event to be added to a log."""
+    """An event to be added to a log, which may be the channel's end."""
 
     head: bytes
     """Its payload up to the id, which Redis chooses."""

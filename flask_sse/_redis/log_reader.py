@@ -146,7 +146,8 @@ class LogReader(Generic[Asker]):
             except Exception as error:  # noqa: BLE001 - a JSON provider may raise anything
                 malformed.append(error)
                 entries.append(Entry(stored.position, stored.previous, b"", None))
-        return Answer(question, Page(question.after, found.top, entries), malformed, None)
+        page = Page(question.after, found.top, entries, found.ends_after)
+        return Answer(question, page, malformed, None)
 
     def _fail(self, questions: Sequence[Question[Asker]], error: Exception) -> None:
         self._answers.extend(Answer(question, None, (), error) for question in questions)

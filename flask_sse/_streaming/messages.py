@@ -27,6 +27,9 @@ class Observer(Protocol):
     def confirmed(self) -> None:
         """Note that Redis has confirmed it."""
 
+    def ended(self, frame: bytes) -> None:
+        """Note that the channel has ended, and the event with which streams say so."""
+
 
 observer: Final[ContextVar[Observer | None]] = ContextVar("flask_sse_observer", default=None)
 """The stream for which the generator runs, if there is one."""
@@ -35,7 +38,7 @@ observer: Final[ContextVar[Observer | None]] = ContextVar("flask_sse_observer", 
 def listen(
     hub: Hub, feed: Feed, limit: int, provider: JSONProvider
 ) -> Generator[Message, None, None]:
-    """Yield the messages of *feed*, until the generator is closed or the server stops.
+    """Yield the messages of *feed*, until the channel ends, the server stops, or it is closed.
 
     Each listener gets its own messages, which it may change.
 
@@ -58,6 +61,8 @@ def listen(
             for batch in batches:
                 for payload in batch.payloads:
                     yield _message(payload, provider)
+                if batch.end is not None and stream is not None:
+                    stream.ended(batch.end.frame)
         if subscriber.overflowed:
             raise BufferError(
                 f"messages() was read too slowly: more than the {limit} bytes of "

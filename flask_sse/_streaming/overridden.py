@@ -66,6 +66,7 @@ class GeneratedStream:
         # Guards all attributes below.
         self._changed = threading.Condition()
         self._frames = b""
+        self._farewell = b""
         self._is_open = False
         self._failure: str | None = None
         self._error: Exception | None = None
@@ -140,6 +141,7 @@ class GeneratedStream:
         """Note a subscription of the generator, to end it with the stream."""
         with self._changed:
             self._subscribers.append(subscriber)
+            self._farewell = b""
             if self._is_closed:
                 subscriber.end()
 
@@ -148,6 +150,11 @@ class GeneratedStream:
         with self._changed:
             self._is_open = True
             self._changed.notify_all()
+
+    def ended(self, frame: bytes) -> None:
+        """Note the event with which the stream ends, if the generator ends now, too."""
+        with self._changed:
+            self._farewell = frame
 
     def _pieces(self) -> Iterator[bytes]:
         with self._changed:
@@ -186,7 +193,8 @@ class GeneratedStream:
                 if not frames:
                     return None
         if self._visit is not None:
-            self._visit.count(1 if frames else 0, len(frames or COMMENT))
+            is_message = bool(frames) and frames is not self._farewell
+            self._visit.count(int(is_message), len(frames or COMMENT))
         return frames or COMMENT
 
     def _longest_wait(self) -> float | None:
@@ -237,6 +245,8 @@ class GeneratedStream:
         token = observer.set(self)
         try:
             self._hand_on_messages()
+            if self._farewell:
+                self._hand_on(self._farewell)
         except redis.RedisError as error:
             self._failure, self._error = REDIS, error
             _log.warning("a stream of an overridden messages() has ended: %s", error)
@@ -256,15 +266,19 @@ class GeneratedStream:
         try:
             for message in messages:
                 # As in 1.0, a message only needs `str()`.
-                frames = str(message).encode()
-                with self._changed:
-                    # The generator continues when the server has taken the frames before.
-                    self._changed.wait_for(lambda: not self._frames or self._is_closed)
-                    if self._is_closed:
-                        return
-                    self._frames = frames
-                    self._changed.notify_all()
+                if not self._hand_on(str(message).encode()):
+                    return
         finally:
             close = getattr(messages, "close", None)
             if close is not None:
                 close()
+
+    def _hand_on(self, frames: bytes) -> bool:
+        """Wait until the server has taken the frames before; return `False` at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._frames or self._is_closed)
+            if self._is_closed:
+                return False
+            self._frames = frames
+            self._changed.notify_all()
+            return True

@@ -36,6 +36,17 @@ def respond(body: EventStream | GeneratedStream, pieces: Iterable[bytes]) -> Res
     return response
 
 
+def stop_client() -> Response:
+    """Return the answer to a client that has got the end of its stream, and must not come back.
+
+    A browser reconnects after a stream that has ended, and gives up after this status (WHATWG
+    specification, section 9.2.3).
+    """
+    response = current_app.response_class(status=204, headers=_HEADERS)
+    del response.headers["Content-Type"]
+    return response
+
+
 def last_event_id() -> str | None:
     """Return the id that the client has sent, or `None` if it has sent none."""
     query = request.args

@@ -13,7 +13,8 @@ from flask import Flask
 from redis.crc import key_slot
 
 from flask_sse import history, sse
-from flask_sse._log.position import OFFSET_BEFORE_LAST, Position
+from flask_sse._log import ending
+from flask_sse._log.position import OFFSET_AT_TOP, OFFSET_BEFORE_LAST, Position
 from flask_sse._redis import log_commands
 from flask_sse._redis.log_commands import NewEntry, Range
 from tests.support.redis_server import RedisServer
@@ -43,10 +44,17 @@ class Log:
             event = NewEntry(b'{"data": %d, "id": "' % number, b'"}', self.length, SECONDS)
             log_commands.append(self.client, self.channel, event)
 
-    def run(self, command: str, *more: str) -> None:
+    def end(self) -> int:
+        """End the channel."""
+        event = NewEntry(*ending.split_payload(self.channel), self.length, SECONDS)
+        return log_commands.append(self.client, self.channel, event)
+
+    def run(self, command: str, *more: str, is_end: bool = False) -> None:
         """Run a command, which has its own nonce, to publish an event once more."""
         epoch = f"{command:0>10}{self.epoch[10:]}"
         payload = (b'{"data": 7, "id": "', b'"}')
+        if is_end:
+            payload = ending.split_payload(self.channel)
         log_commands.append_once(
             self.client, self.key, self.channel, epoch, self.length, SECONDS, *payload, *more
         )
@@ -274,6 +282,99 @@ def test_the_latest_event(make_app: MakeApp, redis_url: str, channel: str) -> No
             if b"data:y" in pieces:
                 break
     assert b"data:x" not in pieces
+
+
+# The end of a channel
+
+
+def test_an_end(log: Log) -> None:
+    """Every answer says that the channel has ended, until something is published."""
+    log.add(1, 2)
+    assert log.read(0).ends_after is None
+    log.end()
+    for after in (0, 1, 3, OFFSET_AT_TOP):
+        assert log.read(after).ends_after == 0
+    log.add(3)
+    assert log.offsets() == [1, 2, 3, 4]
+    assert log.read(0).ends_after is None
+    log.add(4)
+    log.end()
+    assert log.read(0).ends_after == 3
+    ends = [ending.find_end(entry.payload) for entry in log.read(0).entries]
+    assert ends == [None, None, 0, None, None, 3]
+
+
+def test_ends_and_repeated_commands(redis_log: Log) -> None:
+    """What is kept of the two has its place in each entry."""
+    redis_log.length = 1
+    redis_log.end()
+    redis_log.run("a")
+    redis_log.run("b")
+    redis_log.add(1)
+    redis_log.run("c", "again")
+    redis_log.end()
+    assert redis_log.read(OFFSET_AT_TOP).ends_after == 1
+    top = redis_log.top
+    for command in "abc":
+        redis_log.run(command, "again")
+    redis_log.run("c")
+    assert redis_log.top == top
+
+
+def test_an_end_of_a_channel_that_has_ended(log: Log) -> None:
+    """Nothing happens; after another event, there is another end."""
+    log.end()
+    log.end()
+    assert log.offsets() == [1]
+    log.add(1)
+    log.end()
+    assert log.offsets() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_an_end_takes_the_place_of_no_event(log: Log, length: int) -> None:
+    """As many events are kept as without it."""
+    log.length = length
+    log.add(*range(10))
+    log.end()
+    assert log.offsets() == [*range(11 - length, 12)]
+    log.add(11)
+    assert log.offsets() == [*range(13 - length, 13)]
+
+
+def test_the_newest_event_before_an_end(log: Log) -> None:
+    """Clients that get the newest event get it although the channel has ended."""
+    log.add(1, 2, 3)
+    assert log.offsets(OFFSET_BEFORE_LAST) == [3]
+    log.end()
+    assert log.offsets(OFFSET_BEFORE_LAST) == [3, 4]
+
+
+def test_an_end_that_expires(log: Log) -> None:
+    """Then the channel is like a new one, which can be ended."""
+    log.add(1)
+    log.end()
+    log.expire()
+    assert log.read(0) == Range(log.top, [])
+    log.end()
+    assert log.offsets() == [3]
+    log.expire()
+    log.end()
+    assert log.offsets() == [4]
+    assert log.read(0).ends_after == 0
+
+
+@pytest.mark.parametrize("length", [1, 5, 100])
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_an_end_that_is_repeated(redis_log: Log, length: int, others: int) -> None:
+    """It ends the channel once, also if others have published in the meantime."""
+    redis_log.length = length
+    redis_log.run("a")
+    redis_log.run("b", is_end=True)
+    redis_log.add(*range(others))
+    top = redis_log.top
+    redis_log.run("b", "again", is_end=True)
+    assert redis_log.top == top
 
 
 # Repeated commands

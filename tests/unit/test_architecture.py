@@ -125,7 +125,7 @@ ROOMS: Final = {
         "options",
     ],
     "_callbacks": ["stream_signals", "receivers", "on_close"],
-    "_log": ["composite_id", "tail", "catch_up", "decoding", "page", "position"],
+    "_log": ["composite_id", "tail", "catch_up", "decoding", "ending", "page", "position"],
     "_event": ["client", "constants", "parser", "message", "channel_name"],
     "_system": ["poller", "forks", "syscalls", "sockets", "gate", "greenlets", "clock"],
 }
