@@ -694,3 +694,212 @@ def test_a_client_that_is_slow(rig: Rig, log: Log, client: Client) -> None:
     rig.receive(later := log.add(2))
     assert slow.take() == ids(later)
     assert len(client.take()) == 8
+
+
+# The end of the channel
+
+
+def is_over(client: Client) -> bool:
+    """Whether the stream has ended with its channel."""
+    return client.follower.has_ended() and client.follower.reason == "end"
+
+
+def the_end(end: Entry) -> str:
+    """Return the event that ends a stream."""
+    return f"sse.end {end.position}.end"
+
+
+def test_an_end(rig: Rig, log: Log, client: Client) -> None:
+    """It is the last event of a stream; those who come later start with the next event."""
+    events, end, later = log.add(2), log.end(), log.add(2)
+    rig.receive([*events, end, *later])
+    assert client.take() == [*ids(events), the_end(end)]
+    assert is_over(client)
+    assert rig.lost == [client.follower]
+    assert not rig.channel
+    assert rig.join().take() == [f"sse.open {log.top}"]
+    rig.receive(log.add())
+    assert client.take() == []
+
+
+def test_an_end_that_was_lost(rig: Rig, log: Log, client: Client) -> None:
+    """It is read from the log, with what comes after it."""
+    events, end = log.add(2), log.end()
+    rig.receive(log.add(3)[2:])
+    rig.answer()
+    assert client.take() == [*ids(events), the_end(end)]
+    assert rig.lost == [client.follower]
+
+
+def test_an_end_among_held_events(rig: Rig, log: Log, client: Client) -> None:
+    """Events that arrive while Redis is asked end the channel like others."""
+    rig.channel.begin()
+    page = rig.log.page(log.top.offset)
+    events, end, later = log.add(), log.end(), log.add()
+    rig.receive([*events, end, *later])
+    assert rig.question() is not None
+    rig.lost += rig.channel.answered(page, is_fill=True)
+    assert client.take() == [*ids(events), the_end(end)]
+    assert rig.lost == [client.follower]
+
+
+def test_an_end_for_a_client_that_is_slow(rig: Rig, log: Log, client: Client) -> None:
+    """It gets the end when it has taken the events before, although others have begun anew."""
+    slow = rig.join()
+    slow.follower.limit = 1
+    events = log.add(4)
+    for event in events:
+        rig.receive([event])
+    rig.receive([end := log.end()])
+    assert is_over(client)
+    assert not is_over(slow)
+    rig.receive(log.add(2))
+    rig.answer()
+    assert slow.take() == [f"sse.open {log.entries[2].position}", *ids(events), the_end(end)]
+    assert is_over(slow)
+    assert rig.lost == [client.follower, slow.follower]
+
+
+@pytest.mark.parametrize("has_client", [False, True])
+def test_a_client_that_comes_after_the_end(rig: Rig, log: Log, has_client: bool) -> None:
+    """It gets the events since the end before, whether or not the channel has other clients."""
+    first = log.end()
+    events, end = log.add(3), log.end()
+    if has_client:
+        other = rig.join(log.entries[0].position)
+        assert other.take()[-1] == the_end(first)
+        other = rig.add(Position("other", 1, "x"))
+    client = rig.join()
+    assert client.take() == [f"sse.open {first.position}", *ids(events), the_end(end)]
+    assert is_over(client)
+    assert client.follower in rig.lost
+    assert not rig.channel
+
+
+def test_a_client_that_comes_after_the_end_of_a_trimmed_log(log: Log) -> None:
+    """It starts with the oldest event that is kept, and misses nothing that it was promised."""
+    log.length = 2
+    events, end = log.add(3)[1:], log.end()
+    client = Rig(log).join()
+    assert client.take() == [f"sse.open {events[0].before}", *ids(events), the_end(end)]
+
+
+def test_a_client_that_comes_after_the_end_has_expired(rig: Rig, log: Log) -> None:
+    """The channel is like a new one; for a process that knew of the end, it is over."""
+    slow = rig.join()
+    slow.follower.limit = 1
+    rig.receive(log.add())
+    rig.receive([end := log.end()])
+    log.entries = []
+    client = rig.join()
+    assert client.take() == [f"sse.open {end.position}", the_end(end)]
+    assert is_over(client)
+    late = Rig(log).join()
+    assert late.take() == [f"sse.open {end.position}"]
+    assert not is_over(late)
+
+
+def test_clients_that_resume_after_the_end(rig: Rig, log: Log) -> None:
+    """Each gets the end that comes next; with the position of the last one, it comes again."""
+    known = log.entries[1].position
+    last, end = log.entries[2], log.end()
+    later, other = log.add(2), log.end()
+    for cursor, expected in {
+        known: [str(last.position), the_end(end)],
+        last.position: [the_end(end)],
+        end.position: [*ids(later), the_end(other)],
+        later[1].position: [the_end(other)],
+        other.position: [the_end(other)],
+    }.items():
+        client = rig.join(cursor)
+        assert client.take() == [f"sse.open {cursor}", *expected]
+        assert is_over(client)
+    assert not rig.channel
+
+
+def test_a_client_that_resumes_after_an_end_and_before_the_next(rig: Rig, log: Log) -> None:
+    """As long as the channel is open again, it is live."""
+    end, events = log.end(), log.add(2)
+    client = rig.join(end.position)
+    assert client.take() == [f"sse.open {end.position}", *ids(events)]
+    rig.receive(more := log.add())
+    rig.receive([other := log.end()])
+    assert client.take() == [*ids(more), the_end(other)]
+
+
+@pytest.mark.parametrize("cursor", [Position("other", 1, "x"), Position("", 0, "")])
+def test_a_client_with_a_wrong_id_after_the_end(rig: Rig, log: Log, cursor: Position) -> None:
+    """It is told that it may have missed events, and then that there will be no others."""
+    end = log.end()
+    client = rig.join(cursor)
+    first, *rest = client.take()
+    assert first.startswith("sse.open")
+    assert rest == [f"sse.reset {end.position}", the_end(end)]
+    assert is_over(client)
+
+
+def test_a_log_that_is_replaced_by_one_that_has_ended(rig: Rig, client: Client) -> None:
+    """Live clients are told both."""
+    rig.log = log = Log("new")
+    log.add(2)
+    end = log.end()
+    rig.channel.begin()
+    rig.answer()
+    assert client.take() == [f"sse.reset {end.position}", the_end(end)]
+    assert is_over(client)
+
+
+def test_an_end_after_the_latest_event(log: Log) -> None:
+    """A client that comes later, or has a wrong id, gets that event before the end."""
+    log = Log(length=1)
+    log.add(2)
+    rig = Rig(log, sends_latest=True)
+    client = rig.join()
+    (opening, newest), end = latest(log), log.end()
+    rig.receive([end])
+    assert client.take() == [opening, newest, the_end(end)]
+    assert rig.join().take() == [opening, newest, the_end(end)]
+    wrong = rig.join(Position("other", 1, "x"))
+    reset = opening.replace("open", "reset")
+    assert wrong.take()[1:] == [reset, newest, the_end(end)]
+    assert len(rig.lost) == 3
+    rig.log = log = Log("new", length=1)
+    live = Rig(log, sends_latest=True)
+    client = live.join()
+    live.log = log = Log("newer", length=1)
+    log.add()
+    opening, newest = latest(log)
+    end = log.end()
+    live.channel.begin()
+    live.answer()
+    assert client.take()[1:] == [opening.replace("open", "reset"), newest, the_end(end)]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_end_for_a_connection(rig: Rig, log: Log, chunked: bool) -> None:
+    """What its socket does not accept at once is sent before it is closed."""
+    server, browser = socket.socketpair()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+    server.setblocking(False)
+    terms = Terms(b":\n", lambda: b"", 1000, lambda _: None)
+    connection = Connection(server.detach(), b"", terms, chunked=chunked, callbacks=[])
+    with browser, closing(connection):
+        rig.channel.add(connection)
+        rig.channel.confirm()
+        rig.answer()
+        (event,) = log.add(1, "x" * 100_000)
+        rig.receive([event, log.end(), *log.add()])
+        assert rig.lost == [connection]
+        assert connection.is_finishing
+        assert connection.reason == "end"
+        assert not rig.channel
+        received = b""
+        while connection.is_lagging:
+            received += browser.recv(1 << 16)
+            connection.flush()
+        assert not connection.is_finishing
+        connection.close()
+        while piece := browser.recv(1 << 16):
+            received += piece
+        assert received.endswith(b".end\n\n" + (b"\r\n0\r\n\r\n" if chunked else b""))
+        assert received.count(b"event:sse.end") == 1

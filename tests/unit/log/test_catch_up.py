@@ -6,7 +6,7 @@ import pytest
 
 from flask_sse._log.catch_up import Ahead, CatchUp, Gap
 from flask_sse._log.page import Page
-from flask_sse._log.position import UNKNOWN, Cursor, Mark, Position
+from flask_sse._log.position import ANY_EPOCH, UNKNOWN, Cursor, Mark, Position
 from tests.support.log import Log
 
 
@@ -284,3 +284,34 @@ def test_a_mark_at_the_end_of_an_older_page(log: Log) -> None:
     assert catch_up.question("e") == 5
     page = Page(5, at(log, 5), [])
     assert [*catch_up.answered(page, at(log, 7))] == [("a", Ahead(at(log, 5)))]
+
+
+def test_clients_that_begin_with_the_oldest_entry(log: Log) -> None:
+    """The page shows where that is, which is their position from then on."""
+    log.entries = log.entries[3:]
+    catch_up = CatchUp[str]()
+    for name, offset in {"a": 0, "b": 5}.items():
+        catch_up.add(name, Position(ANY_EPOCH, offset, ""))
+        catch_up.wait(name)
+    for _ in range(2):
+        catch_up.add("c", log.entries[5].position)
+        catch_up.wait("c")
+        assert catch_up.question("e") == 0
+        catch_up.failed()
+    catch_up.discard("c")
+    assert catch_up.question("e") == 0
+    found = dict(catch_up.answered(log.page(0), at(log, 4)))
+    assert found == {"a": log.entries[:4], "b": log.entries[2:4]}
+    assert catch_up.cursor("a") == log.entries[0].before
+    assert catch_up.cursor("b") == log.entries[1].position
+
+
+def test_clients_that_begin_in_a_log_that_has_no_entries_any_more(log: Log) -> None:
+    """They have seen everything."""
+    log.entries = []
+    catch_up = CatchUp[str]()
+    catch_up.add("a", Position(ANY_EPOCH, 0, ""))
+    catch_up.wait("a")
+    assert catch_up.question("e") == 0
+    assert dict(catch_up.answered(log.page(0), log.top)) == {"a": ()}
+    assert catch_up.cursor("a") == log.top

@@ -1,7 +1,8 @@
 """The guarantee of history as a model of the tail and of those who catch up, without Redis.
 
 Each history is random and repeatable: events are lost, pages are short, logs are trimmed, lost or
-restored, answers fail or come before older events. Each client's record is checked event by event.
+restored, answers fail or come before older events, channels end and begin anew. Each client's
+record is checked event by event.
 """
 
 import itertools
@@ -13,9 +14,10 @@ import pytest
 
 from flask_sse._log import tail as tail_module
 from flask_sse._log.catch_up import Ahead, CatchUp, Found, Gap
-from flask_sse._log.decoding import Event, Foreign
+from flask_sse._log.decoding import Event, Foreign, up_to_end
 from flask_sse._log.page import Page
 from flask_sse._log.position import (
+    ANY_EPOCH,
     OFFSET_AT_TOP,
     OFFSET_BEFORE_LAST,
     UNKNOWN,
@@ -42,24 +44,42 @@ class Redis:
         self.has_lost = False
         self.lose()
         self.has_lost = False
-        self.snapshot = self.entries, self.top
+        self.take_snapshot()
 
     def lose(self) -> None:
         """Begin another log."""
         self.has_lost = True
         self.entries: list[Entry] = []
+        self.ended = 0
+        """The offset of the last end."""
         self.top = Position(f"e{next(self.numbers)}", 0, "0")
         self.positions.append(self.top)
 
+    @property
+    def ends_after(self) -> int | None:
+        """If the newest entry is an end, the offset of the end before."""
+        return self.entries[-1].ends_after if self.entries else None
+
+    def end(self) -> Entry | None:
+        """Add an end, unless there is one."""
+        if self.ends_after is not None:
+            return None
+        end = self._append(self.ended, self.kept + 1)
+        self.ended = end.position.offset
+        return end
+
     def publish(self) -> Entry:
         """Add an event."""
+        return self._append(None, self.kept)
+
+    def _append(self, ends_after: int | None, kept: int) -> Entry:
         previous = self.top
         self.top = Position(previous.epoch, previous.offset + 1, f"n{next(self.numbers)}")
-        entry = Entry(self.top, previous.nonce, b"f", _PAYLOAD)
+        entry = Entry(self.top, previous.nonce, b"f", _PAYLOAD, ends_after)
         self.before[self.top] = previous
         self.positions.append(self.top)
-        self.has_lost |= len(self.entries) == self.kept
-        self.entries = [*self.entries, entry][-self.kept :]
+        self.has_lost |= len(self.entries) >= kept
+        self.entries = [*self.entries, entry][-kept:]
         return entry
 
     def trim(self, kept: int) -> None:
@@ -70,14 +90,20 @@ class Redis:
     def restore(self) -> None:
         """Go back in time."""
         self.has_lost = True
-        self.entries, self.top = self.snapshot
+        self.entries, self.top, self.ended = self.snapshot
+
+    def take_snapshot(self) -> None:
+        """Save the log."""
+        self.snapshot = self.entries, self.top, self.ended
 
     def page(self, after: int, length: int) -> Page:
         """Answer a question."""
         top = self.top.offset
-        start = {OFFSET_AT_TOP: top, OFFSET_BEFORE_LAST: max(top - 1, 0)}.get(after, after)
+        before_last = max(top - (1 if self.ends_after is None else 2), 0)
+        start = {OFFSET_AT_TOP: top, OFFSET_BEFORE_LAST: before_last}.get(after, after)
         entries = [entry for entry in self.entries if entry.position.offset > start]
-        return Page(after, self.top, entries[:length])
+        length = max(length, 2 if after == OFFSET_BEFORE_LAST else 0)
+        return Page(after, self.top, entries[:length], self.ends_after)
 
     def continues(self, position: Position) -> bool:
         """Whether all events after a position are in the log."""
@@ -91,13 +117,16 @@ class Client:
 
     def __init__(self, cursor: Position | None) -> None:
         self.last = cursor
+        self.has_ended = False
 
     def take(self, redis: Redis, events: Sequence[Event]) -> None:
         """Each event follows the one before."""
         for event in events:
             if isinstance(event, Entry):
+                assert not self.has_ended, "an event after the end"
                 assert redis.before[event.position] == self.last, "a gap, or an event twice"
                 self.last = event.position
+                self.has_ended = event.is_end
 
 
 class Question:
@@ -129,6 +158,7 @@ class History:
         self.tail = Tail(b"x", lambda: room, sends_latest=self.sends_latest)
         self.catch_up = CatchUp[Client]()
         self.position: Position | None = None
+        self.ends_after: int | None = None
         self.live: list[Client] = []
         self.joining: list[Client] = [Client(None)]
         self.everybody: list[Client] = [*self.joining]
@@ -162,6 +192,7 @@ class History:
         often = self.chance.choice([1, 4])
         rare: list[Callable[[], None]] = [
             self.publish_foreign,
+            self.end,
             self.compare,
             self.resume,
             self.resume,
@@ -170,7 +201,7 @@ class History:
             self.fail,
         ]
         if self.chance.random() < 0.7:
-            rare += [self.trim, self.redis.lose, self.take_snapshot, self.redis.restore]
+            rare += [self.trim, self.redis.lose, self.redis.take_snapshot, self.redis.restore]
         for happens in self.chance.choices([*what * often, *rare], k=self.chance.randint(10, 60)):
             happens()
         self.settle()
@@ -185,6 +216,12 @@ class History:
                 continue
             is_large = self.chance.random() < 0.05
             self.send(entry._replace(frame=b"", payload=None) if is_large else entry)
+
+    def end(self) -> None:
+        """End the channel; the event may be lost."""
+        entry = self.redis.end()
+        if entry is not None and self.chance.random() >= self.loss:
+            self.send(entry)
 
     def publish_foreign(self) -> None:
         """Publish an event without a log."""
@@ -245,10 +282,6 @@ class History:
         """The log is trimmed."""
         self.redis.trim(self.chance.randint(0, len(self.redis.entries)))
 
-    def take_snapshot(self) -> None:
-        """Redis saves the log."""
-        self.redis.snapshot = self.redis.entries, self.redis.top
-
     def ask(self) -> None:
         """Ask the questions, and perhaps have them read at once."""
         epoch = "" if self.position is None else self.position.epoch
@@ -308,6 +341,8 @@ class History:
         assert self.position is not None
         self.tail.ring.extend_left(question.page.entries, self.position)
         for client, found in self.catch_up.answered(question.page, self.position):
+            if client.last is not None and client.last.epoch == ANY_EPOCH:
+                self.locate(client)
             assert isinstance(found, Gap) or self.catch_up.cursor(client) == client.last
             self.tell(client, found, question, question.page.top)
 
@@ -323,7 +358,9 @@ class History:
         assert not self.catch_up
         assert not self.joining
         assert self.position == self.tail.position == self.redis.top
-        assert all(client.last == self.redis.top for client in self.everybody)
+        assert self.ends_after is None or not self.live
+        for client in self.everybody:
+            assert client.has_ended or (client.last == self.redis.top and client in self.live)
         assert self.delivered == sorted({*self.delivered}), "twice, or in another order"
         assert {*self.due} <= {*self.delivered}
 
@@ -350,6 +387,7 @@ class History:
                     self.asks = True
                 case Begin():
                     self.position = step.entries[-1].position if step.entries else step.start
+                    self.ends_after = step.ends_after
                     self.open_joining(step.start, step.entries)
                 case Deliver():
                     self.deliver(step)
@@ -365,23 +403,33 @@ class History:
         """Send events to the live clients; some have no room for them and fall behind."""
         assert step.before == self.position
         self.position = step.after
+        entries = [event for event in step.events if isinstance(event, Entry)]
+        if entries:
+            self.ends_after = entries[-1].ends_after
+        events = up_to_end(step.events)
         self.delivered += [one.payload for one in step.events if isinstance(one, Foreign)]
         for client in [*self.live]:
             if self.chance.random() < 0.1:
                 self.live.remove(client)
                 self.catch_up.add(client, step.before)
             else:
-                client.take(self.redis, step.events)
-                assert client.last == step.after
+                client.take(self.redis, events)
+                assert client.has_ended or client.last == step.after
+                if client.has_ended:
+                    self.live.remove(client)
 
     def restart(self, step: Restart) -> None:
         """Tell the live clients."""
         self.resets += 1
         assert step.before == self.position
         self.position = step.entries[-1].position if step.entries else step.start
-        for client in self.live:
+        self.ends_after = step.ends_after
+        for client in [*self.live]:
             client.last = step.start
-            client.take(self.redis, step.entries)
+            client.take(self.redis, up_to_end(step.entries))
+            client.has_ended |= step.ends_after is not None
+            if client.has_ended:
+                self.live.remove(client)
 
     def open_joining(self, start: Position | None = None, entries: Sequence[Entry] = ()) -> None:
         """Begin the streams of those without a position."""
@@ -389,8 +437,11 @@ class History:
         joining, self.joining = self.joining, []
         for client in joining:
             client.last = start or self.tail.start(self.position)
-            if entries:
-                client.take(self.redis, entries)
+            if self.ends_after is not None and client.last == self.position:
+                client.last = Position(ANY_EPOCH, self.ends_after, "")
+            client.take(self.redis, up_to_end(entries))
+            if client.has_ended:
+                continue
             self.catch_up.add(client, client.last)
             if client.last == self.position:
                 self.go_live(client)
@@ -398,9 +449,19 @@ class History:
                 self.advance(client)
 
     def go_live(self, client: Client) -> None:
-        """From now on it gets everything."""
+        """From now on it gets everything, or it is told that the channel has ended."""
         self.catch_up.discard(client)
-        self.live.append(client)
+        client.has_ended = self.ends_after is not None
+        if not client.has_ended:
+            self.live.append(client)
+
+    def locate(self, client: Client) -> None:
+        """Note where a client begins that came after the end."""
+        start = self.catch_up.cursor(client)
+        assert client.last is not None
+        assert isinstance(start, Position)
+        assert start.offset == client.last.offset or self.redis.has_lost
+        client.last = start
 
     def advance(self, client: Client) -> None:
         """Give a client what is in memory."""
@@ -435,8 +496,11 @@ class History:
 
     def give(self, client: Client, entries: Sequence[Entry]) -> None:
         """Give a client a page."""
+        entries = up_to_end(entries)
         client.take(self.redis, entries)
-        if entries:
+        if client.has_ended:
+            self.catch_up.discard(client)
+        elif entries:
             self.catch_up.add(client, entries[-1].position)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from flask_sse._log.page import TRIMMED, Ring, first_page
-from flask_sse._log.position import PAGE_BYTES, Entry, Mark, Position
+from flask_sse._log.position import ANY_EPOCH, PAGE_BYTES, Entry, Mark, Position
 from tests.support.log import Log
 
 TOP: Final = 10
@@ -172,3 +172,22 @@ def test_a_page_of_small_entries() -> None:
     assert first_page(entries, 9) == entries
     assert first_page(entries, 3) == entries[:3]
     assert first_page(entries, 0) == []
+
+
+def test_the_oldest_entries() -> None:
+    """A position without an epoch is before the oldest entry after an offset that is kept."""
+    log = Log(length=5)
+    entries = log.add(8)[3:]
+
+    def find(after: int, offset: int) -> object:
+        return log.page(after).find(Position(ANY_EPOCH, offset, ""))
+
+    assert find(0, 0) == find(0, 3) == find(2, 2) == entries
+    assert find(0, 4) == find(4, 4) == entries[1:]
+    assert find(0, 7) == entries[4:]
+    assert find(3, 2) is None
+    log.page_bytes = 1
+    assert find(0, 3) == entries[:1]
+    assert find(0, 4) is None
+    log.entries = []
+    assert find(0, 0) == ()

@@ -569,3 +569,62 @@ def test_room_that_becomes_smaller() -> None:
     at.answer()
     assert at.tail.ring.after(top) is None
     assert at.tail.ring.after(at.log.entries[-2].position) == at.log.entries[-1:]
+
+
+# The end of the channel
+
+
+@pytest.mark.parametrize("sends_latest", [False, True])
+def test_the_beginning_of_a_channel_that_has_ended(sends_latest: bool) -> None:
+    """The step says where the end before is; a channel that keeps one event has it and the end."""
+    at = Setting(LOCATING, sends_latest=sends_latest)
+    last = at.log.entries[-1]
+    end = at.log.end()
+    if sends_latest:
+        assert at.answer() == [Begin(last.before, [last, end], 0), Ready()]
+        assert at.tail.start(end.position) == last.before
+    else:
+        at.answer()
+        assert at.answer() == [Begin(end.position, ends_after=0), Ready()]
+
+
+def test_the_beginning_with_nothing_but_an_end() -> None:
+    """A channel that keeps one event may have had none."""
+    at = Setting(LOCATING, sends_latest=True)
+    at.log = Log()
+    end = at.log.end()
+    assert at.answer() == [Begin(end.before, [end], 0), Ready()]
+
+
+def test_the_beginning_before_an_end() -> None:
+    """If it comes after the subscription, streams begin before it, and get it like others."""
+    at = Setting(LOCATING)
+    top = at.log.top
+    end = at.log.end()
+    at.tail.arrived([end])
+    at.answer()
+    assert at.answer() == [Begin(top), Ask()]
+    assert at.answer() == [Deliver(top, [end], end.position), Ready()]
+
+
+def test_the_beginning_of_a_channel_that_begins_anew() -> None:
+    """Between two answers, somebody publishes: the first answer says where streams begin."""
+    at = Setting(LOCATING)
+    end = at.log.end()
+    at.answer()
+    (event,) = at.add()
+    assert at.answer() == [Begin(end.position, ends_after=0), Ask()]
+    assert at.answer() == [Deliver(end.position, [event], event.position), Ready()]
+
+
+@pytest.mark.parametrize("sends_latest", [False, True])
+def test_another_log_that_has_ended(sends_latest: bool) -> None:
+    """The step says so, too."""
+    at = Setting(COMPARING, sends_latest=sends_latest)
+    at.log = Log("other")
+    (event,) = at.add()
+    end = at.log.end()
+    restart = at.answer()[0]
+    assert isinstance(restart, Restart)
+    assert restart.ends_after == 0
+    assert [*restart.entries] == ([event, end] if sends_latest else [])
