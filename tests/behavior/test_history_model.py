@@ -34,12 +34,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from flask_sse._event.channel_name import Key
 from flask_sse._hub import log_queries
 from flask_sse._hub.connection import Connection, Terms
 from flask_sse._hub.hub import Hub
 from flask_sse._hub.log_queries import History
 from flask_sse._hub.subscriber import Follower
-from flask_sse._log.position import Position
+from flask_sse._log.composite_id import Marks, parse
+from flask_sse._log.position import Mark, Position
 from flask_sse._redis import log_commands
 from flask_sse._redis.log_commands import NewEntry
 from flask_sse._redis.log_source import ServerLogs
@@ -74,11 +76,19 @@ class Logged(NamedTuple):
     data: str
 
 
+class Sent(NamedTuple):
+    """What a client says about where it is."""
+
+    cursor: Position | None = None
+    marks: Marks = ()
+    """The same in a stream that may have several channels."""
+
+
 class Client:
     """A client that keeps a record, served in one of the two ways."""
 
-    def __init__(self) -> None:
-        self.last_id = ""
+    def __init__(self, last_id: str) -> None:
+        self.last_id = last_id
         self.is_stalled = False
         self.must_be_reset = False
         self.parser = Parser()
@@ -86,7 +96,7 @@ class Client:
     def receive(self) -> None:
         """Note the events that have arrived."""
 
-    def come_back(self) -> None:
+    def come_back(self, sent: Sent) -> None:
         """Connect again if the hub has ended the stream before it began."""
 
     def close(self) -> None:
@@ -96,14 +106,14 @@ class Client:
 class SocketClient(Client):
     """A client whose connection the hub serves."""
 
-    def __init__(self, hub: Hub, channel: bytes, cursor: Position | None) -> None:
-        super().__init__()
+    def __init__(self, hub: Hub, channel: Key, last_id: str, sent: Sent) -> None:
+        super().__init__(last_id)
         self._hub = hub
         self._channel = channel
         self._has_begun = self._has_ended = False
-        self._connect(cursor)
+        self._connect(sent)
 
-    def _connect(self, cursor: Position | None) -> None:
+    def _connect(self, sent: Sent) -> None:
         server, self._socket = socket.socketpair()
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
         server.setblocking(False)
@@ -113,7 +123,13 @@ class SocketClient(Client):
 
         def take() -> Connection:
             return Connection(
-                descriptor, b"", terms, chunked=False, callbacks=[], resume_after=cursor
+                descriptor,
+                b"",
+                terms,
+                chunked=False,
+                callbacks=[],
+                resume_after=sent.cursor,
+                marks=sent.marks,
             )
 
         self._hub.adopt(self._channel, take)
@@ -126,12 +142,12 @@ class SocketClient(Client):
                 self._has_begun = self._has_begun or bool(self.parser.events)
             self._has_ended = True
 
-    def come_back(self) -> None:
+    def come_back(self, sent: Sent) -> None:
         """Connect again if Redis did not answer in time."""
         if self._has_ended and not self._has_begun:
             self._has_ended = False
             self.close()
-            self._connect(Position.parse(self.last_id) if self.last_id else None)
+            self._connect(sent)
 
     def close(self) -> None:
         """Close the connection."""
@@ -141,11 +157,10 @@ class SocketClient(Client):
 class ReadClient(Client):
     """A client whose stream the server reads."""
 
-    def __init__(self, hub: Hub, channel: bytes, cursor: Position | None) -> None:
-        super().__init__()
+    def __init__(self, hub: Hub, channel: Key, last_id: str, sent: Sent) -> None:
+        super().__init__(last_id)
         self._hub = hub
-        self._channel = channel
-        self._subscriber = Follower(1 << 11, cursor)
+        self._subscriber = Follower(1 << 11, sent.cursor, sent.marks)
         hub.join(channel, self._subscriber)
 
     def receive(self) -> None:
@@ -234,6 +249,18 @@ class HistoryMachine(RuleBasedStateMachine):
     def find_top(self) -> Position:
         """Ask for the newest position once."""
         return log_commands.newest_position(self.redis, self.channel)
+
+    def get_key(self) -> Key:
+        """Return what the hubs call the streams."""
+        return self.channel
+
+    def sent_by(self, last_id: str) -> Sent:
+        """Return what a client sends that is at a position."""
+        return Sent(cursor=Position.parse(last_id) if last_id else None)
+
+    def position_of(self, event_id: str) -> str:
+        """Return the position that the id of an event stands for."""
+        return event_id
 
     def publish_payload(self, payload: str) -> None:
         """Publish something without history."""
@@ -445,9 +472,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     def _connect(self, hub: int, last_id: str, is_read: bool) -> Client:
         kind = ReadClient if is_read else SocketClient
-        cursor = Position.parse(last_id) if last_id else None
-        client = kind(self.hubs[hub], self.channel, cursor)
-        client.last_id = last_id
+        client = kind(self.hubs[hub], self.get_key(), last_id, self.sent_by(last_id))
         self.connected.append(client)
         return client
 
@@ -455,7 +480,7 @@ class HistoryMachine(RuleBasedStateMachine):
         self._check_all()
         reading = [client for client in self.connected if not client.is_stalled]
         for client in reading:
-            client.come_back()
+            client.come_back(self.sent_by(client.last_id))
         return all(client.last_id == self.top for client in reading)
 
     def _check_all(self) -> None:
@@ -467,7 +492,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def _check(self, client: Client) -> None:
         """Check the events since the last check."""
         events, client.parser.events = client.parser.events, []
-        for event in events:
+        for event in [event._replace(id=self.position_of(event.id)) for event in events]:
             self.tally[event.type] += 1
             assert event.type == "sse.reset" or not client.must_be_reset
             if event.type == "sse.open":
@@ -495,6 +520,36 @@ class HistoryMachine(RuleBasedStateMachine):
             assert not recovered
 
 
+class MarkedHistoryMachine(HistoryMachine):
+    """The same with streams that may have several channels, whose ids have marks."""
+
+    def __init__(self) -> None:
+        self.marked: dict[Mark, str] = {}
+        super().__init__()
+
+    def find_top(self) -> Position:
+        """Ask for the newest position once."""
+        position = super().find_top()
+        self.marked[Mark.of(position)] = str(position)
+        return position
+
+    def get_key(self) -> Key:
+        """Return what the hubs call the streams."""
+        return (self.channel,)
+
+    def sent_by(self, last_id: str) -> Sent:
+        """Return what a client sends that is at a position."""
+        position = Position.parse(last_id)
+        return Sent() if position is None else Sent(marks=[Mark.of(position)])
+
+    def position_of(self, event_id: str) -> str:
+        """Return the position that the id of an event stands for."""
+        marks = parse(event_id, [self.channel])
+        assert marks is not None
+        assert isinstance(marks[0], Mark)
+        return self.marked[marks[0]]
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make hubs look soon for what they have missed."""
@@ -513,14 +568,17 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("machine", [HistoryMachine, MarkedHistoryMachine])
 @pytest.mark.parametrize(
     ("examples", "steps"),
     [(20, 30), pytest.param(400, 40, marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
 )
-def test_the_guarantee(server: RedisServer, examples: int, steps: int) -> None:
+def test_the_guarantee(
+    server: RedisServer, machine: type[HistoryMachine], examples: int, steps: int
+) -> None:
     """Every logged event in order since `sse.open`, or a reset; no gap and nothing twice."""
-    HistoryMachine.server = server
-    run(HistoryMachine, examples, steps)
+    machine.server = server
+    run(machine, examples, steps)
 
 
 def run(machine: type[HistoryMachine], examples: int, steps: int) -> None:
