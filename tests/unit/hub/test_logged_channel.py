@@ -9,13 +9,14 @@ from typing import Final
 import pytest
 
 from flask_sse._hub.batch import Batch
+from flask_sse._hub.bundle import Bundle
 from flask_sse._hub.connection import Connection, Terms
 from flask_sse._hub.listener import Listener
 from flask_sse._hub.log_queries import RING_BYTES
 from flask_sse._hub.logged_channel import LoggedChannel
 from flask_sse._hub.subscriber import Follower
 from flask_sse._log.decoding import Event, Foreign
-from flask_sse._log.position import Entry, Position
+from flask_sse._log.position import Entry, Mark, Position
 from tests.support.log import Log, ids
 from tests.support.parser import Parser
 
@@ -694,6 +695,27 @@ def test_a_client_that_is_slow(rig: Rig, log: Log, client: Client) -> None:
     rig.receive(later := log.add(2))
     assert slow.take() == ids(later)
     assert len(client.take()) == 8
+
+
+@pytest.mark.parametrize("missed", [0, 1, 4, 5])
+def test_a_mark_of_a_recent_event(log: Log, missed: int) -> None:
+    """A client that comes back with one soon gets what it has missed without a question."""
+    rig = Rig(log)
+    rig.join()
+    start = log.top
+    rig.receive(events := log.add(5))
+    questions = rig.questions
+    position = [start, *[event.position for event in events]][-1 - missed]
+    follower = Follower(LIMIT, marks=[Mark.of(position)])
+    bundle = Bundle([rig.channel])
+    bundle.add(follower)
+    assert rig.channel.confirm() == []
+    frames = b"".join([batch.frames for batch in follower.take(timeout=0) or ()])
+    assert b'"recovered": true' in frames
+    assert frames.count(b"\n\n") == 1 + missed
+    assert rig.questions == questions
+    assert not rig.channel.lagging
+    bundle.close()
 
 
 # The end of the channel
