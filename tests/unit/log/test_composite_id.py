@@ -198,6 +198,7 @@ def test_a_mark_of_another_channel() -> None:
     one, other = COLLIDING[0]
     found = parse(make([one], PLACES[:1]), [other])
     assert found == MARKS[:1]
+    assert found is not None
     assert isinstance(found[0], Mark)
     assert not found[0].matches(PLACES[0]._replace(epoch="fedcba9876543210x0"))
 
