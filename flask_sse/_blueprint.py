@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, current_app, g, request
 from redis import StrictRedis
+from werkzeug.exceptions import BadRequest
 
 from flask_sse import signals
 from flask_sse._callbacks.stream_signals import new_visit
@@ -178,6 +179,8 @@ class ServerSentEventsBlueprint(Blueprint):
         browser does not connect again.
 
         :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
+        :raises werkzeug.exceptions.BadRequest: if the channel is ``flask-sse:control``, over which
+            processes tell each other which streams must end. Clients get status 400.
 
         >>> with app.test_client().get("/stream") as response:
         ...     response.content_type
@@ -187,7 +190,10 @@ class ServerSentEventsBlueprint(Blueprint):
         facts = response.look_at_request()
         state = State.current()
         hub = state.hub(source_of(self))
-        name = channel_name.encode(channel)
+        try:
+            name = channel_name.encode(channel)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
         is_logged = state.settings.retention(name) is not None
         last_id = response.last_event_id() if is_logged else None
         if last_id is not None and is_end(last_id):

@@ -21,10 +21,12 @@ from flask import Response
 from flask_sse._blueprint import ServerSentEventsBlueprint, source_of, sse
 from flask_sse._callbacks.stream_signals import new_visit
 from flask_sse._event import channel_name
+from flask_sse._event.revocation import Revocation
 from flask_sse._log import composite_id, ending
 from flask_sse._log.composite_id import Ended, Marks
 from flask_sse._log.position import UNKNOWN
 from flask_sse._redis.log_commands import NewEntry
+from flask_sse._redis.revoking import revoke
 from flask_sse._settings import Settings
 from flask_sse._state import State
 from flask_sse._streaming import response
@@ -32,7 +34,7 @@ from flask_sse._streaming.admission import Admission
 from flask_sse._streaming.event_stream import EventStream
 from flask_sse._streaming.feed import Feed
 
-__all__ = ["end", "position", "stream"]
+__all__ = ["disconnect", "end", "position", "stream"]
 
 _MOST_CHANNELS: Final = 100
 
@@ -41,6 +43,7 @@ def stream(
     channels: Iterable[str],
     *,
     client: str | None = None,
+    max_age: float | None = None,
     blueprint: ServerSentEventsBlueprint = sse,
 ) -> Response:
     """Stream the events of several channels: the return value of a view.
@@ -52,11 +55,19 @@ def stream(
     :meth:`~flask_sse.ServerSentEventsBlueprint.messages` is not called.
 
     :param channels: The channels, in any order: 1 to 100, of which up to 50 may have history.
-    :param client: The user or the session that the stream belongs to, for the signals.
+    :param client: The user or the session that the stream belongs to, which :func:`disconnect`
+        and the signals name: 1 to 256 characters. Call this function right after the check of
+        the user: a revocation applies to streams that are opened before it. If Redis does not
+        allow the channel ``flask-sse:control``, or can't be reached, the client gets no stream,
+        and tries again.
+    :param max_age: The number of seconds after which the stream ends at the latest, for example
+        until the user's session expires. It ends after 80% to 100% of them, and its client comes
+        back through the view. By default, it is :confval:`SSE_MAX_AGE`.
     :param blueprint: The blueprint that publishes to the channels. It matters if a subclass
         overrides :attr:`~flask_sse.ServerSentEventsBlueprint.redis`.
-    :raises TypeError: if *channels* is a string, or one of them has an unsupported type.
-    :raises ValueError: if there are no channels, or too many.
+    :raises TypeError: if *channels* is a string, or an argument has an unsupported type.
+    :raises ValueError: if there are no channels, or too many, or if *client* is empty or too
+        long, or if *max_age* is not above 0.
     :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
 
     >>> from flask_sse import streams
@@ -71,6 +82,7 @@ def stream(
     state = State.current()
     settings = state.settings
     logged = _logged(names, settings)
+    admission = Admission.of(client, max_age, settings.max_age)
     facts = response.look_at_request()
     hub = state.hub(source_of(blueprint))
     marks = _named_marks(logged)
@@ -78,7 +90,6 @@ def stream(
         return response.stop_client()
     visit = new_visit(state.notices, names, client)
     feed = Feed(names, bool(logged), marks=marks)
-    admission = Admission(settings.max_age)
     body = EventStream(hub, feed, state.streams, facts, visit, admission=admission)
     return response.respond(body, facts.wrap(body))
 
@@ -115,6 +126,50 @@ def position(channels: Iterable[str], *, blueprint: ServerSentEventsBlueprint = 
     encoder = composite_id.Encoder(logged)
     entries = [encoder.entry(index, publisher.position(name)) for index, name in enumerate(logged)]
     return encoder.join(entries).decode()
+
+
+def disconnect(
+    *,
+    client: str | None = None,
+    channel: str | None = None,
+    blueprint: ServerSentEventsBlueprint = sse,
+) -> int:
+    """End streams that have been opened with ``client``, in all processes, within a second.
+
+    Call it after you have withdrawn the user's access, for example at the logout. Each client
+    gets what has been waiting for it, and comes back by itself, so your view checks it again. If
+    the view answers with status 403, an ``EventSource`` gives up. If a process may have missed
+    a call of this function, because it had lost its connection to Redis, it ends all such streams
+    within ten seconds, so that their clients are checked again.
+
+    Streams that have been opened without ``client``, including those of the documented view, are
+    not affected. All applications that use the same Redis are, like their channels.
+
+    :param client: End the streams of this client.
+    :param channel: End the streams that have this channel, perhaps among others. With both, a
+        stream must match both.
+    :param blueprint: The blueprint that publishes to the channels. It matters if a subclass
+        overrides :attr:`~flask_sse.ServerSentEventsBlueprint.redis`.
+    :return: the number of processes that have been told. These have streams with a ``client``, or
+        had some a short time ago.
+    :raises TypeError: if both are missing, or one has an unsupported type.
+    :raises ValueError: if *client* is empty or too long.
+    :raises KeyError: if neither :confval:`SSE_REDIS_URL` nor :confval:`REDIS_URL` is set.
+    :raises redis.exceptions.NoPermissionError: if Redis does not allow the channel
+        ``flask-sse:control``; the message names the rule to add.
+    :raises redis.exceptions.RedisError: if Redis can't be reached or does not answer. Then some
+        processes may have been told.
+
+    >>> from flask_sse import streams
+    >>> with app.app_context():
+    ...     streams.disconnect(client="alice")
+    0
+    """
+    revocation = Revocation.of(client, channel)
+    state = State.current()
+    number = revoke(state.publisher_for(source_of(blueprint)), revocation)
+    state.wake_hubs()
+    return number
 
 
 def end(channel: str, *, blueprint: ServerSentEventsBlueprint = sse) -> int:

@@ -29,6 +29,8 @@ END: Final = "end"
 """An overridden generator of messages has ended."""
 AGE: Final = "age"
 """The stream has reached its age limit."""
+DISCONNECT: Final = "disconnect"
+"""The application has disconnected the client."""
 
 
 class Visit:

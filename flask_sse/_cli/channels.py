@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from redis.cluster import RedisCluster
 
+from flask_sse._event.channel_name import CONTROL
 from flask_sse._redis.cluster_errors import explain_connecting
 from flask_sse._redis.cluster_nodes import ClusterNodes
 from flask_sse._redis.pubsub import LOST, open_connection
@@ -79,7 +80,11 @@ def _on_node(nodes: ClusterNodes, address: Address, pattern: str) -> Iterator[tu
 
 
 def _sort(numbers: Sequence[tuple[str | bytes, int]]) -> list[tuple[str, int]]:
-    found = [(_text(name), int(number)) for name, number in numbers if int(number)]
+    # A client of the application may decode names.
+    own = (CONTROL, CONTROL.decode())
+    found = [
+        (_text(name), int(number)) for name, number in numbers if int(number) and name not in own
+    ]
     return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
 

@@ -3,7 +3,11 @@
 Pure; nothing blocks.
 """
 
+from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
+
+CONTROL: Final = b"flask-sse:control"
+"""The channel on which processes tell each other which streams must end."""
 
 Key = bytes | tuple[bytes, ...]
 """What the hub calls a stream's channel, or its several channels in order."""
@@ -13,8 +17,18 @@ def encode(channel: object) -> bytes:
     """Return a channel's name as bytes; a number is converted as redis-py does it.
 
     :raises TypeError: if it has an unsupported type.
-    :raises ValueError: if it is text that UTF-8 can't encode.
+    :raises ValueError: if it is text that UTF-8 can't encode, or reserved.
     """
+    name = _to_bytes(channel)
+    if name == CONTROL:
+        raise ValueError(
+            f"channel must not be {to_text(CONTROL)!r}, which Flask-SSE uses itself; choose "
+            f"another name"
+        )
+    return name
+
+
+def _to_bytes(channel: object) -> bytes:
     if isinstance(channel, (bytes, bytearray)):
         return bytes(channel)
     if isinstance(channel, (int, float)) and not isinstance(channel, bool):

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Self
 
 from flask_sse._callbacks.stream_signals import CLIENT, END, OVERFLOW, Visit
 from flask_sse._event.channel_name import Key
+from flask_sse._event.revocation import Identity
 from flask_sse._hub.batch import Batch
 from flask_sse._hub.outbox import Outbox
 from flask_sse._log.composite_id import Marks
@@ -41,6 +42,7 @@ class Connection:
     :param resume_after: The position in the channel's log that the client sent.
     :param marks: The same for a stream of several channels.
     :param end_by: The time at which the stream ends at the latest, if there is a limit.
+    :param identity: The client's name, if it has one.
     :param visit: Sends the signals of this stream, if they have receivers.
     """
 
@@ -56,6 +58,7 @@ class Connection:
         "descriptor",
         "end_by",
         "events",
+        "identity",
         "is_behind",
         "is_closing",
         "is_gone",
@@ -77,6 +80,7 @@ class Connection:
         resume_after: Position | None = None,
         marks: Marks = (),
         end_by: float | None = None,
+        identity: Identity | None = None,
         visit: Visit | None = None,
     ) -> None:
         self.descriptor = descriptor
@@ -86,6 +90,7 @@ class Connection:
         self.commented = 0.0
         self.resume_after = resume_after
         self.end_by = end_by
+        self.identity = identity
         self.is_behind = False
         self.is_gone = False
         self.is_closing = False

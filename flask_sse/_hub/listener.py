@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from flask_sse._event.channel_name import Key
+from flask_sse._event.revocation import Identity
 from flask_sse._hub.batch import Batch
 from flask_sse._log.composite_id import Marks
 from flask_sse._log.position import Cursor
@@ -82,6 +83,8 @@ class Client(Listener, Protocol):
 
     end_by: float | None
     """The time at which the stream ends at the latest, if there is a limit."""
+    identity: Identity | None
+    """The client's name, if it has one."""
 
     @property
     def overflowed(self) -> bool:

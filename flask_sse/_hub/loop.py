@@ -209,7 +209,7 @@ class Loop:
     def _wait(self) -> None:
         # Without channels, Redis is not needed.
         longest = 0.0 if self._service.must_end_more else self._tick
-        timeout = self._subscription.timeout(longest) if self._audience else longest
+        timeout = self._subscription.timeout(longest) if self._service.has_listeners else longest
         ready = self._poller.poll(timeout)
         self._check_process()
         # Other greenlets have run in the meantime.
@@ -226,7 +226,7 @@ class Loop:
         self._process_requests()
         if self._has_work():
             self._idle_since = None
-            if self.rest_requested and self._audience:
+            if self.rest_requested and self._service.has_listeners:
                 self.rest_requested = False
                 self.has_rested.set()
             return False
@@ -245,7 +245,7 @@ class Loop:
             # Also wait for streams that the server reads: a client may delay one.
             return bool(self._clients or self._watch)
         return bool(
-            self._audience
+            self._service.has_listeners
             or self._clients
             or self._subscription.is_connecting
             or (self._logs is not None and self._logs.is_reading)
@@ -271,7 +271,7 @@ class Loop:
 
     def _serve_redis(self) -> None:
         begin = monotonic()
-        self._service.dispatch(self._subscription.read(self._audience.names))
+        self._service.dispatch(self._subscription.read(self._service.wanted))
         spent = monotonic() - begin
         if spent > _EXPENSIVE and not self._subscription.has_more:
             # The first event of a burst has been sent alone. The others gather in the meantime,

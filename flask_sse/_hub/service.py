@@ -10,10 +10,11 @@ from typing import Final, TypeVar
 import redis
 
 from flask_sse._callbacks.stream_signals import AGE, CLIENT, ERROR, REDIS, STOP
-from flask_sse._event.channel_name import Key
+from flask_sse._event.channel_name import CONTROL, Key
 from flask_sse._hub.audience import Audience
 from flask_sse._hub.clients import Clients
 from flask_sse._hub.connection import Connection
+from flask_sse._hub.control import Control, Wanted
 from flask_sse._hub.deadlines import Deadline, Deadlines
 from flask_sse._hub.hangups import Watch
 from flask_sse._hub.listener import Client, Listener
@@ -67,8 +68,16 @@ class Service:
         self._shutdown = shutdown
         self._pause = pause
         self._deadlines = Deadlines()
+        self._control = Control(self._deadlines, audience.complaints, subscription.note_change)
+        self.wanted = Wanted(audience.names, self._control)
+        """The channels that must be subscribed."""
         self.must_end_more = False
         """Whether :meth:`end_due` has left streams that must end now."""
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether there are listeners, including those that wait for the control channel."""
+        return bool(self._audience) or self._control.is_awaited
 
     def join(self, key: Key, subscriber: Subscriber) -> None:
         """Add a subscriber to a channel or to several, or end its stream."""
@@ -82,6 +91,7 @@ class Service:
         """Forget a subscriber whose stream the server has ended."""
         self._audience.discard(subscriber)
         self._deadlines.discard(subscriber)
+        self._control.discard(subscriber)
 
     def _join(self, key: Key, client: C, prepare: Callable[[C], bool]) -> None:
         client.channel = key
@@ -91,7 +101,8 @@ class Service:
             elif prepare(client):
                 if client.end_by is not None:
                     self._deadlines.add(client.end_by, client, AGE)
-                self._add(client)
+                if self._may_begin(client):
+                    self._add(client)
             else:
                 self._end(client, ERROR)
         except BaseException:
@@ -112,6 +123,16 @@ class Service:
             # The user can't watch more descriptors (epoll(7), max_user_watches).
             _log.exception("a client is rejected because its socket can't be watched")
             return False
+        return True
+
+    def _may_begin(self, client: Client) -> bool:
+        """Whether a stream need not wait for the control channel."""
+        if client.identity is None:
+            return True
+        if not self._subscription.is_confirmed(CONTROL):
+            self._control.wait(client, client.identity)
+            return False
+        self._control.serve(client, client.identity, monotonic())
         return True
 
     def _add(self, client: Client) -> None:
@@ -166,6 +187,8 @@ class Service:
 
     def dispatch(self, arrivals: Sequence[Arrival]) -> None:
         """Process data from the subscription."""
+        if self._control.is_wanted:
+            arrivals = [one for one in arrivals if not self._serve_control(one)]
         if len(arrivals) == 1 and isinstance(arrivals[0], Delivered):
             name, payload = arrivals[0]
             self.give_up(self._audience.arrived(name, [payload]))
@@ -188,6 +211,23 @@ class Service:
                 self.give_up(channel.begin())
         for name, some in payloads.items():
             self.give_up(self._audience.arrived(name, some))
+
+    def _serve_control(self, arrival: Arrival) -> bool:
+        """Process what has arrived on the control channel; return whether it is from there."""
+        if arrival.channel != CONTROL:
+            return False
+        now = monotonic()
+        match arrival:
+            case Delivered(_, payload):
+                self._control.arrived(payload, now)
+            case Refused(_, error):
+                for client in self._control.refused(error, now):
+                    self._end(client, REDIS, error)
+            case _:
+                for client in self._control.confirmed(now):
+                    self._add(client)
+                    self._pause()
+        return True
 
     def _refuse(self, name: bytes, error: Exception) -> None:
         """End only the streams of a channel that Redis forbids."""
@@ -244,6 +284,7 @@ class Service:
             return
         has_ended = client.end(reason)
         self._audience.discard(client)
+        self._control.discard(client)
         if has_ended and client.descriptor >= 0:
             self._drop(client)
         else:
@@ -252,6 +293,8 @@ class Service:
 
     def end_all(self) -> None:
         """End all streams, because the server stops."""
+        for client in self._control.take_waiting():
+            self._end(client, STOP)
         for channel in self._audience:
             for client in [listener.whole for listener in channel]:
                 has_ended = client.end(STOP)
@@ -276,6 +319,7 @@ class Service:
         self._audience.discard(client)
         self._clients.discard(client)
         self._deadlines.discard(client)
+        self._control.discard(client)
         if client.overflowed:
             self._audience.complaints.overflowed(client.channel)
             self._watch.disconnect(client)

@@ -11,6 +11,7 @@ from typing import Self
 
 from flask_sse._callbacks.stream_signals import CLIENT, END
 from flask_sse._event.channel_name import Key
+from flask_sse._event.revocation import Identity
 from flask_sse._hub.batch import Batch
 from flask_sse._log.composite_id import Marks
 from flask_sse._log.position import Position
@@ -36,6 +37,7 @@ class Subscriber:
         "channel",
         "end_by",
         "error",
+        "identity",
         "is_behind",
         "limit",
         "marks",
@@ -49,6 +51,8 @@ class Subscriber:
         self.marks = marks
         self.channel: Key = b""
         self.resume_after = resume_after
+        self.identity: Identity | None = None
+        """The client's name, if it has one."""
         self.end_by: float | None = None
         """The time at which the stream ends at the latest, if there is a limit."""
         self.is_behind = False

@@ -101,7 +101,7 @@ class EventStream:
     :param feed: What the client asks for.
     :param facts: What the request reveals about its server.
     :param visit: Sends the signals of this stream, if they have receivers.
-    :param admission: Says how long the stream may last.
+    :param admission: Says whose stream it is, and how long it may last.
     """
 
     __slots__ = (
@@ -231,6 +231,7 @@ class EventStream:
             return self._reject()
         subscriber = self._feed.new_subscriber(self._streams.settings.max_pending)
         subscriber.end_by = self._admission.end_by(monotonic())
+        subscriber.identity = self._admission.identity
         self._subscriber = subscriber
         self._client = self._facts.open_client()
         if self._client is not None:
@@ -270,7 +271,7 @@ class EventStream:
         sockets.bound_costs(self._facts.client)
         feed, streams, callbacks = self._feed, self._streams, self._close_callbacks
         has_place, visit = self._place is not None, self._visit
-        end_by = self._admission.end_by(monotonic())
+        end_by, identity = self._admission.end_by(monotonic()), self._admission.identity
 
         def take() -> Connection:
             descriptor, head = handover.take()
@@ -283,6 +284,7 @@ class EventStream:
                 resume_after=feed.after,
                 marks=feed.marks,
                 end_by=end_by,
+                identity=identity,
                 visit=visit,
             )
 

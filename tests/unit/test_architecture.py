@@ -72,6 +72,7 @@ ROOMS: Final = {
         "hub",
         "loop",
         "service",
+        "control",
         "audience",
         "complaints",
         "log_queries",
@@ -96,6 +97,7 @@ ROOMS: Final = {
     "_redis": [
         "upstream",
         "connections",
+        "revoking",
         "publisher",
         "clients",
         "cluster_publisher",
@@ -126,7 +128,7 @@ ROOMS: Final = {
     ],
     "_callbacks": ["stream_signals", "receivers", "on_close"],
     "_log": ["composite_id", "tail", "catch_up", "decoding", "ending", "page", "position"],
-    "_event": ["client", "constants", "parser", "message", "channel_name"],
+    "_event": ["client", "constants", "parser", "message", "revocation", "channel_name"],
     "_system": ["poller", "forks", "syscalls", "sockets", "gate", "greenlets", "clock"],
 }
 """The modules of each folder, in such an order too."""

@@ -24,6 +24,8 @@ from flask_sse._system.poller import Poller, Waker
 from tests.support.waiting import PATIENCE
 
 LIMIT: Final = 1 << 13
+SOON: Final = 1e9
+LATER: Final = 2e9
 CHANNEL: Final = b"x"
 OPENING: Final = b"head\r\n\r\n:\n"
 REJECTION: Final = b"head\r\n\r\nretry:7\n"
@@ -83,18 +85,20 @@ class Rig:
             pause=lambda: None,
         )
 
-    def adopt(self) -> Peer:
+    def adopt(self, end_by: float | None = None) -> Peer:
         """Hand over the connection of a new client."""
         peer = Peer()
+        peer.connection.end_by = end_by
         self._stack.callback(peer.close)
         self.service.adopt(CHANNEL, peer.connection)
         return peer
 
-    def join(self) -> tuple[Subscriber, socket.socket]:
+    def join(self, end_by: float | None = None) -> tuple[Subscriber, socket.socket]:
         """Add a client that the server's thread sends to; return the client's socket as well."""
         server, client = socket.socketpair()
         client.settimeout(PATIENCE)
         subscriber = Subscriber(LIMIT)
+        subscriber.end_by = end_by
         self._stack.callback(server.close)
         self._stack.callback(client.close)
         self._stack.callback(self.watch.discard, server, subscriber)
@@ -241,3 +245,77 @@ def test_one_kind_is_not_mistaken_for_the_other(rig: Rig) -> None:
     rig.service.give_up([peer.connection])
     assert [*channel] == [subscriber]
     assert not rig.clients
+
+
+def test_streams_of_a_certain_age(rig: Rig) -> None:
+    """Both kinds end with what waits for them, and others stay."""
+    peer, (subscriber, _) = rig.adopt(end_by=SOON), rig.join(end_by=SOON)
+    other, (stays, _) = rig.adopt(end_by=LATER), rig.join()
+    unopened = rig.adopt(end_by=SOON)
+    rig.audience.discard(unopened.connection)
+    rig.service.dispatch([Subscribed(CHANNEL), EVENT])
+    rig.service.end_due(SOON - 1)
+    assert not subscriber.has_ended()
+    rig.service.end_due(SOON)
+    assert peer.read_all() == OPENING + b"data:hello\n\n"
+    assert unopened.read_all() == REJECTION
+    assert frames(subscriber) == b"data:hello\n\n"
+    assert frames(subscriber) is None
+    assert peer.connection.reason == subscriber.reason == "age"
+    assert peer.ended == [[]]
+    channel = rig.audience.get(CHANNEL)
+    assert channel is not None
+    assert {*channel} == {other.connection, stays}
+    assert [*rig.clients] == [other.connection]
+
+
+def test_clients_that_do_not_read_the_end(rig: Rig) -> None:
+    """They have ten seconds for it, and then are disconnected, whatever the kind."""
+    peer, (subscriber, client) = rig.adopt(end_by=SOON), rig.join(end_by=SOON)
+    reader = rig.adopt(end_by=SOON)
+    rig.service.dispatch([Subscribed(CHANNEL), LARGE])
+    descriptor = reader.connection.descriptor
+    rig.service.end_due(SOON)
+    assert not rig.audience
+    assert not peer.ended
+    received = b""
+    while not reader.ended:
+        received += reader.client.recv(1 << 16)
+        rig.service.serve_socket(descriptor, select.EPOLLOUT)
+    received += reader.read_all()
+    assert received == OPENING + b"data:%b\n\n" % (b"x" * LIMIT)
+    rig.service.end_due(SOON + 9)
+    assert not peer.ended
+    rig.service.end_due(SOON + 10)
+    assert peer.ended == [[]]
+    assert client.recv(1) == b""
+    assert peer.connection.reason == subscriber.reason == "age"
+    assert not rig.clients
+
+
+def test_a_subscriber_that_leaves_in_time(rig: Rig) -> None:
+    """Nothing is done for it later."""
+    subscriber, client = rig.join(end_by=SOON)
+    rig.service.dispatch([Subscribed(CHANNEL)])
+    rig.service.leave(subscriber)
+    rig.service.end_due(SOON + 100)
+    assert subscriber.reason == "client"
+    client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+
+
+def test_many_streams_of_the_same_age(rig: Rig) -> None:
+    """A few end in each turn, so that the streams of others go on in between."""
+    subscribers = [rig.join(end_by=SOON)[0] for _ in range(50)]
+    rig.service.dispatch([Subscribed(CHANNEL)])
+    numbers: list[int] = []
+    for _ in range(10):
+        before = sum(one.has_ended() for one in subscribers)
+        rig.service.end_due(SOON)
+        numbers.append(sum(one.has_ended() for one in subscribers) - before)
+        if not rig.service.must_end_more:
+            break
+    assert sum(numbers) == 50
+    assert max(numbers) < 20
+    assert len(numbers) < 10
