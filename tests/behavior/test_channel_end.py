@@ -387,7 +387,7 @@ def test_an_overridden_generator(make_app: MakeApp, any_redis_url: str, channel:
     publish(app, channel, "a")
     end(app, channel)
     with app.test_client().get(url) as response:
-        events = parse(response.text)
+        events = parse(response.get_data(as_text=True))
     assert [(event.type, event.data) for event in events] == [
         ("message", "A"),
         ("message", "THE END"),
