@@ -18,7 +18,7 @@ from flask_sse._hub.channel import Channel
 from flask_sse._hub.listener import Client
 from flask_sse._hub.pieces import Slot
 from flask_sse._log.composite_id import value
-from flask_sse._log.position import Cursor
+from flask_sse._log.position import UNKNOWN, Cursor
 
 
 class Journey:
@@ -170,7 +170,9 @@ class Leg:
             return self.whole.give(self._stamped(batch))
         opening, *others = batch.contents
         assert isinstance(opening, Opening)
-        self._journey.parts[self.slot.place] = self.slot.key + value(opening.cursor)
+        # A client that loses its connection before the reset must get it the next time.
+        cursor = UNKNOWN if others and self.resume_after == UNKNOWN else opening.cursor
+        self._journey.parts[self.slot.place] = self.slot.key + value(cursor)
         self.recovered = opening.recovered
         self._reset = batch if others else None
         self.is_open = True

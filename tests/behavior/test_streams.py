@@ -183,6 +183,10 @@ def test_an_id_that_is_none(app: Flask, channel: str, last_id: str) -> None:
         first, *resets = stream.take(3)
         assert json.loads(first.data)["channels"] == {a: False, b: False}
         assert [event.type for event in resets] == ["sse.reset"] * 2
+    with opened(app, a, b, last_id=first.id) as stream:
+        # The connection was lost before the resets.
+        _, *resets = stream.take(3)
+        assert [event.type for event in resets] == ["sse.reset"] * 2
         publish(app, b, 2)
         assert numbers(stream.take(1)) == [2]
 

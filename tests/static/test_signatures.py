@@ -34,7 +34,7 @@ SUBMODULES: Final = {
         "redis_lost",
         "redis_regained",
     },
-    "streams": {"position", "stream"},
+    "streams": {"disconnect", "end", "position", "stream"},
     "testing": {
         "Harness",
         "Published",
