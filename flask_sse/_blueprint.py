@@ -147,6 +147,9 @@ class ServerSentEventsBlueprint(Blueprint):
         from the log. Where a browser would get ``sse.reset``, a warning is logged here;
         :func:`flask_sse.history.messages` raises an error instead.
 
+        If the channel ends (:func:`flask_sse.streams.end`), the generator ends after the last
+        message.
+
         :param channel: The channel to listen to.
         :raises TypeError: if *channel* has an unsupported type, or an overridden
             :attr:`redis` does not say how to connect.

@@ -31,7 +31,8 @@ def position(channel: str = "sse", *, blueprint: ServerSentEventsBlueprint = sse
 
     If a page is rendered with this id, and opens the stream with it as ``last_event_id``, it
     gets every event that is published in between. The function waits for Redis, like
-    :meth:`~flask_sse.ServerSentEventsBlueprint.publish`.
+    :meth:`~flask_sse.ServerSentEventsBlueprint.publish`. If the channel has ended, the page gets
+    the end.
 
     :param channel: The channel, which must have history.
     :param blueprint: The blueprint that publishes to the channel. It matters if a subclass
@@ -66,10 +67,12 @@ def messages(
     The messages that have been published since that position come first, and then new messages
     as they are published. The ``id`` of each message is its position, from which a consumer can
     continue later. The subscription begins with the first ``next()`` and ends with ``close()``.
+    If the channel ends (:func:`flask_sse.streams.end`), the generator ends after the last message.
     Only the call needs an application context.
 
     :param channel: The channel, which must have history.
-    :param after: The id after which to begin; by default the newest id at the first ``next()``.
+    :param after: The id after which to begin; by default the newest id at the first ``next()``,
+        or if the channel has ended, the id before the oldest message since the end before.
     :param blueprint: The blueprint that publishes to the channel. It matters if a subclass
         overrides :attr:`~flask_sse.ServerSentEventsBlueprint.redis`.
     :raises TypeError: if *channel* has an unsupported type, or an overridden ``redis`` does not

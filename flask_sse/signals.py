@@ -56,7 +56,8 @@ client_gone: Final[NamedSignal] = _namespace.signal("client-gone")
 * ``reason`` - ``"client"`` if the client has closed its connection or can't be reached,
   ``"overflow"`` if it was disconnected because it read too slowly, ``"stop"`` if the server has
   been told to stop, ``"age"`` if the stream has reached its age limit (:confval:`SSE_MAX_AGE`),
-  ``"redis"`` if Redis no longer allows the channel; for an overridden
+  ``"redis"`` if Redis no longer allows the channel, ``"end"`` if its channels have ended
+  (:func:`flask_sse.streams.end`); for an overridden
   :meth:`~flask_sse.ServerSentEventsBlueprint.messages` also ``"end"`` or ``"error"``, if the
   generator has ended or raised an exception;
 * ``duration`` - how many seconds it was open;

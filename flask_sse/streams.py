@@ -178,10 +178,12 @@ def end(channel: str, *, blueprint: ServerSentEventsBlueprint = sse) -> int:
     Each client gets the event ``sse.end`` after all others, with the data ``{"channel": "..."}``.
     If it has no other channels, its stream ends then, and when the client reconnects, it is
     answered 204, after which a browser does not come back. A client that comes later gets the
-    events that are kept, and the end.
+    events that are kept, and the end, as long as these are kept (:confval:`SSE_HISTORY_TTL`).
 
-    If something is published to the channel after that, it is open again. Only clients that have
-    seen the end do not come back by themselves. On a channel that has ended, this does nothing.
+    If something is published to the channel after that, it is open again; only clients that have
+    got the end do not come back by themselves. If the newest event is an end, nothing is added.
+    The function waits for Redis, like :meth:`~flask_sse.ServerSentEventsBlueprint.publish`, and
+    ends the channel once, even if an answer is lost.
 
     :param channel: The channel, which must have history: a client that is away learns about the
         end when it comes back.
