@@ -46,8 +46,10 @@ class Page(NamedTuple):
         return find_after(self.entries, cursor)
 
     def _find_oldest(self, after: int) -> Sequence[Entry] | None:
-        if after < self.after or not self.entries:
-            return None if self.entries else ()
+        if after < self.after:
+            return None
+        if not self.entries:
+            return ()
         found = self.entries[max(0, after + 1 - self.entries[0].position.offset) :]
         return found or None
 

@@ -189,5 +189,8 @@ def test_the_oldest_entries() -> None:
     log.page_bytes = 1
     assert find(0, 3) == entries[:1]
     assert find(0, 4) is None
+    # A page that others have asked for may have no entries.
+    assert find(8, 0) is None
+    assert find(20, 0) is None
     log.entries = []
     assert find(0, 0) == ()
