@@ -116,7 +116,7 @@ class Audience:
     def sent(self, key: Key) -> float | None:
         """Return when the listeners of a channel or a bundle last got an event."""
         found = self.get(key)
-        return None if found is None else found.sent
+        return None if found is None else max([channel.sent for channel in found.channels])
 
     def arrived(self, name: bytes, payloads: Sequence[bytes]) -> Iterable[Listener]:
         """Pass events on to the listeners of a channel; return those that must be dropped."""

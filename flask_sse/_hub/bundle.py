@@ -28,7 +28,16 @@ class Bundle(Group):
     :param channels: The channels, which send their batches here until :meth:`close`.
     """
 
-    __slots__ = ("_journeys", "_logged", "_slots", "channels", "keeps_ids", "parts", "sole")
+    __slots__ = (
+        "_is_shared",
+        "_journeys",
+        "_logged",
+        "_slots",
+        "_sole",
+        "channels",
+        "keeps_ids",
+        "parts",
+    )
 
     def __init__(self, channels: Sequence[Channel]) -> None:
         super().__init__()
@@ -39,15 +48,17 @@ class Bundle(Group):
         encoder = Encoder(self._logged)
         self.parts = [encoder.salt, *encoder.keys]
         """The parts of the last id: the salt, and an entry for each channel with history."""
-        self.sole: Connection | None = None
-        """The only live client, if that is a connection."""
+        # The only live client, if that is a connection.
+        self._sole: Connection | None = None
+        # Whether there are other live clients.
+        self._is_shared = False
         self._journeys: dict[Listener, Journey] = {}
         self._slots: list[Slot] = []
         for channel in channels:
             index = 1 + self._logged.index(channel.name) if channel.is_logged else 0
             slot = Slot(channel.name, index, self.parts[index])
             self._slots.append(slot)
-            channel.attach(Part(self, slot))
+            channel.parts.add(Part(self, slot))
 
     def __bool__(self) -> bool:
         return bool(self._journeys) or super().__bool__()
@@ -64,7 +75,7 @@ class Bundle(Group):
     def close(self) -> None:
         """Get nothing from the channels any more."""
         for channel, slot in zip(self.channels, self._slots, strict=True):
-            channel.detach(Part(self, slot))
+            channel.parts.discard(Part(self, slot))
 
     # The clients
 
@@ -91,7 +102,7 @@ class Bundle(Group):
             self._depart(connection, self.parts)
         else:
             super().place(connection)
-            self._note_sole()
+            self._regroup()
         return ()
 
     def refill(self, listener: Listener) -> Sequence[Listener]:
@@ -103,7 +114,7 @@ class Bundle(Group):
         """Forget a client, if it is known."""
         self._forget(listener)
         super().discard(listener)
-        self._note_sole()
+        self._regroup()
 
     def _forget(self, listener: Listener) -> None:
         journey = self._journeys.pop(listener, None)
@@ -120,7 +131,7 @@ class Bundle(Group):
         self._forget(journey.client)
         journey.client.is_behind = False
         self._go_live(journey.client)
-        self._note_sole()
+        self._regroup()
 
     def _depart(self, client: Client, parts: Sequence[bytes]) -> None:
         """Let a client go on alone, without the channels that have ended.
@@ -128,7 +139,7 @@ class Bundle(Group):
         :param parts: The parts of the last id that it has been sent.
         """
         super().discard(client)
-        self._note_sole()
+        self._regroup()
         journey = self._journeys[client] = Journey(client, [*parts], self._arrive)
         # An id is all that is needed to continue.
         cursors = [None, *(parse(b"-".join(parts).decode(), self._logged) or ())]
@@ -140,10 +151,23 @@ class Bundle(Group):
         for leg in journey.legs:
             leg.channel.add_live(leg, cast("Cursor | None", cursors[leg.slot.place]))
 
-    def _note_sole(self) -> None:
-        connections = [*self._live[True].values(), *self._live[False].values()]
-        others = self._subscribers or self._lagging
-        self.sole = connections[0] if len(connections) == 1 and not others else None
+    def _regroup(self) -> None:
+        """Tell the channels whether there is one live client, or more."""
+        before, sole = self._sole, None
+        connections = [*map(len, self._live.values())]
+        if sum(connections) == self.size == 1:
+            [sole] = self._live[connections[0] == 1].values()
+        is_shared = self.size > 0 and sole is None
+        if sole is before and is_shared == self._is_shared:
+            return
+        self._sole, self._is_shared = sole, is_shared
+        for channel, slot in zip(self.channels, self._slots, strict=True):
+            part = Part(self, slot)
+            if before is not None:
+                channel.parts.discard_sole(part, before)
+            if sole is not None:
+                channel.parts.add_sole(part, sole)
+            channel.parts.share(part, is_shared=is_shared)
 
     # The events of a channel
 
@@ -166,14 +190,13 @@ class Bundle(Group):
         return lost
 
     def count(self, batch: Batch, size: int, *, chunked: bool) -> None:
-        """Note that the only client is sent *size* bytes."""
-        self.sent = batch.time
+        """Note that the only client, which must be counted, is sent *size* bytes."""
         self._events += len(batch.payloads)
         self._sizes[chunked] += size
 
     def keep_rest(self, data: bytes, sent: int) -> Sequence[Listener]:
         """Keep what the socket of the only client has not accepted."""
-        connection = self.sole
+        connection = self._sole
         assert connection is not None
         descriptor = connection.descriptor
         return self._keep_rests({descriptor: connection}, data, [(descriptor, sent)])
@@ -182,9 +205,6 @@ class Bundle(Group):
         self, slot: Slot, batch: Batch, some: Sequence[Piece], pause: Callable[[], None]
     ) -> Sequence[Listener]:
         """Send a batch of a channel to each live client; return those that must be dropped."""
-        if not self.size:
-            return ()
-        self.sent = batch.time
         before = [*self.parts]
         if some:
             batch = pieces.stamp(some, self.parts, slot)

@@ -9,8 +9,9 @@ from typing import Protocol
 from flask_sse._hub.batch import Batch
 from flask_sse._hub.group import AT_ONCE, Group
 from flask_sse._hub.listener import Listener
-from flask_sse._hub.parts import Part, Parts
+from flask_sse._hub.parts import Parts
 from flask_sse._log.position import Cursor
+from flask_sse._system.clock import monotonic
 
 
 class Report(Protocol):
@@ -28,7 +29,7 @@ class Channel(Group):
     :param is_logged: Whether it has history.
     """
 
-    __slots__ = ("_parts", "_waiting", "is_logged", "name", "report")
+    __slots__ = ("_waiting", "is_logged", "name", "parts", "report", "sent")
 
     def __init__(self, name: bytes, *, is_logged: bool = False) -> None:
         super().__init__()
@@ -36,17 +37,20 @@ class Channel(Group):
         self.is_logged = is_logged
         self.report: Report | None = None
         """Called after each batch."""
+        self.sent = monotonic()
+        """When its listeners last got a batch."""
+        self.parts = Parts(is_logged=is_logged)
+        """The bundles that it belongs to, which get each batch, too."""
         self._waiting: dict[Listener, None] = {}
-        self._parts = Parts(is_logged=is_logged)
 
     def __bool__(self) -> bool:
-        return bool(self._waiting or self._parts) or super().__bool__()
+        return bool(self._waiting or self.parts) or super().__bool__()
 
     def __iter__(self) -> Iterator[Listener]:
         """Iterate over a snapshot of the clients."""
         own = [*self._waiting, *super().__iter__()]
         # The others are parts of the clients of a bundle.
-        return iter([*(one for one in own if one.whole is one), *self._parts.clients()])
+        return iter([*(one for one in own if one.whole is one), *self.parts.clients()])
 
     @property
     def channels(self) -> "Sequence[Channel]":
@@ -63,14 +67,6 @@ class Channel(Group):
         :param cursor: Where it is, on a channel with history.
         """
         self._go_live(listener)
-
-    def attach(self, part: Part) -> None:
-        """Send each batch to a bundle, too."""
-        self._parts.add(part)
-
-    def detach(self, part: Part) -> None:
-        """Send nothing to a bundle any more."""
-        self._parts.discard(part)
 
     def begin(self) -> list[Listener]:
         """Continue after Redis has confirmed a new subscription.
@@ -108,9 +104,9 @@ class Channel(Group):
             if count % AT_ONCE == 0:
                 pause()
         # They come last, since a client may leave its bundle and be a listener from then on.
-        if self._parts:
-            lost += self._parts.send(batch, pause)
-            number += self._parts.reached
+        if self.parts:
+            lost += self.parts.send(batch, pause)
+            number += self.parts.reached
         if self.report is not None:
             self.report(self, batch, number, replayed=False)
         return lost

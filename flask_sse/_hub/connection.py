@@ -114,6 +114,11 @@ class Connection:
         return self
 
     @property
+    def is_counted(self) -> bool:
+        """Whether anybody is told how many events and bytes were sent."""
+        return self._visit is not None
+
+    @property
     def is_open(self) -> bool:
         """Whether the first bytes have been sent to the client."""
         return self._head is None

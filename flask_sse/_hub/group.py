@@ -11,7 +11,6 @@ from flask_sse._hub.batch import Batch
 from flask_sse._hub.connection import Connection
 from flask_sse._hub.listener import Listener
 from flask_sse._system import syscalls
-from flask_sse._system.clock import monotonic
 
 AT_ONCE: Final = 256
 """How many listeners get a batch before others may run."""
@@ -24,11 +23,9 @@ class Group:
     the processor's caches better than the order of a set.
     """
 
-    __slots__ = ("_events", "_lagging", "_live", "_sizes", "_subscribers", "sent")
+    __slots__ = ("_events", "_lagging", "_live", "_sizes", "_subscribers")
 
     def __init__(self) -> None:
-        self.sent = monotonic()
-        """When they last got a batch."""
         # Those that other threads read from, and those that are parts of a stream.
         self._subscribers: dict[Listener, None] = {}
         # The first key says whether they are sent chunks; the second is the descriptor.

@@ -240,7 +240,7 @@ class LoggedChannel(Channel):
             gone = {*lost}
             ended = [one for one in (*connections, *self._subscribers) if one not in gone]
             lost += [one for one in ended if not self._end(one)]
-            lost += self._parts.end(gone)
+            lost += self.parts.end(gone)
         return lost
 
     def _resume(self) -> Iterator[Listener]:

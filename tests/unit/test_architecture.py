@@ -82,6 +82,7 @@ ROOMS: Final = {
         "log_batches",
         "channel",
         "parts",
+        "soles",
         "group",
         "pieces",
         "clients",
