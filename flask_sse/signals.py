@@ -56,8 +56,10 @@ client_gone: Final[NamedSignal] = _namespace.signal("client-gone")
 * ``reason`` - ``"client"`` if the client has closed its connection or can't be reached,
   ``"overflow"`` if it was disconnected because it read too slowly, ``"stop"`` if the server has
   been told to stop, ``"age"`` if the stream has reached its age limit (:confval:`SSE_MAX_AGE`),
-  ``"redis"`` if Redis no longer allows the channel, ``"end"`` if its channels have ended
-  (:func:`flask_sse.streams.end`); for an overridden
+  ``"disconnect"`` if the application has disconnected the client
+  (:func:`flask_sse.streams.disconnect`), ``"redis"`` if Redis no longer allows the channel, or if
+  the client must be checked again because a call of that function may have been missed, ``"end"``
+  if its channels have ended (:func:`flask_sse.streams.end`); for an overridden
   :meth:`~flask_sse.ServerSentEventsBlueprint.messages` also ``"end"`` or ``"error"``, if the
   generator has ended or raised an exception;
 * ``duration`` - how many seconds it was open;
@@ -75,7 +77,8 @@ client_refused: Final[NamedSignal] = _namespace.signal("client-refused")
 * ``channel``, ``channels`` and ``client`` - as before;
 * ``reason`` - ``"full"`` if the limit of streams is reached (:confval:`SSE_MAX_CLIENTS`),
   ``"redis"`` if Redis has not confirmed the subscription, ``"stop"`` if the server has been told
-  to stop, ``"error"`` if something has failed; the log has the reason.
+  to stop, ``"disconnect"`` if the application has disconnected the client in the meantime,
+  ``"error"`` if something has failed; the log has the reason.
 
 :meta hide-value:
 """

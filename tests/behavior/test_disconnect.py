@@ -10,6 +10,7 @@ from flask import Flask, Response, request
 
 from flask_sse import signals, sse, streams
 from flask_sse._state import State
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE, wait_until
 from tests.support.wsgi import LocalStream, pieces_of
@@ -156,6 +157,19 @@ def test_the_channel_is_not_for_others(site: Site, channel: str) -> None:
         ):
             with pytest.raises(ValueError, match="'flask-sse:control', which Flask-SSE uses"):
                 call()
+
+
+@pytest.mark.parametrize("kind", ["redis", "cluster"])
+def test_the_command_does_not_list_the_channel(
+    request: pytest.FixtureRequest, kind: str, channel: str
+) -> None:
+    """`flask sse channels` shows what has been asked for, and nothing of our own."""
+    server: RedisServer | RedisCluster = request.getfixturevalue(f"shared_{kind}")
+    with running(server.url) as site:
+        site.open(channel, client="alice")
+        shown = site.app.test_cli_runner().invoke(args=["sse", "channels"]).stdout
+    assert channel in shown
+    assert CONTROL not in shown
 
 
 def test_anything_may_arrive(
