@@ -140,7 +140,9 @@ def disconnect(
     gets what has been waiting for it, and comes back by itself, so your view checks it again. If
     the view answers with status 403, an ``EventSource`` gives up. If a process may have missed
     a call of this function, because it had lost its connection to Redis, it ends all such streams
-    within ten seconds, so that their clients are checked again.
+    within ten seconds, so that their clients are checked again. Only a stream that is opened at
+    the same moment, and is the first one with ``client`` in its process, may stay open;
+    :confval:`SSE_MAX_AGE` ends it later.
 
     Streams that have been opened without ``client``, including those of the documented view, are
     not affected. All applications that use the same Redis are, like their channels.

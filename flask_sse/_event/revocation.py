@@ -4,7 +4,7 @@ Pure; nothing blocks.
 """
 
 import json
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, cast
 
 from flask_sse._event import channel_name
 from flask_sse._event.channel_name import Key
@@ -50,14 +50,13 @@ class Revocation(NamedTuple):
         :raises ValueError: if it is malformed.
         """
         try:
-            values = json.loads(payload)
+            values: object = json.loads(payload)
         except RecursionError as error:
             raise ValueError("it is nested too deeply") from error
         if not isinstance(values, dict):
             raise ValueError("it is not a JSON object")
-        client, channel = values.get("client"), values.get("channel")
-        if not all(isinstance(one, str | None) for one in (client, channel)):
-            raise ValueError("a name is not a string")
+        names = cast("dict[str, object]", values)
+        client, channel = _text(names.get("client")), _text(names.get("channel"))
         if client is None and channel is None:
             raise ValueError("it has neither a client nor a channel")
         return cls(client, None if channel is None else channel.encode(errors="surrogateescape"))
@@ -81,6 +80,12 @@ class Revocation(NamedTuple):
         if isinstance(channels, bytes):
             return self.channel == channels
         return self.channel in channels
+
+
+def _text(name: object) -> str | None:
+    if name is not None and not isinstance(name, str):
+        raise ValueError("a name is not a string")
+    return name
 
 
 def check_client(client: object) -> str:

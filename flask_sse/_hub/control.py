@@ -28,10 +28,15 @@ _CHECK_WITHIN: Final = 10.0
 """Seconds over which streams end that must be checked again."""
 _REMEMBER_FOR: Final = 10.0
 """Seconds for which a revocation applies to streams that were let in before it."""
-_CONFIRM_WITHIN: Final = 0.5
+_CONFIRM_WITHIN: Final = 2.0
 """Seconds from when a stream is let in to the subscription of the control channel.
 
 If it takes longer, the stream must be checked again: a revocation may have been missed.
+"""
+_MISS_FOR: Final = 60.0
+"""Seconds for which the channel may be missing, although other events arrive.
+
+In a cluster, its node may be out of reach for this process only. A failover takes less time.
 """
 
 
@@ -54,6 +59,7 @@ class Control:
         self._waiting: dict[Client, Identity] = {}
         self._served: dict[Client, Identity] = {}
         self._confirmed_at = 0.0
+        self._missed_since = 0.0
         self._recent: deque[tuple[float, Revocation]] = deque()
         self._has_complained = False
 
@@ -81,6 +87,18 @@ class Control:
         """Forget a stream, if it is known."""
         self._waiting.pop(client, None)
         self._served.pop(client, None)
+
+    def keep_time(self, now: float, *, is_missing: bool) -> None:
+        """End the streams that could not be revoked for too long.
+
+        :param is_missing: Whether other events arrive, but no revocations.
+        """
+        if not is_missing or not self._served:
+            self._missed_since = now
+        elif now - self._missed_since > _MISS_FOR:
+            self._missed_since = now
+            for client in self._served:
+                self._check_again(client, now)
 
     def take_waiting(self) -> list[Client]:
         """Return the streams that wait, and forget them."""

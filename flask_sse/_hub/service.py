@@ -179,6 +179,11 @@ class Service:
                 self._drop(connection)
             else:
                 self._settle(connection)
+        if self._control.is_wanted:
+            is_missing = self._subscription.is_connected and not self._subscription.is_confirmed(
+                CONTROL
+            )
+            self._control.keep_time(now, is_missing=is_missing)
         for logged in self._logs.silent(now) if self._logs is not None else ():
             if self._subscription.is_confirmed(logged.name):
                 self.give_up(logged.compare())

@@ -5,8 +5,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import pytest
-import redis
 from flask import Flask, Response, request
+from redis.exceptions import NoPermissionError
 
 from flask_sse import signals, sse, streams
 from flask_sse._state import State
@@ -249,7 +249,7 @@ def test_redis_forbids_the_channel(
         assert caplog.text.count("streams with a client are refused") == 1
         assert "run ACL SETUSER <user> &flask-sse:control" in caplog.text
         with pytest.raises(
-            redis.exceptions.NoPermissionError,
+            NoPermissionError,
             match=r"disconnect\(\) needs the channel flask-sse:control; run ACL SETUSER <user> &f",
         ):
             site.disconnect(client="alice")

@@ -115,7 +115,7 @@ def test_a_revocation_between_the_check_and_the_stream(rig: Rig) -> None:
 def test_a_stream_that_has_taken_too_long(rig: Rig) -> None:
     """It is checked again, since a revocation may have been missed or forgotten."""
     waiting = rig.wait(since=NOW)
-    quick = rig.wait(since=NOW + 2.9)
+    quick = rig.wait(since=NOW + 1.5)
     rig.control.confirmed(NOW + 3)
     late = rig.serve(since=NOW + 4, now=NOW + 15)
     assert not rig.ended(NOW + 3)
@@ -134,6 +134,27 @@ def test_a_gap_in_the_subscription(rig: Rig) -> None:
     for second in range(10):
         begin = NOW + 60 + second
         assert 50 < sum(begin <= at <= begin + 1 for at in times) < 200
+
+
+def test_a_subscription_that_does_not_come_back(rig: Rig) -> None:
+    """Streams that still get events can't stay for longer than a minute without revocations."""
+    rig.control.keep_time(NOW - 100, is_missing=True)
+    rig.control.confirmed(NOW)
+    rig.control.keep_time(NOW, is_missing=False)
+    stream = rig.serve()
+    for second in range(60):
+        rig.control.keep_time(NOW + second, is_missing=True)
+    assert not rig.ended(NOW + 100)
+    # It is back in time.
+    rig.control.keep_time(NOW + 60, is_missing=False)
+    for second in range(61, 120):
+        rig.control.keep_time(NOW + second, is_missing=True)
+    assert not rig.ended(NOW + 200)
+    rig.control.keep_time(NOW + 121, is_missing=True)
+    ends = [one.at for one in rig.deadlines.take(NOW + 131, ALL)]
+    assert len(ends) == 1
+    assert NOW + 121 <= ends[0] <= NOW + 131
+    rig.control.discard(stream)
 
 
 def test_a_channel_that_redis_forbids(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
