@@ -13,7 +13,7 @@ from flask_sse._event.revocation import Identity
 from flask_sse._hub.batch import Batch
 from flask_sse._hub.outbox import Outbox
 from flask_sse._log.composite_id import Marks
-from flask_sse._log.position import Position
+from flask_sse._log.position import Cursor
 from flask_sse._system import forks, syscalls
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -77,7 +77,7 @@ class Connection:
         *,
         chunked: bool,
         callbacks: Sequence[Callable[[], object]],
-        resume_after: Position | None = None,
+        resume_after: Cursor | None = None,
         marks: Marks = (),
         end_by: float | None = None,
         identity: Identity | None = None,

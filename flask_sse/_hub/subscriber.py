@@ -14,7 +14,7 @@ from flask_sse._event.channel_name import Key
 from flask_sse._event.revocation import Identity
 from flask_sse._hub.batch import Batch
 from flask_sse._log.composite_id import Marks
-from flask_sse._log.position import Position
+from flask_sse._log.position import Cursor
 from flask_sse._system.gate import Gate
 
 
@@ -24,6 +24,8 @@ class Subscriber:
     :param limit: Bytes that may wait. A client that lags behind by more is disconnected:
         waiting batches are dropped, and no more batches follow. If nothing waits, a batch of
         any size is accepted.
+    :param resume_after: The position that the client sent.
+    :param gate: Where the reader waits, if it waits for several subscribers at once.
     """
 
     __slots__ = (
@@ -46,7 +48,14 @@ class Subscriber:
         "resume_after",
     )
 
-    def __init__(self, limit: int, resume_after: Position | None = None, marks: Marks = ()) -> None:
+    def __init__(
+        self,
+        limit: int,
+        resume_after: Cursor | None = None,
+        marks: Marks = (),
+        *,
+        gate: Gate | None = None,
+    ) -> None:
         self.limit = limit
         self.marks = marks
         self.channel: Key = b""
@@ -66,7 +75,7 @@ class Subscriber:
         self.reason = CLIENT
         """Why the stream ended, for the signals."""
         self._waiting: list[Batch] = []
-        self._gate = Gate()
+        self._gate = gate or Gate()
 
     @property
     def whole(self) -> Self:
@@ -212,6 +221,7 @@ class Follower(Subscriber):
 
     :param resume_after: The position that the client sent.
     :param is_strict: Whether it ends with a :exc:`LookupError` if the log has a gap.
+    :param gate: Where the reader waits, like that of other subscribers.
     """
 
     __slots__ = ("is_strict", "refill")
@@ -219,12 +229,13 @@ class Follower(Subscriber):
     def __init__(
         self,
         limit: int,
-        resume_after: Position | None = None,
+        resume_after: Cursor | None = None,
         marks: Marks = (),
         *,
         is_strict: bool = False,
+        gate: Gate | None = None,
     ) -> None:
-        super().__init__(limit, resume_after, marks)
+        super().__init__(limit, resume_after, marks, gate=gate)
         self.is_strict = is_strict
         self.refill: Callable[[], None] | None = None
         """Tells the hub, from any thread, that nothing is waiting."""

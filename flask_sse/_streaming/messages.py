@@ -14,7 +14,7 @@ from flask_sse._event.message import Message, from_payload
 from flask_sse._hub.hub import Hub
 from flask_sse._hub.service import CONFIRM_WITHIN
 from flask_sse._hub.subscriber import Subscriber
-from flask_sse._log.position import EventId
+from flask_sse._log.position import EventId, Position
 from flask_sse._streaming.feed import Feed
 
 
@@ -54,35 +54,45 @@ def listen(
     hub.join(feed.channel, subscriber)
     try:
         if not subscriber.wait_confirmed(CONFIRM_WITHIN):
-            _explain(subscriber)
+            raise_if_silent(subscriber)
         elif stream is not None:
             stream.confirmed()
         while (batches := subscriber.take(timeout=None)) is not None:
             for batch in batches:
                 for payload in batch.payloads:
-                    yield _message(payload, provider)
+                    message, _ = parse(payload, provider)
+                    yield message
                 if batch.end is not None and stream is not None:
                     stream.ended(batch.end.frame)
-        if subscriber.overflowed:
-            raise BufferError(
-                f"messages() was read too slowly: more than the {limit} bytes of "
-                f"SSE_MAX_PENDING waited; raise that setting, or process the messages in another "
-                f"thread"
-            )
-        if isinstance(subscriber.error, LookupError):
-            raise subscriber.error
+        raise_if_broken(subscriber)
     finally:
         hub.leave(subscriber)
 
 
-def _message(payload: bytes, provider: JSONProvider) -> Message:
+def parse(payload: bytes, provider: JSONProvider) -> tuple[Message, Position | None]:
+    """Return a message, and its position if it is in a log, which is then also its id."""
     message = from_payload(payload, provider)
-    if isinstance(message.id, str) and (logged := EventId.parse(message.id)) is not None:
-        message.id = str(logged.position)
-    return message
+    found = EventId.parse(message.id) if isinstance(message.id, str) else None
+    if found is None:
+        return message, None
+    message.id = str(found.position)
+    return message, found.position
 
 
-def _explain(subscriber: Subscriber) -> None:
+def raise_if_broken(subscriber: Subscriber) -> None:
+    """Raise the error that has ended a subscription, unless it has ended as it should."""
+    if subscriber.overflowed:
+        raise BufferError(
+            f"messages() was read too slowly: more than the {subscriber.limit} bytes of "
+            f"SSE_MAX_PENDING waited; raise that setting, or process the messages in another "
+            f"thread"
+        )
+    if isinstance(subscriber.error, LookupError):
+        raise subscriber.error
+
+
+def raise_if_silent(subscriber: Subscriber) -> None:
+    """Raise the reason why a subscription has not been confirmed, unless the server stops."""
     if subscriber.error is not None:
         raise subscriber.error
     if not subscriber.has_ended():

@@ -24,7 +24,7 @@ class Documented(NamedTuple):
 
 NAMES: Final = {"Message", "ServerSentEventsBlueprint", "sse"}
 SUBMODULES: Final = {
-    "history": {"messages", "position"},
+    "history": {"ChannelMessage", "messages", "position"},
     "signals": {
         "client_connected",
         "client_gone",

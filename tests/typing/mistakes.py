@@ -5,7 +5,7 @@ Both are told to complain about an expected error that is not there.
 
 from redis import StrictRedis
 
-from flask_sse import Message, ServerSentEventsBlueprint, history, sse
+from flask_sse import Message, ServerSentEventsBlueprint, history, sse, streams
 
 
 def publish_wrongly() -> None:
@@ -36,7 +36,29 @@ def listen_wrongly() -> None:
     text: str = next(sse.messages())  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     print(text)
     history.position("users", sse)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    history.messages("users", blueprint=sse.redis)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    history.messages("users", blueprint=sse.redis)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    history.messages(["users", 1])  # type: ignore[list-item]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    history.messages(["users"], after=7)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    print(next(history.messages("users")).channel)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
+
+
+def stream_wrongly(client: StrictRedis) -> None:
+    """What the functions of `streams` do not take."""
+    streams.stream()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    streams.stream(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    streams.stream([b"users"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    streams.stream(["users"], "alice")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    streams.stream(["users"], client=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    streams.stream(["users"], max_age="1h")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    streams.stream(["users"], blueprint=client)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    streams.position()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    streams.position([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    streams.disconnect("alice")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    streams.disconnect(client=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    streams.disconnect(user="alice")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    streams.end()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    streams.end(["users"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    streams.end("users", sse)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def replace_the_client(client: StrictRedis) -> None:

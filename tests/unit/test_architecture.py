@@ -53,6 +53,7 @@ ROOMS: Final = {
     "_streaming": [
         "response",
         "overridden",
+        "merged_messages",
         "messages",
         "event_stream",
         "siblings",
