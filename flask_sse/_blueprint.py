@@ -219,9 +219,10 @@ class ServerSentEventsBlueprint(Blueprint):
         They replace no command of the application's own.
         """
         # Imported here, so that importing the package stays fast.
-        from flask_sse._cli.commands import add_commands, yielding_to  # noqa: PLC0415
+        from flask_sse._cli.commands import Owner, add_commands, yielding_to  # noqa: PLC0415
 
-        add_commands(self, partial(source_of, self))
+        generates = type(self).messages is not ServerSentEventsBlueprint.messages
+        add_commands(Owner(self, partial(source_of, self), generates))
         with yielding_to(app.cli.commands):
             super().register(app, options)
 

@@ -27,7 +27,7 @@ from flask_sse._cli.output import (
     write_finding,
     write_json,
 )
-from flask_sse._cli.sources import merge, streamed, subscribed
+from flask_sse._cli.sources import generated, merge, streamed, subscribed
 from flask_sse._doctor.finding import Level
 from flask_sse._event.message import Message
 from flask_sse._settings import URL_KEYS
@@ -68,20 +68,20 @@ class Owner(NamedTuple):
     blueprint: CommandsBlueprint
     source: Callable[[], object]
     """Returns its client for the current application's Redis, or the cluster in the URL."""
+    generates: bool
+    """Whether it has a generator of messages of its own."""
 
 
-def add_commands(blueprint: CommandsBlueprint, source: Callable[[], object]) -> None:
-    """Add the commands to a blueprint, except those whose names it already uses.
-
-    :param source: Returns the blueprint's client, or the cluster in the URL.
-    """
+def add_commands(owner: Owner) -> None:
+    """Add the commands to a blueprint, except those whose names it already uses."""
+    blueprint = owner.blueprint
     if blueprint.cli.help is None:
         blueprint.cli.help = "Publish events, listen to them, and diagnose problems."
     commands = {"publish": publish, "listen": listen, "channels": channels, "doctor": doctor}
     for name, command in commands.items():
         own = copy.copy(command)
         assert command.callback is not None
-        own.callback = with_appcontext(partial(command.callback, Owner(blueprint, source)))
+        own.callback = with_appcontext(partial(command.callback, owner))
         if blueprint.cli.commands.setdefault(name, own) is own:
             _ours.add(own)
 
@@ -186,7 +186,11 @@ def listen(  # noqa: PLR0917 - click gives them by name
     with _explained(), ending_quietly():
         if url is None:
             _require_shared_redis(owner)
-            sources = {name: subscribed(owner.blueprint, name) for name in channels or ("sse",)}
+            names = channels or ("sse",)
+            if owner.generates:
+                sources = generated(owner.blueprint, names)
+            else:
+                sources = [subscribed(owner.source(), names)]
         else:
             sources = streamed(url, channels, _parse_headers(headers))
         with contextlib.closing(merge(sources, _TICK)) as arrivals:
@@ -251,7 +255,7 @@ def doctor(  # noqa: PLR0917 - click gives them by name
     target = None if url is None else Target(url, _parse_headers(headers), origin)
     has_failed = False
     with _explained():
-        for finding in examine(*owner, target, channel, patience):
+        for finding in examine(owner.blueprint, owner.source, target, channel, patience):
             has_failed = has_failed or finding.level is Level.FAIL
             if as_json:
                 write_json(finding._asdict())

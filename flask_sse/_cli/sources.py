@@ -1,7 +1,8 @@
 """The sources of events for ``flask sse listen``: Redis or servers, one or several at once.
 
-Each source blocks the thread that iterates over it, and prints a line when it is open. Several
-run in daemon threads of their own; their events arrive in the thread that iterates.
+Each source yields events with the names of their channels. It blocks the thread that iterates over
+it, and prints a line when a channel is open. Sources run in daemon threads of their own; their
+events arrive in the thread that iterates.
 """
 
 import threading
@@ -17,7 +18,13 @@ from flask_sse._event import channel_name
 from flask_sse._event.client import follow
 from flask_sse._event.message import Message
 from flask_sse._hub.subscriber import Subscriber
+from flask_sse._state import State
+from flask_sse._streaming.feed import Feed
+from flask_sse._streaming.merged_messages import listen_to_all
 from flask_sse._streaming.messages import observer
+
+Source = Iterator[tuple[str, Message]]
+"""Events with the names of their channels."""
 
 
 class ListeningBlueprint(Protocol):
@@ -46,38 +53,71 @@ class _Announcement:
         click.echo(f"{one_line(self._channel)} has ended", err=True)
 
 
+class _Announcements:
+    """Prints when the subscriptions to several channels begin and end.
+
+    :param names: The channels, with their names as the user has given them.
+    """
+
+    def __init__(self, names: Mapping[bytes, str]) -> None:
+        self._names = names
+
+    def begin(self, cursors: object) -> None:
+        """Print that Redis has confirmed all of them."""
+        for name in self._names.values():
+            _announce(name)
+
+    def end(self, channel: bytes) -> None:
+        """Print that a channel has ended."""
+        click.echo(f"{one_line(self._names[channel])} has ended", err=True)
+
+
 def _announce(name: str) -> None:
     click.echo(f"listening to {one_line(name)}", err=True)
 
 
-def subscribed(blueprint: ListeningBlueprint, channel: str) -> Iterator[Message]:
-    """Return the messages of a channel, from Redis.
+def subscribed(source: object, channels: Iterable[str]) -> Source:
+    """Return the messages of all channels, from one subscription.
 
     The call needs an application context; the iteration does not.
+
+    :param source: The blueprint's client, or the cluster in the URL.
     """
-    messages = blueprint.messages(channel)
+    state = State.current()
+    settings = state.settings
+    names = {channel_name.encode(channel): channel for channel in channels}
+    feeds = {name: Feed(name, settings.retention(name) is not None) for name in names}
 
-    def announced() -> Iterator[Message]:
-        # This sets it in the thread that iterates.
-        observer.set(_Announcement(channel))
-        yield from messages
-
-    return announced()
-
-
-def streamed(
-    url: str, channels: Sequence[str], headers: Mapping[str, str]
-) -> dict[str, Iterator[Message]]:
-    """Return the events of a stream, by channel, or by its URL if no channel is given."""
-    if not channels:
-        return {url: _followed(url, headers)}
-    return {name: _followed(channel_name.in_url(url, name), headers) for name in channels}
+    hub, limit = state.hub(source), settings.max_pending
+    heard = listen_to_all(hub, feeds, limit, state.provider, _Announcements(names))
+    return ((names[channel], message) for channel, message, _ in heard)
 
 
-def _followed(url: str, headers: Mapping[str, str]) -> Iterator[Message]:
+def generated(blueprint: ListeningBlueprint, channels: Iterable[str]) -> list[Source]:
+    """Return the messages of each channel, from a generator of the blueprint's own.
+
+    The calls need an application context; the iterations do not.
+    """
+    return [_generated(blueprint.messages(channel), channel) for channel in dict.fromkeys(channels)]
+
+
+def _generated(messages: Iterable[Message], channel: str) -> Source:
+    # This sets it in the thread that iterates.
+    observer.set(_Announcement(channel))
+    for message in messages:
+        yield channel, message
+
+
+def streamed(url: str, channels: Sequence[str], headers: Mapping[str, str]) -> list[Source]:
+    """Return the events of a stream for each channel, or of its URL if no channel is given."""
+    urls = {name: channel_name.in_url(url, name) for name in channels} or {url: url}
+    return [_followed(each, name, headers) for name, each in urls.items()]
+
+
+def _followed(url: str, name: str, headers: Mapping[str, str]) -> Source:
     for event in follow(url, headers, opened=partial(_announce, url)):
         kind = None if event.type == "message" else event.type
-        yield Message(event.data, kind, event.last_id or None)
+        yield name, Message(event.data, kind, event.last_id or None)
 
 
 _MOST_WAITING: Final = 64
@@ -90,10 +130,8 @@ class _Ended(NamedTuple):
     error: Exception | None
 
 
-def merge(
-    sources: Mapping[str, Iterable[_Item]], tick: float
-) -> Generator[tuple[str, _Item] | None, None, None]:
-    """Yield each item with the name of its source, until all sources have ended.
+def merge(sources: Sequence[Iterable[_Item]], tick: float) -> Generator[_Item | None, None, None]:
+    """Yield the items of all sources as they arrive, until all sources have ended.
 
     When the iteration ends early, a source ends with its next item.
 
@@ -101,23 +139,23 @@ def merge(
     :raises Exception: any exception that a source raises.
     """
     # At the end, each source can leave one more item.
-    arrived: Queue[tuple[str, _Item] | _Ended] = Queue(max(_MOST_WAITING, 2 * len(sources)))
+    arrived: Queue[_Item | _Ended] = Queue(max(_MOST_WAITING, 2 * len(sources)))
     is_over = threading.Event()
 
-    def drain(name: str, source: Iterable[_Item]) -> None:
+    def drain(source: Iterable[_Item]) -> None:
         error = None
         try:
             for item in source:
                 if is_over.is_set():
                     return
-                arrived.put((name, item))
+                arrived.put(item)
         except Exception as raised:  # noqa: BLE001 - raised again in the thread that iterates
             error = raised
         if not is_over.is_set():
             arrived.put(_Ended(error))
 
-    for name, source in sources.items():
-        threading.Thread(target=drain, args=(name, source), daemon=True).start()
+    for source in sources:
+        threading.Thread(target=drain, args=(source,), daemon=True).start()
     try:
         yield from _take(arrived, len(sources), tick)
     finally:
@@ -125,9 +163,7 @@ def merge(
         _empty(arrived)
 
 
-def _take(
-    arrived: "Queue[tuple[str, _Item] | _Ended]", sources: int, tick: float
-) -> Iterator[tuple[str, _Item] | None]:
+def _take(arrived: "Queue[_Item | _Ended]", sources: int, tick: float) -> Iterator[_Item | None]:
     """Yield what arrives, until this many sources have ended."""
     left = sources
     while left:
@@ -144,7 +180,7 @@ def _take(
             left -= 1
 
 
-def _empty(arrived: "Queue[tuple[str, _Item] | _Ended]") -> None:
+def _empty(arrived: "Queue[_Item | _Ended]") -> None:
     """Make room, so that no source waits any longer."""
     while True:
         try:

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from flask import Flask
 from flask.cli import AppGroup, FlaskGroup
 from flask.testing import FlaskCliRunner
 
-from flask_sse import ServerSentEventsBlueprint, sse
+from flask_sse import Message, ServerSentEventsBlueprint, history, sse
 from tests.support import servers
 from tests.support.commands import FLASK, flask_command, settings_in_environment
 from tests.support.listening import listening
@@ -266,6 +266,50 @@ def test_listen(tmp_path: Path, shared_redis: RedisServer, run: Run, channel: st
         assert command.wait_end() == 0
         assert len(command.errors) == 2
     shared_redis.wait_listeners(0, channel)
+
+
+def test_listen_to_several_channels(
+    tmp_path: Path, redis_server: RedisServer, make_app: Callable[..., Flask], channel: str
+) -> None:
+    """All channels have one connection to Redis, and each id is that of its own channel."""
+    settings = {"REDIS_URL": redis_server.url, "SSE_HISTORY": {"logged.*": 10}}
+    names = [channel, f"logged.{channel}", f"logged.{channel}.other"]
+    app = make_app(**settings)
+    arguments = ("sse", "listen", *names, *names, "--json", "--count", "3")
+    with (
+        app.app_context(),
+        flask_command(tmp_path, *arguments, settings=settings) as command,
+    ):
+        assert command.wait_errors(3) == [f"listening to {name}" for name in names]
+        admin: Any = redis_server.admin
+        [subscription] = admin.client_list(_type="pubsub")
+        assert subscription["sub"] == "3"
+        for name in names:
+            sse.publish("x", channel=name)
+        assert command.wait_end() == 0
+        events = sorted(map(json.loads, command.output), key=lambda event: event["channel"])
+        assert events == [
+            {"channel": names[0], "data": "x"},
+            *({"channel": name, "data": "x", "id": history.position(name)} for name in names[1:]),
+        ]
+
+
+def test_listen_to_an_overridden_generator(
+    make_app: Callable[..., Flask], shared_redis: RedisServer
+) -> None:
+    """If a blueprint generates its own messages, these are written."""
+
+    class Own(ServerSentEventsBlueprint):
+        def messages(self, channel: str = "sse") -> Generator[Message, None, None]:
+            yield Message(f"welcome to {channel}")
+
+    app = make_app(REDIS_URL=shared_redis.url)
+    app.register_blueprint(Own("own", __name__))
+    done = app.test_cli_runner().invoke(args=["own", "listen", "a", "b", "--json"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert sorted(map(json.loads, done.stdout.splitlines()), key=str) == [
+        {"channel": name, "data": f"welcome to {name}"} for name in "ab"
+    ]
 
 
 def test_listen_for_machines(
