@@ -128,11 +128,14 @@ class Stream:
         """Seconds that :meth:`get` waits by default."""
         self.last_event_id: str = ""
         """The ``Last-Event-ID`` that a browser would send after these messages."""
+        self.ended: set[str] = set()
+        """The channels of which :meth:`get` has returned the end, which is ``sse.end``."""
         self._provider = provider
         self._deadline = deadline
         self._pieces = response.iter_encoded()
         self._parser = Parser()
         self._messages: list[ReceivedMessage] = []
+        self._channels: dict[str, bool | None] = {}
         self._number = 0
         self._has_ended = False
         # The first piece arrives when Redis has confirmed the subscription.
@@ -142,6 +145,19 @@ class Stream:
     def retry(self) -> int | None:
         """The last reconnection time that the stream has sent, in milliseconds."""
         return self._parser.retry
+
+    @property
+    def channels(self) -> Mapping[str, bool | None]:
+        """The channels that ``sse.open`` names, and whether the client has missed nothing of each.
+
+        It is `None` for a channel without history. Streams without history have no ``sse.open``,
+        so there are no channels here.
+        """
+        if not self._channels:
+            # If there is an ``sse.open``, it is waiting.
+            self._deadline.move(0)
+            self._read()
+        return self._channels
 
     def get(self, timeout: float | None = None) -> ReceivedMessage:
         """Return the next message, and wait for it if necessary.
@@ -165,6 +181,8 @@ class Stream:
         message = self._messages.pop(0)
         if message.id is not None:
             self.last_event_id = str(message.id)
+        if message.type == "sse.end":
+            self.ended.add(message.json["channel"])
         return message
 
     def __iter__(self) -> Iterator[ReceivedMessage]:
@@ -182,7 +200,11 @@ class Stream:
             self._has_ended = True
             return
         for parsed in self._parser.feed(piece):
-            self._messages.append(ReceivedMessage(parsed, self._provider))
+            message = ReceivedMessage(parsed, self._provider)
+            self._messages.append(message)
+            if message.type == "sse.open":
+                told = message.json
+                self._channels = told.get("channels") or {told["channel"]: told["recovered"]}
 
     def _describe(self) -> str:
         return f"{self._number} message{'' if self._number == 1 else 's'}"
@@ -302,6 +324,11 @@ def open_stream(
         environ_overrides={PATIENCE: deadline.left},
     )
     try:
+        if response.status_code == 204:
+            raise AssertionError(
+                f"{response.request.base_url} answered {response.status}, which tells an "
+                f"EventSource to stop, as all channels have ended for its Last-Event-ID"
+            )
         if response.status_code != 200 or response.mimetype != "text/event-stream":
             raise AssertionError(
                 f"{response.request.base_url} answered {response.status}, {response.mimetype}, "

@@ -311,11 +311,13 @@ def test_to_go_on_after_a_message(make_app: MakeApp, sse_harness: Make) -> None:
     """With history, a stream begins with its position, and another stream continues from there."""
     tested = sse_harness(make_app(SSE_HISTORY=10))
     first = tested.open()
+    assert first.channels == {"sse": False}
     assert first.get().type == "sse.open"
     publish(tested, 1, 2, 3)
     one, two = islice(first, 2)
     assert one.id != two.id == first.last_event_id
     second = tested.open(last_event_id=first.last_event_id)
+    assert second.channels == {"sse": True}
     assert second.get().json == {"channel": "sse", "recovered": True}
     publish(tested, 4)
     assert [message.json for message in islice(second, 2)] == [3, 4]

@@ -1,6 +1,6 @@
 """How a typed test listens to streams; checked by mypy and by pyright, never run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, assert_type
 
 from flask import Flask
@@ -37,5 +37,7 @@ def use_the_parts(app: Flask) -> None:
         assert_type(published[0].channel, str)
         assert_type(published[0].message, Message)
         assert_type(stream.last_event_id, str)
+        assert_type(stream.channels, Mapping[str, bool | None])
+        assert_type(stream.ended, set[str])
     with harness(app) as tested:
         assert_type(tested, Harness)
