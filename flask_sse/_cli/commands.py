@@ -1,4 +1,4 @@
-"""The commands of a blueprint: ``flask sse publish``, ``listen``, ``channels`` and ``doctor``.
+"""The commands of a blueprint, such as ``flask sse publish``.
 
 Each runs in the main thread, in an application context. Every application that registers
 a blueprint imports this module; modules that only the doctor needs are imported when it runs.
@@ -30,6 +30,8 @@ from flask_sse._cli.output import (
 from flask_sse._cli.sources import generated, merge, streamed, subscribed
 from flask_sse._doctor.finding import Level
 from flask_sse._event.message import Message
+from flask_sse._event.revocation import Revocation
+from flask_sse._redis.revoking import revoke
 from flask_sse._settings import URL_KEYS
 from flask_sse._state import State, lacks_url
 
@@ -77,7 +79,13 @@ def add_commands(owner: Owner) -> None:
     blueprint = owner.blueprint
     if blueprint.cli.help is None:
         blueprint.cli.help = "Publish events, listen to them, and diagnose problems."
-    commands = {"publish": publish, "listen": listen, "channels": channels, "doctor": doctor}
+    commands = {
+        "publish": publish,
+        "listen": listen,
+        "channels": channels,
+        "disconnect": disconnect,
+        "doctor": doctor,
+    }
     for name, command in commands.items():
         own = copy.copy(command)
         assert command.callback is not None
@@ -219,6 +227,26 @@ def channels(owner: Owner, pattern: str, as_json: bool) -> None:
         raise click.ClickException("Redis: " + "; ".join(found.problems))
     if not found.processes:
         click.echo("no channel has a listener", err=True)
+
+
+@click.command()
+@click.option("--client", metavar="NAME", help="End the streams of this client.")
+@click.option("--channel", help="End the streams that have this channel.")
+def disconnect(owner: Owner, client: str | None, channel: str | None) -> None:
+    """End the streams of a client, in all processes of the server.
+
+    Only streams that the application has opened with streams.stream(..., client=NAME) are ended.
+    Their clients reconnect, so the application checks them again. With --client and --channel,
+    both must match.
+    """
+    if client is None and channel is None:
+        raise click.UsageError("pass --client, --channel or both")
+    with _explained():
+        _require_shared_redis(owner)
+        revocation = Revocation.of(client, channel)
+        number = revoke(State.current().publisher_for(owner.source()), revocation)
+    told = "1 process has" if number == 1 else f"{number or 'no'} processes have"
+    click.echo(f"{told} been told to end streams", err=True)
 
 
 @click.command()

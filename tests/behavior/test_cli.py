@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from flask import Flask
 from flask.cli import AppGroup, FlaskGroup
 from flask.testing import FlaskCliRunner
 
-from flask_sse import Message, ServerSentEventsBlueprint, history, sse
+from flask_sse import Message, ServerSentEventsBlueprint, history, sse, streams
+from flask_sse.testing import open_stream
 from tests.support import servers
 from tests.support.commands import FLASK, flask_command, settings_in_environment
 from tests.support.listening import listening
@@ -49,7 +51,7 @@ def test_commands(run: Run) -> None:
     """The commands are those of the blueprint, and each has help that describes its options."""
     done = run("--help")
     assert done.exit_code == 0
-    for name in ("channels", "doctor", "listen", "publish"):
+    for name in ("channels", "disconnect", "doctor", "listen", "publish"):
         assert f"  {name} " in done.output
         described = run(name, "--help")
         assert described.exit_code == 0
@@ -176,7 +178,7 @@ def test_another_missing_key(make_app: Callable[..., Flask], url: str | None) ->
 
     app = make_app(REDIS_URL=url)
     app.register_blueprint(Own("own", __name__))
-    for command in (["publish", "x"], ["channels"], ["listen"]):
+    for command in (["publish", "x"], ["channels"], ["listen"], ["disconnect", "--client", "x"]):
         done = app.test_cli_runner().invoke(args=["own", *command])
         assert isinstance(done.exception, KeyError)
         assert done.output == ""
@@ -413,9 +415,72 @@ def test_listen_refuses(run: Run, arguments: tuple[str, ...], status: int, error
 
 
 @pytest.mark.parametrize(
+    ("arguments", "ends"),
+    [
+        (("--client", "alice"), True),
+        (("--channel", "room"), True),
+        (("--client", "alice", "--channel", "room"), True),
+        (("--client", "bob"), False),
+        (("--client", "alice", "--channel", "other"), False),
+    ],
+)
+def test_disconnect(
+    make_app: Callable[..., Flask],
+    redis_server: RedisServer,
+    arguments: tuple[str, ...],
+    ends: bool,
+) -> None:
+    """The streams that match end, and the number of processes that were told is printed."""
+    app = make_app(REDIS_URL=redis_server.url)
+    app.add_url_rule("/room", view_func=lambda: streams.stream(["room"], client="alice"))
+    with open_stream(app, url="/room") as stream:
+        done = app.test_cli_runner().invoke(args=["sse", "disconnect", *arguments])
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert done.stderr == "1 process has been told to end streams\n"
+        with app.app_context():
+            sse.publish("x", channel="room")
+        assert [message.data for message in islice(stream, 1)] == ([] if ends else ["x"])
+
+
+def test_disconnect_without_streams(run: Run, shared_redis: RedisServer) -> None:
+    """If no process has a stream with a client, that is no error."""
+    done = run("disconnect", "--client", "alice")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == "no processes have been told to end streams\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "error"),
+    [
+        ((), 2, "pass --client, --channel or both"),
+        (("--client", ""), 1, "Error: client must not be empty"),
+        (("--client", "x" * 300), 1, "Error: client must have at most 256 characters"),
+    ],
+)
+def test_disconnect_refuses(run: Run, arguments: tuple[str, ...], status: int, error: str) -> None:
+    """If the streams can't be told, the reason is explained without a traceback."""
+    done = run("disconnect", *arguments)
+    assert done.exit_code == status
+    assert error in done.stderr
+
+
+def test_disconnect_without_permission(
+    make_app: Callable[..., Flask], redis_server: RedisServer
+) -> None:
+    """The error names the rule that is missing."""
+    rules = ("on", ">secret", "+@all", "~*", "&room")
+    redis_server.admin.execute_command("ACL", "SETUSER", "few", *rules)
+    app = make_app(REDIS_URL=redis_server.url.replace("//", "//few:secret@"))
+    done = app.test_cli_runner().invoke(args=["sse", "disconnect", "--client", "alice"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: Redis: ")
+    assert "ACL SETUSER <user> &flask-sse:control" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("words", "completed"),
     [
-        ("flask sse ", {"channels", "doctor", "listen", "publish"}),
+        ("flask sse ", {"channels", "disconnect", "doctor", "listen", "publish"}),
         ("flask sse publish --", {"--channel", "--id", "--json", "--lines", "--retry", "--type"}),
     ],
 )
