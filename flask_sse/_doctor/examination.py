@@ -94,6 +94,7 @@ def examine(
                 origin=target.origin,
                 channel=name,
                 has_history=settings.retention(encoded) is not None,
+                has_ids=bool(settings.history),
                 keepalive=settings.keepalive,
                 patience=patience,
                 publish=(

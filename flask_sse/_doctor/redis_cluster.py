@@ -21,6 +21,7 @@ from flask_sse._doctor.cluster_facts import (
     parse_rows,
     uncovered,
 )
+from flask_sse._doctor.control_channel import check_control
 from flask_sse._doctor.examined import App
 from flask_sse._doctor.finding import Finding, Level, attempt, fail, ok, unforeseen, warn
 from flask_sse._doctor.primaries import Primaries
@@ -34,6 +35,7 @@ from flask_sse._doctor.redis_node import (
     judge_room,
     ping,
 )
+from flask_sse._event.channel_name import CONTROL
 from flask_sse._redis.cluster_errors import is_no_cluster
 from flask_sse._redis.cluster_nodes import ClusterNodes
 from flask_sse._redis.pubsub import LOST
@@ -86,6 +88,8 @@ class Cluster:
         yield from primaries.on_each("cluster settings", settings)
         yield from attempt("redis connections", partial(self._check_room, app))
         yield from attempt("publish", partial(self._events.check_round_trips, app))
+        if self.can_publish:
+            yield from attempt("control channel", self._check_control)
         if app.has_history:
             yield from attempt("history", partial(self._events.check_history, app))
             yield from primaries.on_each("redis memory", lambda client, _: check_memory(client))
@@ -195,6 +199,12 @@ class Cluster:
             )
         elif not free and len(self._primaries.present) == len(self._primaries.slots.primaries):
             yield ok("slots", f"each of the {SLOTS} has a primary that answers")
+
+    def _check_control(self) -> Iterator[Finding]:
+        owner = self._primaries.owner(CONTROL)
+        if owner in self._primaries.present:
+            client, patience = self._primaries.at(owner), self._primaries.patience
+            yield from by_node([(owner, check_control(client, patience, sharded=True))])
 
     def _check_room(self, app: App) -> Iterator[Finding]:
         # One for the subscriptions, and one to read the logs.

@@ -13,6 +13,7 @@ from typing import Final, cast
 import redis
 from redis.connection import SSLConnection
 
+from flask_sse._doctor.control_channel import check_control
 from flask_sse._doctor.examined import App
 from flask_sse._doctor.finding import Finding, Level, attempt, fail, in_words, ok, warn
 from flask_sse._doctor.publishers import WATCH, watch
@@ -71,6 +72,9 @@ class Server:
         for finding in attempt("publish", partial(self._check_round_trip, app)):
             self.can_publish = self.can_publish or finding[:2] == (Level.OK, "publish")
             yield finding
+        if self.can_publish:
+            control = partial(check_control, self._own, self._patience)
+            yield from attempt("control channel", control)
         if app.has_history:
             yield from attempt("history", self._check_scripts)
             yield from attempt("redis memory", partial(check_memory, self._own))

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from flask_sse._doctor import long_id
 from flask_sse._doctor.finding import (
     Finding,
     Level,
@@ -59,6 +60,8 @@ class Subject(NamedTuple):
     channel: str
     has_history: bool
     """Whether the channel has history."""
+    has_ids: bool
+    """Whether any channel has history, so that events have ids."""
     keepalive: float | None
     """Seconds of silence after which the server should send a comment."""
     patience: float
@@ -68,11 +71,20 @@ class Subject(NamedTuple):
     listeners: Callable[[], int | None]
     """Returns how many processes are subscribed to the channel; `None` if Redis does not say."""
 
+    @property
+    def full_url(self) -> str:
+        """The URL of the channel's stream."""
+        return channel_name.in_url(self.url, self.channel)
+
+    @property
+    def all_headers(self) -> Mapping[str, str]:
+        """The headers of each request."""
+        cross_origin = {} if self.origin is None else {"Origin": self.origin}
+        return {**_AS_BROWSERS, **cross_origin, **self.headers}
+
     def connect(self, **headers: str) -> Probe:
         """Connect to the stream."""
-        cross_origin = {} if self.origin is None else {"Origin": self.origin}
-        given = {**_AS_BROWSERS, **cross_origin, **headers, **self.headers}
-        return Probe(channel_name.in_url(self.url, self.channel), given)
+        return Probe(self.full_url, {**self.all_headers, **headers, **self.headers})
 
 
 def examine(subject: Subject) -> Iterator[Finding]:
@@ -96,6 +108,8 @@ def examine(subject: Subject) -> Iterator[Finding]:
             yield from _examine_without(subject, answer.compression)
     if subject.has_history and subject.publish is not None:
         yield from attempt("Last-Event-ID", partial(_check_resumption, subject, subject.publish))
+    if subject.has_ids:
+        yield from long_id.examine(subject.full_url, subject.all_headers, subject.patience)
 
 
 def _await_answer(subject: Subject, probe: Probe) -> StreamResponse | Finding:

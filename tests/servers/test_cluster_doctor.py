@@ -99,7 +99,7 @@ def test_good_cluster(examine: Examine, redis_cluster: RedisCluster) -> None:
     assert list(dict.fromkeys(finding.check for finding in findings)) == [
         *("url", "keep-alive setting", "streams", "start nodes"),
         *("redis", "redis version", "slots", "cluster settings", "redis connections"),
-        *("subscribe", "publish", "history", "redis memory", "publishers"),
+        *("subscribe", "publish", "control channel", "history", "redis memory", "publishers"),
     ]
     assert "3 of 4 answer" in _texts(findings, "start nodes")
     for check in ("redis", "publish"):
@@ -124,7 +124,7 @@ def test_a_stream(
         with _user(redis_cluster, "&*", "~*", _QUICKLY) as login:
             findings = examine("--url", url, **{**settings, "REDIS_URL": login})
     assert bad(findings) == []
-    assert findings[-1].check == "Last-Event-ID"
+    assert [finding.check for finding in findings][-3:] == ["Last-Event-ID", "long id", "long id"]
 
 
 @pytest.mark.long
@@ -180,7 +180,7 @@ def test_permission_for_one_channel(examine: Examine, redis_cluster: RedisCluste
     with _user(redis_cluster, "resetchannels", "&news", "~*", _QUICKLY) as url:
         findings = examine("--channel", "news", REDIS_URL=url, SSE_HISTORY=_HISTORY)
     problems = [(problem.level, problem.check) for problem in bad(findings)]
-    assert problems == [("warn", "subscribe"), ("warn", "history")]
+    assert problems == [("warn", "subscribe"), ("warn", "control channel"), ("warn", "history")]
     owner = "{}:{}".format(*redis_cluster.node_of(b"news").address)
     [published] = _texts(findings, "publish")
     assert published.startswith(f"{owner}: an event arrives after ")

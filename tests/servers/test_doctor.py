@@ -177,9 +177,11 @@ def test_good_site(
     assert list(findings) == [
         *("url", "keep-alive setting", "streams"),
         *("redis", "redis version", "redis connections", "subscribe", "publish"),
+        "control channel",
         *("history", "redis memory", "publishers"),
         *("headers", "content type", "caching", "compression", "HTTP version", "server"),
         *("first byte", "buffering", "several streams", "keep-alive", "Last-Event-ID"),
+        "long id",
     ]
     assert {*shared_redis.admin.keys()} - before == {b"flask-sse:{logged.doctor}:logged.doctor"}
     shared_redis.wait_listeners(0, "logged.doctor")
@@ -530,6 +532,16 @@ def test_stream_without_permission_to_publish(
     url = shared_redis.url.replace("://", "://mute:secret@")
     findings = examine("--url", _at(site), REDIS_URL=url)
     assert _bad(findings) == {"publish": "fail", "buffering": "warn"}
+
+
+def test_permission_for_the_control_channel(examine: Examine, redis_server: RedisServer) -> None:
+    """A user who may not use the channel that ends streams is found, with the rule to add."""
+    user = ("ACL", "SETUSER", "app", "on", ">secret", "+@all", "&app.*", "~*")
+    redis_server.admin.execute_command(*user)
+    url = redis_server.url.replace("://", "://app:secret@")
+    findings = examine("--channel", "app.x", "--patience", "30", REDIS_URL=url)
+    assert _bad(findings) == {"control channel": "warn"}
+    assert "ACL SETUSER <user> &flask-sse:control, or leave it" in findings["control channel"][2]
 
 
 def test_permissions_of_history(examine: Examine, redis_server: RedisServer) -> None:

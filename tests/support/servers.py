@@ -227,7 +227,7 @@ def gunicorn_eventlet(folder: Path, *, settings: Mapping[str, object]) -> Iterat
         yield site
 
 
-def other(name: str) -> Serve:
+def other(name: str, *options: str) -> Serve:
     """Return a function that runs the site under a server of :data:`COMMANDS`."""
 
     @contextmanager
@@ -240,7 +240,7 @@ def other(name: str) -> Serve:
             "port": port,
             "address": f"{LOOPBACK}:{port}",
         }
-        command = [part.format(**words) for part in COMMANDS[name]]
+        command = [*(part.format(**words) for part in COMMANDS[name]), *options]
         log = folder / f"{name.replace(' ', '')}-{port}.log"
         with running(command, port, log, env=_environment(settings), cwd=ROOT) as process:
             yield Site(process)

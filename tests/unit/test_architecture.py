@@ -37,6 +37,7 @@ ROOMS: Final = {
     "_doctor": [
         "examination",
         "stream",
+        "long_id",
         "probe",
         "response_head",
         "redis_cluster",
@@ -45,6 +46,7 @@ ROOMS: Final = {
         "cluster_facts",
         "redis_server",
         "publishers",
+        "control_channel",
         "redis_node",
         "examined",
         "settings",
