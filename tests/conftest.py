@@ -32,14 +32,19 @@ settings.load_profile("repeatable")
 
 
 _CLUSTER: Final = "cluster"
-"""The part of a test's id that sends it to the process that has the Redis Cluster."""
+"""The part of a test's id that sends it to a process that has a Redis Cluster."""
+_ROUGH: Final = ("tests/faults/", "tests/servers/")
+"""Where half of the time goes that tests with a Redis Cluster take."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(
     config: pytest.Config, log: "Producer"
 ) -> "LoadScopeScheduling | None":
-    """Run all tests with a cluster in one process, so that its six servers start once."""
+    """Run the tests with a cluster in two processes, so that its six servers start only twice.
+
+    These tests wait most of the time, so in one process they would take longer than all others.
+    """
     if config.getvalue("dist") != "loadscope":
         return None
     # Not every environment has it: tests also run without.
@@ -48,7 +53,9 @@ def pytest_xdist_make_scheduler(
     # It has no types for mypy.
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return _CLUSTER if _CLUSTER in nodeid else super()._split_scope(nodeid)
+            if _CLUSTER not in nodeid:
+                return super()._split_scope(nodeid)
+            return f"{_CLUSTER} {nodeid.startswith(_ROUGH)}"
 
     return Scheduling(config, log)
 
@@ -128,8 +135,8 @@ def redis_cluster(
 ) -> Iterator[RedisCluster]:
     """Return a Redis Cluster that is whole, and with which the test may do anything.
 
-    The id of each test with a cluster contains the word "cluster", so that they all run in one
-    process, and share the servers.
+    The id of each test with a cluster contains the word "cluster", so that they run in two
+    processes, and share the servers there.
     """
     _check_name(request)
     yield shared_cluster

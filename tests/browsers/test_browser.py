@@ -78,7 +78,7 @@ def test_the_quickstart(page: Page, kind: str, shared_redis: RedisServer, tmp_pa
     assert "Failed to connect to event stream. Is Redis running?" in alerts
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_a_reload_of_the_server(
     worker: str, page: Page, shared_redis: RedisServer, tmp_path: Path
 ) -> None:

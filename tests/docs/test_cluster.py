@@ -44,6 +44,7 @@ _SPUBLISH: Final = """redis-cli -c SPUBLISH sse '{"data": {"message": "Hello!"}}
 _NUMSUB: Final = f"redis-cli --cluster call {_NODE} PUBSUB SHARDNUMSUB sse"
 _CHANNELS: Final = ("sse", "a", "b", "c", "d")
 """Each node has some of them."""
+_OTHER_NAMES: Final = ("sse", "users#1", "a{b}c", "x}", "a b")
 _UNREACHABLE: Final = "127.0.0.99"
 """No server listens there."""
 
@@ -222,7 +223,10 @@ def test_unreachable_node_of_a_cluster(make_app: MakeApp, tmp_path: Path) -> Non
         node.close()
 
 
-@pytest.mark.parametrize("channel", ["sse", "users#1", "a{b}c", "{}x", "x}", "a b"])
+@pytest.mark.parametrize(
+    "channel",
+    ["{}x", *(pytest.param(name, marks=pytest.mark.long) for name in _OTHER_NAMES)],
+)
 def test_managed_service_like_a_cluster(make_app: MakeApp, tmp_path: Path, channel: str) -> None:
     """Behind a strict endpoint that moves and forgets scripts, no event is lost or repeated."""
     with strict_proxy(tmp_path / "node") as proxy:

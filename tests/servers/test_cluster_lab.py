@@ -149,6 +149,7 @@ def test_a_failover_in_a_cluster(redis_cluster: RedisCluster) -> None:
     assert redis_cluster.replicas(replica) == [primary]
 
 
+@pytest.mark.long
 def test_a_killed_node_of_a_cluster(redis_cluster: RedisCluster) -> None:
     """Its replica replaces it, and it comes back as that one's replica."""
     primary = redis_cluster.owner(SLOT)
@@ -171,6 +172,7 @@ def test_a_frozen_node_of_a_cluster(redis_cluster: RedisCluster) -> None:
     assert redis_cluster.replicas(redis_cluster.owner(SLOT)) == [replica]
 
 
+@pytest.mark.long
 def test_a_new_node_of_a_cluster(redis_cluster: RedisCluster) -> None:
     """A node is added without slots, gets one, and gives it back before it goes."""
     before = redis_cluster.primaries()
@@ -184,6 +186,7 @@ def test_a_new_node_of_a_cluster(redis_cluster: RedisCluster) -> None:
     assert {len(node.rows()) for node in redis_cluster.nodes} == {6}
 
 
+@pytest.mark.long
 def test_a_cluster_that_starts_anew(redis_cluster: RedisCluster) -> None:
     """After a test that has removed one of the first nodes, a new cluster has three primaries."""
     removed = redis_cluster.owner(SLOT)
@@ -196,6 +199,7 @@ def test_a_cluster_that_starts_anew(redis_cluster: RedisCluster) -> None:
     assert redis_cluster.owner(SLOT).admin.get("news") is None
 
 
+@pytest.mark.long
 def test_a_partition_of_a_cluster(divisible_cluster: RedisCluster) -> None:
     """A node that nobody reaches is replaced; its clients learn about it when that is over."""
     primary = divisible_cluster.owner(SLOT)
@@ -228,6 +232,7 @@ def test_a_cluster_with_a_node_that_clients_lose(divisible_cluster: RedisCluster
     assert divisible_cluster.owner(SLOT) is primary
 
 
+@pytest.mark.long
 def test_a_cluster_with_tls_and_a_password(tmp_path: Path) -> None:
     """Both are possible, also when keys move; the URL says so."""
     authority = trustme.CA()

@@ -141,7 +141,7 @@ def test_clients_that_have_gone_cost_nothing(site: Site, shared_redis: RedisServ
 @pytest.mark.parametrize(
     "how", ["SIGTERM", "SIGHUP", *(pytest.param(how, marks=pytest.mark.long) for how in AT_ONCE)]
 )
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_a_stop_ends_each_stream(
     how: str, worker: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
@@ -168,7 +168,13 @@ def test_a_stop_ends_each_stream(
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("worker", ["gevent", "gthread", "gevent_pywsgi"])
+@pytest.mark.parametrize(
+    "worker",
+    [
+        "gthread",
+        *(pytest.param(worker, marks=pytest.mark.long) for worker in ("gevent", "gevent_pywsgi")),
+    ],
+)
 def test_a_stop_ends_each_stream_that_is_read(
     how: str, worker: str, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
@@ -205,7 +211,7 @@ def test_a_stop_while_redis_is_frozen(
             client.close()
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 @pytest.mark.parametrize("direct", [True, False], ids=["handed-over", "read"])
 def test_a_stop_does_not_wait_for_a_client_that_does_not_read(
     worker: str, direct: bool, shared_redis: RedisServer, tmp_path: Path
@@ -221,7 +227,7 @@ def test_a_stop_does_not_wait_for_a_client_that_does_not_read(
             wait_gone(old)
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_a_stop_sends_what_waits(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
     """A client that lags but continues to read gets everything, and then the end."""
     settings = {"REDIS_URL": shared_redis.url}
