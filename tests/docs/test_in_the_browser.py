@@ -15,16 +15,15 @@ import trustme
 from playwright.sync_api import Browser, Page, Route
 
 from tests.support.chromium import with_page_cache
-from tests.support.other_clients import CLIENTS, NODE
+from tests.support.other_clients import NODE
 from tests.support.processes import LOOPBACK, Process, free_port
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE, wait_until
 
+from . import typescript
 from .blocks import read_blocks
 from .conftest import BuiltSite
 from .running import runs, serving
-
-_MODULES: Final = CLIENTS / "node_modules"
 
 # Has a page for each template, and the service worker where its scope is the whole site.
 _PAGES: Final = """
@@ -90,11 +89,6 @@ const pem = readFileSync("server.pem");
 config.server.https = { key: pem, cert: pem };
 export default config;
 """
-_TSC: Final = (
-    *("node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--jsx", "react-jsx"),
-    *("--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"),
-    *("--lib", "es2022,dom", "--skipLibCheck"),
-)
 
 
 @pytest.fixture
@@ -310,7 +304,7 @@ _LIBRARIES: Final = {
 def test_fragments(place: Path, page: Page, shared_redis: RedisServer, name: str) -> None:
     """Rows from the server are added to the page, in order, and escaped."""
     for target, source in _LIBRARIES[name].items():
-        shutil.copy(_MODULES / source, place / "static" / target)
+        shutil.copy(typescript.MODULES / source, place / "static" / target)
     with _serving(place, "fragments") as (url, _):
         page.goto(f"{url}/{name}")
         channel = {"htmx_2": "sse", "htmx_4": "htmx-4", "turbo": "turbo"}[name]
@@ -323,7 +317,7 @@ def test_fragments(place: Path, page: Page, shared_redis: RedisServer, name: str
 @pytest.fixture
 def sources(place: Path) -> Path:
     """Return a folder in which TypeScript finds the packages from npm."""
-    (place / "node_modules").symlink_to(_MODULES)
+    typescript.link_packages(place)
     (place / "main.tsx").write_text(_MAIN)
     return place
 
@@ -332,9 +326,8 @@ def sources(place: Path) -> Path:
 @pytest.mark.long
 def test_react(sources: Path, page: Page, shared_redis: RedisServer) -> None:
     """The component has one stream, also in strict mode, and none after it is unmounted."""
-    _node(sources, *_TSC, "main.tsx")
-    bundle = ("main.tsx", "--bundle", "--jsx=automatic", "--outfile=static/main.js")
-    _node(sources, "node_modules/esbuild/bin/esbuild", *bundle)
+    typescript.check(sources, "main.tsx")
+    typescript.bundle(sources, "main.tsx")
     (sources / "templates" / "react.html").write_text(
         '<!doctype html><div id="root"></div><script src="/static/main.js"></script>'
     )
@@ -360,7 +353,7 @@ def test_types_of_events(sources: Path) -> None:
         'listen(source, "progress", ({ text }) => console.log(text));\n'
     )
     with pytest.raises(subprocess.CalledProcessError) as caught:
-        _node(sources, *_TSC, "wrong.ts")
+        typescript.check(sources, "wrong.ts")
     assert re.findall(r"wrong\.ts\((\d),", caught.value.stdout) == ["3", "4"]
 
 
@@ -401,7 +394,7 @@ def test_vite(sources: Path, browser: Browser, shared_redis: RedisServer) -> Non
 def test_bearer(place: Path, page: Page, shared_redis: RedisServer) -> None:
     """A client with the token receives events; another is refused, and does not try again."""
     library = "@microsoft/fetch-event-source"
-    shutil.copytree(_MODULES / library / "lib" / "esm", place / "static" / "library")
+    shutil.copytree(typescript.MODULES / library / "lib" / "esm", place / "static" / "library")
     imports = f'{{"imports": {{"{library}": "/static/library/fetch.js", '
     imports += '"/static/library/parse": "/static/library/parse.js"}}'
     html = f'<!doctype html><script type="importmap">{imports}</script>'
@@ -425,7 +418,3 @@ def test_bearer(place: Path, page: Page, shared_redis: RedisServer) -> None:
         page.wait_for_function("got.join() === 'x'")
         page.evaluate("stop()")
         shared_redis.wait_listeners(0)
-
-
-def _node(folder: Path, *command: str) -> None:
-    subprocess.run([NODE, *command], cwd=folder, check=True, capture_output=True, text=True)
