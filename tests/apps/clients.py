@@ -1,11 +1,12 @@
 """The site, with the pages in `tests/clients` and something that a page may fetch again."""
 
 import itertools
+from collections import defaultdict
 from typing import Final
 
-from flask import Blueprint, render_template, request
+from flask import Blueprint, Response, render_template, request, url_for
 
-from flask_sse import history
+from flask_sse import history, streams
 from tests.apps.site import app
 from tests.support.servers import ROOT
 
@@ -13,6 +14,7 @@ CLIENTS: Final = ROOT / "tests" / "clients"
 EXAMPLES: Final = ROOT / "docs" / "examples"
 
 _numbers = itertools.count(1)
+statuses: defaultdict[str, list[int]] = defaultdict(list)
 clients = Blueprint(
     "clients",
     __name__,
@@ -35,8 +37,39 @@ examples = Blueprint(
 def page(name: str) -> str:
     """Render a page with the position of the channel that the query names."""
     channel = request.args["channel"]
-    position = history.position(channel)
-    return render_template(f"{name}.html", channel=channel, position=position, state="rendered")
+    view = request.args.get("view", "sse.stream")
+    is_plain = view == "sse.stream"
+    position = history.position(channel) if is_plain else streams.position([channel])
+    url = url_for(view, channel=channel, last_event_id=position)
+    alone = "alone" in request.args
+    return render_template(
+        f"{name}.html", channel=channel, position=position, url=url, alone=alone, state="rendered"
+    )
+
+
+@app.get("/streams")
+def open_stream() -> Response:
+    """Open a stream, chosen in code, of the channels that the query names."""
+    channels = request.args.getlist("channel")
+    response = streams.stream(channels, client=channels[0])
+    statuses[channels[0]].append(response.status_code)
+    return response
+
+
+@app.get("/stream-once")
+def open_once() -> Response:
+    """Open a stream, and refuse to open another one of the same channel."""
+    channel = request.args["channel"]
+    if not statuses[channel]:
+        return open_stream()
+    statuses[channel].append(403)
+    return Response(status=403)
+
+
+@app.get("/statuses")
+def tell_statuses() -> list[int]:
+    """Tell the statuses of the streams, chosen in code, whose first channel the query names."""
+    return statuses[request.args["channel"]]
 
 
 @app.get("/state")

@@ -19,7 +19,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=None, sock_read=30)
 
 
 async def main(url: str) -> None:
-    """Follow a stream for ever, with a new object and the last id after each lost connection."""
+    """Follow a stream to its end, with a new object and the last id after each lost connection."""
     last_id = ""
     while True:
         headers = {"Last-Event-Id": last_id} if last_id else {}
@@ -30,8 +30,11 @@ async def main(url: str) -> None:
                 async for event in source:
                     last_id = event.last_event_id
                     report(event.type or "message", event.data, event.last_event_id)
-        except (aiohttp.ClientError, TimeoutError):
+        except (aiohttp.ClientError, ConnectionResetError, TimeoutError):
             await asyncio.sleep(DELAY.total_seconds())
+        except ConnectionError:
+            # The status is not 200: there is nothing more to come, or not for this user.
+            return
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from http.client import FORBIDDEN, NO_CONTENT
 
 import httpx
 import httpx_sse
@@ -10,7 +11,7 @@ from tests.clients.report import report
 
 
 def main(url: str) -> None:
-    """Follow a stream for ever."""
+    """Follow a stream until there is nothing more to come."""
     last_id = ""
     delay = 0.0
     with httpx.Client(timeout=30) as client:
@@ -18,6 +19,8 @@ def main(url: str) -> None:
             headers = {"Last-Event-ID": last_id} if last_id else {}
             try:
                 with httpx_sse.connect_sse(client, "GET", url, headers=headers) as source:
+                    if source.response.status_code in {NO_CONTENT, FORBIDDEN}:
+                        return
                     for event in source.iter_sse():
                         last_id = event.id
                         if event.retry is not None:

@@ -1,23 +1,34 @@
 """launchdarkly-eventsource, which reconnects by itself if its strategy says so."""
 
 import sys
+from http.client import FORBIDDEN, NO_CONTENT
 
 from ld_eventsource import SSEClient
+from ld_eventsource.actions import Event, Fault
 from ld_eventsource.config import ErrorStrategy, RetryDelayStrategy
+from ld_eventsource.errors import HTTPStatusError
 
 from tests.clients.report import report
 
 
 def main(url: str) -> None:
-    """Follow a stream for ever, with short delays, since this client ignores `retry`."""
+    """Follow a stream to its end, with short delays, since this client ignores `retry`."""
     client = SSEClient(
         url,
         initial_retry_delay=0.05,
         retry_delay_strategy=RetryDelayStrategy.default(max_delay=0.1),
         error_strategy=ErrorStrategy.always_continue(),
     )
-    for event in client.events:
-        report(event.event, event.data, event.last_event_id or "")
+    for action in client.all:
+        if isinstance(action, Event):
+            report(action.event, action.data, action.last_event_id or "")
+        elif isinstance(action, Fault) and has_ended(action.error):
+            return
+
+
+def has_ended(error: Exception | None) -> bool:
+    """Return whether the server says that there is nothing more to come."""
+    return isinstance(error, HTTPStatusError) and error.status in {NO_CONTENT, FORBIDDEN}
 
 
 if __name__ == "__main__":

@@ -37,6 +37,11 @@ class OtherClient(Protocol):
         """The events that the application has received so far."""
         ...
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the client will not connect again."""
+        ...
+
 
 Follow = Callable[[int, str], AbstractContextManager[OtherClient]]
 """Starts a client of a channel of the site on a port."""
@@ -51,6 +56,11 @@ class _Program:
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the program has ended."""
+        return self._process.poll() is not None
+
     def stop(self) -> None:
         """End the process."""
         self._process.terminate()
@@ -63,12 +73,12 @@ class _Program:
             self.events.append(Event(*json.loads(line)))
 
 
-def program(*command: str) -> Follow:
+def program(*command: str, path: str = "/stream") -> Follow:
     """Return a function that runs a program with the stream's URL."""
 
     @contextmanager
     def follow(port: int, channel: str) -> Iterator[OtherClient]:
-        url = f"http://{LOOPBACK}:{port}/stream?channel={quote(channel)}"
+        url = f"http://{LOOPBACK}:{port}{path}?channel={quote(channel)}"
         with subprocess.Popen(
             [*command, url], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=ROOT
         ) as process:
@@ -81,14 +91,14 @@ def program(*command: str) -> Follow:
     return follow
 
 
-def python(name: str) -> Follow:
+def python(name: str, path: str = "/stream") -> Follow:
     """Return a function that runs one of the programs in Python."""
-    return program(sys.executable, "-m", f"tests.clients.{name}")
+    return program(sys.executable, "-m", f"tests.clients.{name}", path=path)
 
 
-def node(name: str) -> Follow:
+def node(name: str, path: str = "/stream") -> Follow:
     """Return a function that runs one of the programs in JavaScript."""
-    return program(str(NODE), str(CLIENTS / name))
+    return program(str(NODE), str(CLIENTS / name), path=path)
 
 
 class PageClient:
@@ -123,6 +133,11 @@ class PageClient:
         """The events that the page has received so far."""
         self._events += [Event(*event) for event in self.page.evaluate("seen.splice(0)")]
         return self._events
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the page has noted that its client has closed the stream for good."""
+        return bool(self.page.evaluate("window.stopped"))
 
 
 def page(browser: Browser, name: str, options: str = "") -> Follow:
