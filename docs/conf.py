@@ -53,6 +53,7 @@ intersphinx_mapping = {
         "_inventory/itsdangerous.inv",
     ),
     "redis": ("https://redis.readthedocs.io/en/stable/", "_inventory/redis.inv"),
+    "werkzeug": ("https://werkzeug.palletsprojects.com/en/stable/", "_inventory/werkzeug.inv"),
 }
 
 autodoc_member_order = "alphabetical"

@@ -23,6 +23,7 @@ class Name(NamedTuple):
 NAMES: Final[dict[str, tuple[Name, ...]]] = {
     "python": (
         Name("py:class", "collections.abc.Generator", "library/collections.abc.html#$"),
+        Name("py:class", "collections.abc.Iterable", "library/collections.abc.html#$"),
         Name("py:class", "dict", "library/stdtypes.html#$"),
         Name("py:class", "int", "library/functions.html#$"),
         Name("py:class", "os.PathLike", "library/os.html#$"),
@@ -55,19 +56,23 @@ NAMES: Final[dict[str, tuple[Name, ...]]] = {
         Name("py:class", "flask.blueprints.Blueprint", "api/#flask.Blueprint"),
         Name("py:class", "flask.json.provider.JSONProvider", "api/#$"),
         Name("py:class", "flask.wrappers.Response", "api/#flask.Response"),
+        Name("py:function", "flask.abort", "api/#$"),
         Name("py:function", "flask.url_for", "api/#$"),
         Name("py:method", "flask.Blueprint.before_request", "api/#$"),
         Name("py:method", "flask.Flask.app_context", "api/#$"),
+        Name("py:method", "flask.Flask.register_blueprint", "api/#$"),
         Name("py:method", "flask.Response.call_on_close", "api/#$"),
     ),
     "itsdangerous": (
         Name("py:class", "itsdangerous.url_safe.URLSafeTimedSerializer", "url_safe/#$"),
     ),
     "blinker": (Name("py:class", "blinker.base.NamedSignal", "#blinker.NamedSignal"),),
+    "werkzeug": (Name("py:exception", "werkzeug.exceptions.BadRequest", "exceptions/#$"),),
     "redis": (
         Name("py:class", "redis.StrictRedis", "connections.html#redis.Redis"),
         Name("py:class", "redis.client.Redis", "connections.html#redis.Redis"),
         Name("py:exception", "redis.exceptions.ConnectionError", "exceptions.html#$"),
+        Name("py:exception", "redis.exceptions.NoPermissionError", "exceptions.html#$"),
         Name("py:exception", "redis.exceptions.RedisError", "exceptions.html#$"),
     ),
 }

@@ -8,9 +8,6 @@ user first, can open any number of channels on one ``EventSource``. Each of them
 >>> @app.get("/events")
 ... def events():
 ...     return streams.stream(["news", f"user.{7}"])
->>> with app.test_client().get("/events") as response:
-...     response.content_type
-'text/event-stream; charset=utf-8'
 """
 
 from collections.abc import Iterable

@@ -16,7 +16,7 @@ def names_of_examples(doctest_namespace: dict[str, Any]) -> None:
     """Give an example its own application."""
     app = Flask("examples")
     app.config["REDIS_URL"] = "memory://"
-    app.config["SSE_HISTORY"] = {"news": 100}
+    app.config["SSE_HISTORY"] = {"news": 100, "answer.*": 100}
     app.register_blueprint(sse, url_prefix="/stream")
     doctest_namespace.update(
         app=app, sse=sse, Message=Message, ServerSentEventsBlueprint=ServerSentEventsBlueprint

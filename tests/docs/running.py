@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
-from tests.support.processes import Process, running
+from tests.support.processes import LOOPBACK, Process, free_port, running
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE, wait_until
 from tests.support.wheels import OFFLINE
@@ -27,6 +29,9 @@ RUN_BY_A_TEST: Final[set[str]] = {
     # See test_history_clients.
     "fetching.mjs",
     "htmx.html",
+    # See test_ends.
+    "streams/templates/htmx_2.html",
+    "streams/templates/htmx_4.html",
 }
 """Files, commands, and languages of a page."""
 
@@ -71,6 +76,21 @@ def serving(command: str, port: int, folder: Path, **variables: str) -> Generato
     env = environment(**variables)
     with running(["bash", "-c", command], port, log, env=env, cwd=folder) as process:
         yield process
+
+
+@contextmanager
+def serving_app(app: str, folder: Path, **variables: str) -> Generator[str]:
+    """Run an application with Flask's own server until the block ends; yield its URL."""
+    port = free_port()
+    with serving(f"exec flask --app '{app}' run --port {port}", port, folder, **variables):
+        yield f"http://{LOOPBACK}:{port}"
+
+
+def post(url: str, **form: str) -> str:
+    """Post a form, and return the answer."""
+    with urlopen(url, urlencode(form).encode(), timeout=PATIENCE) as answer:
+        text: str = answer.read().decode()
+        return text
 
 
 @contextmanager

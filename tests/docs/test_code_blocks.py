@@ -38,6 +38,8 @@ from . import (
     test_cluster_compose,
     test_in_the_browser,
     test_recipes,
+    test_stream_recipes,
+    test_streams,
     test_troubleshooting,
 )
 from .blocks import EXAMPLES, Kind, read_blocks
@@ -118,6 +120,8 @@ _OTHER_TESTS: Final = (
     test_cluster_compose,
     test_in_the_browser,
     test_recipes,
+    test_stream_recipes,
+    test_streams,
     test_troubleshooting,
 )
 """When they are imported, they note the blocks that they run."""

@@ -18,7 +18,7 @@ import summaries
 from sphinx.util.inventory import InventoryFile
 
 import flask_sse
-from flask_sse import history, signals, testing
+from flask_sse import history, signals, streams, testing
 from tests.support.servers import ROOT
 
 from .conftest import BuiltSite
@@ -34,6 +34,7 @@ PAGES: Final = {
     "troubleshooting": "Troubleshooting",
     "choosing": "Choosing",
     "history": "History",
+    "streams": "Streams in code",
     "deployment": "Deployment",
     "command-line": "Command line",
     "guarantees": "Guarantees",
@@ -133,7 +134,7 @@ def test_inventory(site: BuiltSite) -> None:
     names = {name for role, names in inventory.items() if role.startswith("py:") for name in names}
     anchors = {anchor for anchor in OLD_ADDRESSES["api.html"] if anchor.startswith("flask_sse.")}
     modules = {"flask_sse"}
-    for module in (history, signals, testing):
+    for module in (history, signals, streams, testing):
         modules |= {module.__name__, *(f"{module.__name__}.{name}" for name in module.__all__)}
     assert names == modules | anchors | MEMBERS
     source = (ROOT / "flask_sse" / "_settings.py").read_text(encoding="utf-8")

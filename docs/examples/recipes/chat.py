@@ -1,35 +1,50 @@
-"""A chat with rooms. A page that loses its connection does not miss a message."""
+"""A chat with rooms, of which a page shows any number through one stream."""
 
 import os
-from collections import defaultdict
 from itertools import count
 
-from flask import Flask, render_template, request
+from flask import Flask, Response, abort, jsonify, render_template, request
 
-from flask_sse import history, sse
+from flask_sse import sse, streams
 
 app = Flask(__name__)
 app.config["REDIS_URL"] = os.environ.get("REDIS_URL", "redis://localhost")
 app.config["SSE_HISTORY"] = {"room.*": 100}
-app.register_blueprint(sse, url_prefix="/stream")
 
 # These stand in for a database table and its ids.
-rooms: dict[str, list[dict[str, str | int]]] = defaultdict(list)
+rooms: dict[str, list[dict[str, str | int]]] = {"coffee": [], "lobby": [], "tea": []}
 ids = count(1)
 
 
+@app.get("/")
+def index() -> str:
+    """Show the page."""
+    return render_template("chat.html", rooms=[*rooms])
+
+
+@app.get("/events")
+def events() -> Response:
+    """Open one stream for all rooms that the page shows."""
+    chosen = request.args.getlist("room")
+    if not chosen or not rooms.keys() >= set(chosen):
+        abort(403)
+    return streams.stream([f"room.{room}" for room in chosen])
+
+
 @app.get("/rooms/<room>")
-def show_room(room: str) -> str:
-    """Show a room, with what has been said so far."""
-    position = history.position(f"room.{room}")  # before the messages are read
-    return render_template("chat.html", room=room, messages=rooms[room], position=position)
+def show_room(room: str) -> Response:
+    """Return what has been said in a room so far."""
+    return jsonify(rooms.get(room, []))
 
 
 @app.post("/rooms/<room>")
 def say(room: str) -> tuple[str, int]:
     """Send a message to everybody in the room, including the sender."""
+    if room not in rooms:
+        abort(404)
     message: dict[str, str | int] = {
         "id": next(ids),
+        "room": room,
         "name": request.form["name"][:30],
         "text": request.form["text"][:500],
     }
