@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page
 from tests.support.client import StreamClient
 from tests.support.waiting import PATIENCE
 
+from . import typescript
 from .running import post, runs, serving_app
 
 _LOGIN: Final = """
@@ -44,6 +45,15 @@ def generate(question):
         yield token
 
 {recipe}.generate = generate
+"""
+
+_CHAT: Final = """
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { Chat } from "./Chat";
+
+const root = createRoot(document.getElementById("root")!);
+root.render(<StrictMode><Chat id="first" /></StrictMode>);
 """
 
 _ITEMS: Final = "[...document.querySelectorAll('li')].map((item) => item.textContent).join('|')"
@@ -242,3 +252,50 @@ def _wait_answer(page: Page, text: str) -> None:
     # The page may still be loading.
     shown = "document.querySelector('#answer')?.textContent.trim()"
     page.wait_for_function(f"{shown} === {text!r}")
+
+
+@pytest.mark.long
+@runs(
+    "recipes/ai_chat.py",
+    "recipes/answers.ts",
+    "recipes/Chat.tsx",
+    "recipes/templates/ai_chat.html",
+)
+def test_ai_sdk(place: Path, page: Page) -> None:
+    """`useChat` shows an answer word by word, resumes it after a reload, and stops it."""
+    typescript.link_packages(place)
+    (place / "main.tsx").write_text(_CHAT)
+    typescript.check(place, "main.tsx")
+    (place / "static").mkdir()
+    typescript.bundle(place, "main.tsx")
+    (place / "slow.py").write_text(_SLOW.format(recipe="ai_chat"))
+    with serving_app("slow", place) as url:
+        page.goto(url)
+        _ask(page, "What is an event?")
+        _wait_lines(page, "user: What is an event?", "assistant: You asked:")
+        page.reload()
+        _wait_lines(page, "assistant: You asked:")
+        (place / "go").touch()
+        _wait_lines(page, "assistant: You asked: What is an event?")
+        page.reload()
+        _wait_lines(page, "assistant: You asked: What is an event?")
+        (place / "go").unlink()
+        _ask(page, "Why?")
+        answered = ("assistant: You asked: What is an event?", "user: Why?")
+        _wait_lines(page, *answered, "assistant: You asked:")
+        with page.expect_response(lambda response: response.request.method == "DELETE"):
+            page.click("text='Stop'")
+        (place / "go").touch()
+        _ask(page, "Really?")
+        stopped = (*answered, "assistant: You asked:")
+        _wait_lines(page, *stopped, "user: Really?", "assistant: You asked: Really?")
+
+
+def _ask(page: Page, question: str) -> None:
+    page.fill("[name=question]", question)
+    page.click("text='Ask'")
+
+
+def _wait_lines(page: Page, *lines: str) -> None:
+    shown = "[...document.querySelectorAll('p')].map((line) => line.textContent.trim()).join('|')"
+    page.wait_for_function(f"{shown} === {'|'.join(lines)!r}")
