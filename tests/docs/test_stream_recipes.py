@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Final
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
+from datastar_py import ServerSentEventGenerator as Datastar
 from playwright.sync_api import Browser, Page
 
 from tests.support.client import StreamClient
+from tests.support.parser import Event
+from tests.support.servers import ROOT
 from tests.support.waiting import PATIENCE
 
 from . import typescript
@@ -56,7 +59,20 @@ const root = createRoot(document.getElementById("root")!);
 root.render(<StrictMode><Chat id="first" /></StrictMode>);
 """
 
+# A view that ends all streams of the orders, as a deploy does.
+_ORDERS: Final = """
+import with_datastar
+from flask_sse import streams
+from with_datastar import app
+
+app.view_functions["events"] = lambda: streams.stream(["orders"], client="page")
+
+@app.post("/end")
+def end():
+    return str(streams.disconnect(client="page"))
+"""
 _ITEMS: Final = "[...document.querySelectorAll('li')].map((item) => item.textContent).join('|')"
+_DATASTAR: Final = ROOT / ".venv" / "datastar" / "starhtml" / "static" / "js" / "datastar-core.js"
 
 
 @pytest.fixture
@@ -299,3 +315,62 @@ def _ask(page: Page, question: str) -> None:
 def _wait_lines(page: Page, *lines: str) -> None:
     shown = "[...document.querySelectorAll('p')].map((line) => line.textContent.trim()).join('|')"
     page.wait_for_function(f"{shown} === {'|'.join(lines)!r}")
+
+
+@runs("recipes/with_datastar.py", "recipes/templates/orders.html")
+def test_datastar_events(place: Path) -> None:
+    """The stream has the fields of the events that datastar-py makes, with ids."""
+    with serving_app("with_datastar", place) as url:
+        port = int(urlsplit(url).port or 0)
+        with StreamClient(port, path="/events") as client:
+            client.wait_events(1)
+            for item in ("tea", "<b>milk</b>"):
+                _order(url, item)
+            received = client.wait_events(3)[1:]
+        assert [event.type for event in received] == ["datastar-patch-elements"] * 2
+        fragments = (
+            '<ul id="orders"><li>tea</li></ul>',
+            '<ul id="orders"><li>tea</li><li>&lt;b&gt;milk&lt;/b&gt;</li></ul>',
+        )
+        assert [event.data for event in received] == [f"elements {each}" for each in fragments]
+        assert Datastar.patch_elements(fragments[0]) == _frame(received[0])
+
+
+def _frame(event: Event) -> str:
+    return f"event: {event.type}\ndata: {event.data}\n\n"
+
+
+def _order(url: str, item: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    request = Request(f"{url}/orders", json.dumps({"item": item}).encode(), headers)
+    with urlopen(request, timeout=PATIENCE) as answer:
+        assert answer.status == 204
+
+
+@pytest.mark.long
+@runs("recipes/templates/datastar.html")
+def test_datastar(place: Path, browser: Browser) -> None:
+    """Datastar patches the list in all pages, and connects again when the stream has ended."""
+    (place / "static").mkdir()
+    (place / "static" / "datastar.js").write_bytes(_DATASTAR.read_bytes())
+    (place / "ending.py").write_text(_ORDERS)
+    resumed: list[str] = []
+    with serving_app("ending", place) as url, browser.new_context() as context:
+        pages = [context.new_page() for _ in range(2)]
+        for page in pages:
+            page.on(
+                "request", lambda request: resumed.append(request.headers.get("last-event-id", ""))
+            )
+            with page.expect_response("**/events?**"):
+                page.goto(url)
+        pages[0].fill("input", "tea")
+        pages[0].click("button")
+        for page in pages:
+            _wait_items(page, "tea")
+        with pages[1].expect_response("**/events?**"):
+            post(f"{url}/end")
+        assert resumed[-1]
+        pages[0].fill("input", "<b>milk</b>")
+        pages[0].click("button")
+        for page in pages:
+            _wait_items(page, "tea", "<b>milk</b>")
