@@ -53,9 +53,10 @@ def pytest_xdist_make_scheduler(
     # It has no types for mypy.
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            if _CLUSTER not in nodeid:
-                return super()._split_scope(nodeid)
-            return f"{_CLUSTER} {nodeid.startswith(_ROUGH)}"
+            if _CLUSTER in nodeid:
+                return f"{_CLUSTER} {nodeid.startswith(_ROUGH)}"
+            scope: str = super()._split_scope(nodeid)
+            return scope
 
     return Scheduling(config, log)
 
