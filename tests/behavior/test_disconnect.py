@@ -133,6 +133,23 @@ def test_a_client_on_a_channel(site: Site, channel: str) -> None:
         assert stream.events(1)[0].data == "hello"
 
 
+def test_a_stream_that_has_not_begun(site: Site, channel: str) -> None:
+    """A view has let a client in before it lost access: its stream ends, too, once it begins."""
+    first = site.open(channel, client="alice")
+    query = {"channel": channel, "client": "alice"}
+    with site.app.test_client().get("/own", query_string=query) as response:
+        assert site.disconnect(client="alice") == 1
+        assert rest(first) == []
+        # Nothing has been read from it before.
+        assert rest(LocalStream(pieces_of(response))) == []
+    wait_until(lambda: len(site.gone) + len(site.refused) == 2, "both signals are sent")
+    assert {*[reason for reason, _ in site.gone], *site.refused} == {"disconnect"}
+    # The next one has been checked again.
+    again = site.open(channel, client="alice")
+    site.publish("hello", channel)
+    assert again.events(1)[0].data == "hello"
+
+
 def test_nobody_is_there(site: Site, channel: str) -> None:
     """No process is told, unless it has a stream of somebody else."""
     nobody = site.open(channel)
