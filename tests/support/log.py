@@ -25,9 +25,14 @@ class Log:
         """Add events; return them."""
         return [self._add(data) for _ in range(number)]
 
-    def end(self) -> Entry:
+    @property
+    def has_ended(self) -> bool:
+        """Whether the newest event is an end."""
+        return bool(self.entries) and self.entries[-1].is_end
+
+    def end(self, name: bytes = b"x") -> Entry:
         """End the channel; return the event."""
-        end = ending.entry(b"x", self._next())._replace(previous=self.top.nonce)
+        end = ending.entry(name, self._next())._replace(previous=self.top.nonce)
         end = end._replace(ends_after=self._ended)
         self._ended = end.position.offset
         return self._append(end, self.length + 1)

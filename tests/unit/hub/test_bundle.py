@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from flask_sse._callbacks.stream_signals import END
 from flask_sse._hub.batch import Batch
 from flask_sse._hub.bundle import Bundle
 from flask_sse._hub.channel import Channel
@@ -42,13 +43,19 @@ class Peer:
         self.seen: dict[bytes, int] = {}
         self.resets: Counter[bytes] = Counter()
         self.got: dict[bytes, list[int]] = defaultdict(list)
+        self.ended: set[bytes] = set()
         self._rig = rig
         self._reads = reads
         self._parser = Parser()
         self._socket: socket.socket | None = None
-        self.client: Client = self._connect()
+        self.client: Follower | Connection = self._connect()
 
-    def _connect(self) -> Client:
+    @property
+    def is_over(self) -> bool:
+        """Whether the stream has ended with its channels."""
+        return self.client.reason == END
+
+    def _connect(self) -> Follower | Connection:
         """Begin a stream, which resumes from the last id."""
         self._parser = Parser()
         self.opened = 0
@@ -90,20 +97,26 @@ class Peer:
             self.opened += 1
             assert self.opened == 1
             said = json.loads(data)
-            assert {*said["channels"]} == {name.decode() for name in self.names}
-            for name in self.logged:
+            assert {*said["channels"]} == {name.decode() for name in {*self.names} - self.ended}
+            for name in {*self.logged} - self.ended:
                 # Where a client begins is the hub's choice; one that has asked for more is told.
                 assert said["channels"][name.decode()] or self.seen.setdefault(name, -1) is not None
             return
         assert self.opened or not self.logged
-        if kind == "sse.reset":
+        if kind.startswith("sse."):
             name = json.loads(data)["channel"].encode()
+            assert name not in self.ended
+        if kind == "sse.end":
+            assert self.seen.get(name, -1) in {-1, *self._rig.ends[name]}
+            self.ended.add(name)
+            return
+        if kind == "sse.reset":
             self.resets[name] += 1
             self.seen[name] = -1
             return
         channel, number = data.split(" ")
         name = channel.encode()
-        assert name in self.names
+        assert name in {*self.names} - self.ended
         self.got[name].append(int(number))
         if name == UNLOGGED:
             return
@@ -112,10 +125,15 @@ class Peer:
         self.seen[name] = int(number)
 
     def cut(self) -> None:
-        """Lose the connection, with all that has not been read."""
+        """Lose the connection, with all that has not been read, and come back."""
         self._rig.drop(self.client)
         self.close()
         self.client = self._connect()
+        if {*self.names} == self.ended:
+            # The view answers 204.
+            self.client.end(END)
+        else:
+            self._rig.add(self)
 
     def close(self) -> None:
         """Close the connection."""
@@ -137,6 +155,8 @@ class Rig:
         self.on_the_way: dict[bytes, list[Event]] = defaultdict(list)
         self.asking: set[bytes] = set()
         self.numbers: Counter[bytes] = Counter()
+        self.ends: dict[bytes, set[int]] = defaultdict(set)
+        """The numbers of the events before each end."""
         stack.callback(self.close)
 
     def add(self, peer: Peer) -> None:
@@ -178,6 +198,13 @@ class Rig:
         self.logs[name].entries[-1] = large
         self.on_the_way[name].append(large)
 
+    def end(self, name: bytes) -> None:
+        """End a channel, unless it has ended."""
+        log = self.logs[name]
+        if not log.has_ended:
+            self.ends[name].add(self.numbers[name])
+            self.on_the_way[name].append(log.end(name))
+
     def arrive(self, name: bytes) -> None:
         """Let the published events arrive."""
         events, self.on_the_way[name] = self.on_the_way[name], []
@@ -217,7 +244,7 @@ class Rig:
         for peer in self.peers:
             if isinstance(peer.client, Connection) and peer.client.is_lagging:
                 peer.client.flush()
-                if peer.client.is_open:
+                if peer.client.is_open and not peer.client.is_closing:
                     self.give_up(self.bundles[peer.names].place(peer.client))
         drained, self.drained = self.drained, []
         for peer in drained:
@@ -233,13 +260,12 @@ class Rig:
         self.bundles[client.channel].discard(client)
 
     def give_up(self, listeners: Sequence[Listener]) -> None:
-        """Cut those that were lost."""
+        """Cut those that were lost, and forget those whose streams have ended."""
         for client in {listener.whole for listener in listeners}:
             self.drop(client)
             for peer in self.peers:
-                if peer.client is client:
+                if peer.client is client and not peer.is_over:
                     peer.cut()
-                    self.add(peer)
 
     def settle(self) -> None:
         """Let everything happen until all clients have everything."""
@@ -255,8 +281,11 @@ class Rig:
         for name, log in self.logs.items():
             newest = self.numbers[name] if log.entries else -1
             for peer in self.peers:
-                if name in peer.names:
+                if name in {*peer.names} - peer.ended:
+                    assert not log.has_ended
                     assert peer.seen.get(name) in {newest, -1}, name
+        for peer in self.peers:
+            assert peer.is_over == ({*peer.names} == peer.ended)
 
     def close(self) -> None:
         """Close all connections."""
@@ -266,8 +295,12 @@ class Rig:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_whatever_happens(seed: int) -> None:
-    """Each channel is exact: no gap without a reset, nothing twice, and `sse.open` once."""
+    """Each channel is exact: no gap without a reset, nothing twice, and `sse.open` once.
+
+    Nothing of a channel follows its end.
+    """
     chance = random.Random(seed)
+    ends = chance.choice([0.0, 0.2, 0.6])
     names = [b"a", b"b", b"c", b"d", b"e", UNLOGGED]
     with ExitStack() as stack:
         rig = Rig(names, stack)
@@ -280,7 +313,7 @@ def test_whatever_happens(seed: int) -> None:
         for _ in range(chance.randint(50, 400)):
             name = chance.choice(names)
             peer = chance.choice(rig.peers)
-            match chance.randint(0, 9):
+            match chance.randint(0, 10):
                 case 0 | 1 | 2:
                     rig.publish(name, chance.choice([0, 0, 0, 3000, 9000]))
                 case 3 | 4:
@@ -294,10 +327,43 @@ def test_whatever_happens(seed: int) -> None:
                     rig.lose(name)
                     if chance.random() < 0.5:
                         rig.compare(name)
+                case 9 if name != UNLOGGED and chance.random() < ends:
+                    rig.end(name)
                 case _:
                     if chance.random() < 0.4:
                         peer.cut()
-                        rig.add(peer)
         rig.settle()
-        live = [peer for peer in rig.peers if not peer.client.is_behind]
+        live = [peer for peer in rig.peers if peer.ended or not peer.client.is_behind]
         assert len(live) == len(rig.peers), "in the end, everybody shares the bytes of the others"
+
+
+@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_end_of_one_channel(reads: bool, number: int) -> None:
+    """Clients get the next event of another channel at once, without anything in between."""
+    with ExitStack() as stack:
+        rig = Rig([b"a", b"b", UNLOGGED], stack)
+        rig.peers = [Peer(rig, (b"a", b"b", UNLOGGED), reads=reads) for _ in range(number)]
+        for peer in rig.peers:
+            rig.add(peer)
+        rig.settle()
+        rig.end(b"a")
+        rig.publish(b"a")
+        rig.arrive(b"a")
+        for name in (b"b", UNLOGGED):
+            rig.publish(name)
+            rig.arrive(name)
+        rig.arrive(b"b")
+        for peer in rig.peers:
+            peer.read()
+            assert peer.ended == {b"a"}
+            assert peer.got == {b"b": [1], UNLOGGED: [1]}
+        rig.end(b"b")
+        rig.arrive(b"b")
+        rig.publish(UNLOGGED)
+        rig.arrive(UNLOGGED)
+        for peer in rig.peers:
+            peer.read()
+            assert peer.ended == {b"a", b"b"}
+            assert peer.got[UNLOGGED] == [1, 2]
+            assert not peer.is_over

@@ -925,3 +925,21 @@ def test_an_end_for_a_connection(rig: Rig, log: Log, chunked: bool) -> None:
             received += piece
         assert received.endswith(b".end\n\n" + (b"\r\n0\r\n\r\n" if chunked else b""))
         assert received.count(b"event:sse.end") == 1
+
+
+def test_an_end_for_a_connection_that_is_gone(rig: Rig, log: Log) -> None:
+    """Its stream has ended because the client has left."""
+    server, browser = socket.socketpair()
+    server.setblocking(False)
+    terms = Terms(b":\n", lambda: b"", 1000, lambda _: None)
+    connection = Connection(server.detach(), b"", terms, chunked=True, callbacks=[])
+    with closing(connection):
+        rig.channel.add(connection)
+        rig.channel.confirm()
+        rig.answer()
+        browser.close()
+        rig.receive([log.end()])
+        assert rig.lost == [connection]
+        assert connection.is_gone
+        assert not connection.is_finishing
+        assert connection.reason == "client"
