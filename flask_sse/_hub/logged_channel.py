@@ -204,8 +204,8 @@ class LoggedChannel(Channel):
         if step.after != step.before:
             self.position = step.after
             self.heard = monotonic()
-            entries = [event for event in step.events if isinstance(event, Entry)]
-            self._ends_after = entries[-1].ends_after
+            newest = next(one for one in reversed(step.events) if isinstance(one, Entry))
+            self._ends_after = newest.ends_after
         batch = log_batches.from_events(up_to_end(step.events))
         return self._broadcast(step.before, batch) if batch.frames else []
 
