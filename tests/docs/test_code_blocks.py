@@ -92,6 +92,14 @@ _PUBLISHED: Final = {
     "tail -f access.log | flask sse publish - --lines --channel log": ("log", {"data": "GET /"}),
 }
 """The event that each command publishes, and its channel."""
+_DISCONNECTED: Final = {
+    "flask sse disconnect --client alice": {"client": "alice"},
+    "flask sse disconnect --client alice --channel chat.general": {
+        "client": "alice",
+        "channel": "chat.general",
+    },
+}
+"""What each command tells the processes."""
 _DATE: Final = "date | flask sse publish -"
 _LISTEN: Final = "flask sse listen"
 _LISTEN_TO_SEVERAL: Final = "flask sse listen users.social analytics"
@@ -327,6 +335,15 @@ def test_publishing_from_the_command_line(folder: Path, shared_redis: RedisServe
         shell(_DATE, folder)
         [payload] = payloads()
         assert re.fullmatch(r"\{'data': '.*\d\d:\d\d:\d\d.*[^\\]'\}", str(payload))
+
+
+@runs(*_DISCONNECTED)
+def test_disconnecting_on_the_command_line(folder: Path, shared_redis: RedisServer) -> None:
+    """Each command tells the processes whose streams must end."""
+    for command, told in _DISCONNECTED.items():
+        with listening(shared_redis, "flask-sse:control") as payloads:
+            shell(command, folder)
+            assert payloads() == [told]
 
 
 @runs(_LISTEN, _LISTEN_TO_SEVERAL, _LISTEN_ONCE, *_CHANNELS)

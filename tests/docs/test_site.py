@@ -77,10 +77,11 @@ MEMBERS: Final = {
     *(f"flask_sse.Message.{name}" for name in ("data", "type", "id", "retry")),
     *(f"flask_sse.testing.Harness.{name}" for name in ("app", "open", "published")),
     *(f"flask_sse.testing.Published.{name}" for name in ("channel", "message")),
+    "flask_sse.history.ChannelMessage.channel",
     "flask_sse.testing.ReceivedMessage.json",
     *(
         f"flask_sse.testing.Stream.{name}"
-        for name in ("get", "last_event_id", "response", "retry", "timeout")
+        for name in ("channels", "ended", "get", "last_event_id", "response", "retry", "timeout")
     ),
 }
 """The members of the classes in the public submodules."""
