@@ -11,8 +11,11 @@ from ld_eventsource.errors import HTTPStatusError
 from tests.clients.report import report
 
 
-def main(url: str) -> None:
-    """Follow a stream to its end, with short delays, since this client ignores `retry`."""
+def main(url: str, *, alone: bool) -> None:
+    """Follow a stream to its end, with short delays, since this client ignores `retry`.
+
+    :param alone: Leave it to the client when to stop.
+    """
     client = SSEClient(
         url,
         initial_retry_delay=0.05,
@@ -22,7 +25,7 @@ def main(url: str) -> None:
     for action in client.all:
         if isinstance(action, Event):
             report(action.event, action.data, action.last_event_id or "")
-        elif isinstance(action, Fault) and has_ended(action.error):
+        elif isinstance(action, Fault) and has_ended(action.error) and not alone:
             return
 
 
@@ -32,4 +35,4 @@ def has_ended(error: Exception | None) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[-1], alone="alone" in sys.argv)

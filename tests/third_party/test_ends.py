@@ -1,6 +1,7 @@
 """Third-party clients on a stream that ends: `sse.end`, and 204 when they connect again."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
@@ -19,7 +20,7 @@ from playwright.sync_api import Browser
 from flask_sse import sse, streams
 from tests.support import coroutines, servers
 from tests.support.client import StreamClient
-from tests.support.other_clients import Follow, node, page, python
+from tests.support.other_clients import Follow, node, page, program, python
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
 from tests.support.servers import Site
@@ -136,6 +137,16 @@ def test_htmx_asks_again(site: Site, app: Flask, channel: str, browser: Browser,
     """Without the attribute, it takes 204 for a failure, and asks again and again."""
     with page(browser, HTMX[name], "view=open_stream&alone")(site.port, channel) as client:
         wait_until(lambda: statuses(site, channel), "the stream begins")
+        publish_and_end(app, channel)
+        wait_until(lambda: statuses(site, channel).count(204) >= 3, "the client asks again")
+        assert not client.has_stopped
+
+
+def test_launchdarkly_for_python_asks_again(site: Site, app: Flask, channel: str) -> None:
+    """With the strategy that continues after errors, 204 is an error like others."""
+    module = ("-m", "tests.clients.with_launchdarkly", "alone")
+    with program(sys.executable, *module, path=PATH)(site.port, channel) as client:
+        wait_until(lambda: client.events, "the stream begins")
         publish_and_end(app, channel)
         wait_until(lambda: statuses(site, channel).count(204) >= 3, "the client asks again")
         assert not client.has_stopped
