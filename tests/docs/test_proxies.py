@@ -11,7 +11,7 @@ import httpx
 import pytest
 import trustme
 
-from tests.support import servers
+from tests.support import longest_id, servers
 from tests.support.client import StreamClient
 from tests.support.nginx import documented_site, nginx
 from tests.support.parser import Event, Parser
@@ -141,8 +141,13 @@ def app(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
     Not all of them that are sent while a test waits would fill a proxy's buffer.
     """
-    settings = {"REDIS_URL": shared_redis.url, "SSE_KEEPALIVE": 0.5}
-    with servers.gunicorn(tmp_path_factory.mktemp("app"), settings=settings) as site:
+    settings = {
+        "REDIS_URL": shared_redis.url,
+        "SSE_KEEPALIVE": 0.5,
+        "SSE_HISTORY": {"most-*": 10},
+    }
+    folder = tmp_path_factory.mktemp("app")
+    with servers.gunicorn(folder, app="tests.apps.several:app", settings=settings) as site:
         yield site
 
 
@@ -200,6 +205,15 @@ def test_browsers_get_http2(
             while not parser.events:
                 parser.feed(next(pieces))
             assert parser.events == [Event("message", "x", "")]
+
+
+def test_the_longest_id_passes_the_proxy(proxy: Process, app: Site, tls: ssl.SSLContext) -> None:
+    """It does with a browser's headers, also if the page has been rendered with such an id."""
+    last_id = longest_id.lengthen(app.get("/position"))
+    path = f"{longest_id.PATH}?last_event_id={last_id}"
+    headers = f"{longest_id.HEADERS}Last-Event-ID: {last_id}\r\n"
+    with StreamClient(proxy.port, path=path, headers=headers, tls=tls) as client:
+        longest_id.check(client)
 
 
 def test_every_configuration_is_tried() -> None:
