@@ -67,9 +67,9 @@ class _Announcements:
         for name in self._names.values():
             _announce(name)
 
-    def end(self, channel: bytes) -> None:
-        """Print that a channel has ended."""
-        click.echo(f"{one_line(self._names[channel])} has ended", err=True)
+    def end(self, name: bytes) -> None:
+        """Print that a name has ended."""
+        click.echo(f"{one_line(self._names[name])} has ended", err=True)
 
 
 def _announce(name: str) -> None:

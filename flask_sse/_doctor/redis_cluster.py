@@ -202,7 +202,7 @@ class Cluster:
 
     def _check_control(self) -> Iterator[Finding]:
         owner = self._primaries.owner(CONTROL)
-        if owner in self._primaries.present:
+        if owner is not None and owner in self._primaries.present:
             client, patience = self._primaries.at(owner), self._primaries.patience
             yield from by_node([(owner, check_control(client, patience, sharded=True))])
 

@@ -40,7 +40,7 @@ class Progress(Protocol):
         :param cursors: The position in each log after which the messages begin.
         """
 
-    def end(self, channel: bytes) -> None:
+    def end(self, name: bytes) -> None:
         """Note that a channel has ended, after its messages."""
 
 

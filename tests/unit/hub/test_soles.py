@@ -2,7 +2,7 @@
 
 import random
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 import pytest
@@ -67,7 +67,9 @@ class Owner:
         self.rests.append(len(data) - max(sent, 0))
         return [self.connection]
 
-    def send(self, *_: object) -> Sequence[Listener]:
+    def send(
+        self, slot: Slot, batch: Batch, some: Sequence[Piece], pause: Callable[[], None]
+    ) -> Sequence[Listener]:
         """Fail, since only others are sent to in this way."""
         raise NotImplementedError
 
@@ -197,6 +199,7 @@ def test_clients_that_leave(lab: Lab) -> None:
 def test_a_client_that_does_not_read(lab: Lab) -> None:
     """The rest is kept, and the others get everything."""
     slow, other = lab.add([b"1", b"a", b"kkkkk"]), lab.add([b"1", b"b", b"kkkkk"])
+    lost: list[Listener] = []
     while not slow.rests:
         lost = lab.send(EVENT._replace(head=b"data:%b\nid:" % (b"x" * 1000)))
         assert other.read()
