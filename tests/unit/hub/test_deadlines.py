@@ -73,11 +73,15 @@ def test_streams_that_have_gone() -> None:
     (stays,) = streams(1)
     deadlines.add(1.0, stays, "age")
     found: list[weakref.ref[Subscriber]] = []
-    for _ in range(1000):
-        stream = Watched(limit=1)
-        deadlines.add(2.0, stream, "age")
-        found.append(weakref.ref(stream))
-        deadlines.discard(stream)
+    leaving: list[Watched] = []
+    for _ in range(10):
+        leaving = [Watched(limit=1) for _ in range(100)]
+        for stream in leaving:
+            deadlines.add(2.0, stream, "age")
+            found.append(weakref.ref(stream))
+        for stream in leaving:
+            deadlines.discard(stream)
+    leaving.clear()
     gc.collect()
     assert len(deadlines) == 1
     assert sum(one() is not None for one in found) < 100

@@ -10,6 +10,8 @@ import pytest
 import redis
 from flask import Flask
 
+from flask_sse._event.channel_name import CONTROL
+from flask_sse._event.revocation import Identity, Revocation
 from flask_sse._hub.audience import Audience
 from flask_sse._hub.clients import Clients
 from flask_sse._hub.connection import Connection, Terms
@@ -20,6 +22,7 @@ from flask_sse._hub.subscriber import Subscriber
 from flask_sse._redis.outage import Outage
 from flask_sse._redis.pubsub import Delivered, PubSubConnection, Refused, Subscribed
 from flask_sse._redis.server_subscription import ServerSubscription
+from flask_sse._system.clock import monotonic
 from flask_sse._system.poller import Poller, Waker
 from tests.support.waiting import PATIENCE
 
@@ -93,12 +96,15 @@ class Rig:
         self.service.adopt(CHANNEL, peer.connection)
         return peer
 
-    def join(self, end_by: float | None = None) -> tuple[Subscriber, socket.socket]:
+    def join(
+        self, end_by: float | None = None, name: str | None = None
+    ) -> tuple[Subscriber, socket.socket]:
         """Add a client that the server's thread sends to; return the client's socket as well."""
         server, client = socket.socketpair()
         client.settimeout(PATIENCE)
         subscriber = Subscriber(LIMIT)
         subscriber.end_by = end_by
+        subscriber.identity = None if name is None else Identity(name, monotonic())
         self._stack.callback(server.close)
         self._stack.callback(client.close)
         self._stack.callback(self.watch.discard, server, subscriber)
@@ -319,3 +325,32 @@ def test_many_streams_of_the_same_age(rig: Rig) -> None:
     assert sum(numbers) == 50
     assert max(numbers) < 20
     assert len(numbers) < 10
+
+
+def test_a_named_client_waits_for_the_control_channel(rig: Rig) -> None:
+    """It begins when both channels are subscribed, in whichever order."""
+    first, (named, _) = rig.adopt(), rig.join(name="alice")
+    rig.service.dispatch([Subscribed(CHANNEL), EVENT])
+    assert first.connection.is_open
+    assert not named.is_open
+    assert rig.service.has_listeners
+    assert CONTROL in rig.service.wanted
+    rig.service.dispatch([Subscribed(CONTROL), Subscribed(CHANNEL), EVENT])
+    assert frames(named) == b"data:hello\n\n"
+    rig.service.dispatch([Delivered(CONTROL, Revocation("alice").to_payload()), EVENT])
+    rig.service.end_due(monotonic())
+    assert frames(named) == b"data:hello\n\n"
+    assert frames(named) is None
+    assert named.reason == "disconnect"
+    assert not first.ended
+
+
+def test_a_stop_ends_streams_that_wait(rig: Rig) -> None:
+    """Also those that wait for the control channel only."""
+    waiting, _ = rig.join(name="alice")
+    assert not rig.audience
+    assert rig.service.has_listeners
+    rig.stop()
+    assert waiting.has_ended()
+    assert waiting.reason == "stop"
+    assert not rig.service.has_listeners
