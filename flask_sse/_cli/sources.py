@@ -68,7 +68,7 @@ class _Announcements:
             _announce(name)
 
     def end(self, name: bytes) -> None:
-        """Print that a name has ended."""
+        """Print that a channel has ended."""
         click.echo(f"{one_line(self._names[name])} has ended", err=True)
 
 
