@@ -1,6 +1,8 @@
 """The end of a channel under gunicorn: each stream ends properly, with everything before it."""
 
+import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -18,6 +20,7 @@ from tests.support.waiting import wait_until
 APP: Final = "tests.apps.ending:app"
 CLIENTS: Final = 20
 EVENTS: Final = 100
+ROUNDS: Final = 2
 KINDS: Final = [*servers.MOST_USED, "read"]
 
 
@@ -75,6 +78,45 @@ def test_all_streams_end(site: Site, shared_redis: RedisServer, channel: str) ->
                 assert back.read_headers().status == 204
                 assert back.read_rest() == b""
     wait_until(lambda: site.log().count('"reason": "end"') == len(clients), "all have ended")
+
+
+def follow(site: Site, path: str, seed: int) -> list[Event]:
+    """Read a stream, and come back after each cut, until the server says that it is over."""
+    chance = random.Random(seed)
+    events: list[Event] = []
+    while True:
+        headers = f"Last-Event-ID: {events[-1].id}\r\n" if events else ""
+        with StreamClient(site.port, path=path, headers=headers) as client:
+            if client.read_headers().status == 204:
+                return events
+            number = chance.randint(1, EVENTS // 2)
+            while len(client.events) < number and not client.ended:
+                client.receive()
+            events += client.events
+
+
+def test_clients_that_are_cut(site: Site, channel: str) -> None:
+    """They get each event once, up to the end, however often they come back."""
+    names = [channel, f"{channel}-other"]
+    paths = [f"/stream?channel={channel}", "/events?" + "&".join(f"name={one}" for one in names)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        found = {
+            path: [pool.submit(follow, site, path, seed) for seed in range(CLIENTS // 2)]
+            for path in paths
+        }
+        wait_until(lambda: site.log().count("client_connected") >= CLIENTS, "connected")
+        for name in names * ROUNDS:
+            publish(site, name)
+        for name in names:
+            site.get(f"/end?channel={name}")
+            publish(site, name)
+    for path, tasks in found.items():
+        for task in tasks:
+            events = [event for event in task.result() if event.type != "sse.open"]
+            ends = [event for event in events if event.type == "sse.end"]
+            assert len(ends) == 1 + paths.index(path)
+            assert len(numbers(events)) == len(events) - len(ends)
+            assert sorted(numbers(events)) == sorted([*range(EVENTS)] * ROUNDS * len(ends))
 
 
 def test_a_client_that_reads_slowly(site: Site, channel: str) -> None:

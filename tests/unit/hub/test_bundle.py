@@ -92,12 +92,6 @@ class Peer:
             self._check(event.type, event.data, event.id)
             self.last_id = event.id or self.last_id
 
-    def _named(self, data: str) -> bytes:
-        """Return the channel that an event of ours is about."""
-        name: str = json.loads(data)["channel"]
-        assert name.encode() not in self.ended
-        return name.encode()
-
     def _check(self, kind: str, data: str, event_id: str) -> None:
         if kind == "sse.open":
             self.opened += 1
@@ -109,15 +103,15 @@ class Peer:
                 assert said["channels"][name.decode()] or self.seen.setdefault(name, -1) is not None
             return
         assert self.opened or not self.logged
-        if kind == "sse.end":
-            name = self._named(data)
-            assert self.seen.get(name, -1) in {-1, *self._rig.ends[name]}
-            self.ended.add(name)
-            return
-        if kind == "sse.reset":
-            name = self._named(data)
-            self.resets[name] += 1
-            self.seen[name] = -1
+        if kind != "message":
+            name = json.loads(data)["channel"].encode()
+            assert name not in self.ended
+            if kind == "sse.end":
+                assert self.seen.get(name, -1) in {-1, *self._rig.ends[name]}
+                self.ended.add(name)
+            else:
+                self.resets[name] += 1
+                self.seen[name] = -1
             return
         channel, number = data.split(" ")
         name = channel.encode()
