@@ -82,6 +82,7 @@ ROOMS: Final = {
         "bundle",
         "journey",
         "logged_channel",
+        "replaying_channel",
         "log_batches",
         "channel",
         "parts",
