@@ -17,7 +17,10 @@ _BIN: Final = Path(sys.executable).parent
 _WITHIN: Final = 60.0
 _TEXT: Final = "from flask_sse import sse\n\nsse.publish(\nsse.\n"
 _IN_PUBLISH: Final = types.Position(line=2, character=len("sse.publish("))
+_OTHER_TEXT: Final = "from flask_sse import streams\n\nstreams.stream(\n"
+_IN_STREAM: Final = types.Position(line=2, character=len("streams.stream("))
 _AFTER_DOT: Final = types.Position(line=3, character=len("sse."))
+_DOCUMENTS: Final = {"app.py": _TEXT, "views.py": _OTHER_TEXT}
 _CAPABILITIES: Final = types.ClientCapabilities(
     text_document=types.TextDocumentClientCapabilities(
         signature_help=types.SignatureHelpClientCapabilities(
@@ -36,6 +39,8 @@ class Shown(NamedTuple):
     """What an editor gets."""
 
     signature: types.SignatureInformation
+    """That of `publish`."""
+    of_stream: types.SignatureInformation
     completions: set[str]
 
 
@@ -48,13 +53,18 @@ class Shown(NamedTuple):
 def test_editor(command: Sequence[str], tmp_path: Path) -> None:
     """Within ``sse.publish(`` each parameter is shown, and after ``sse.`` each member."""
     shown = coroutines.run(_ask(command, tmp_path))
-    labels = [parameter.label for parameter in shown.signature.parameters or ()]
-    assert [str(label).replace(" ", "") for label in labels] == [
+    assert _labels(shown.signature) == [
         "data:Any",
         "type:str|None=None",
         "id:str|int|None=None",
         "retry:int|None=None",
         'channel:str="sse"',
+    ]
+    assert _labels(shown.of_stream) == [
+        "channels:Iterable[str]",
+        "client:str|None=None",
+        "max_age:float|None=None",
+        "blueprint:ServerSentEventsBlueprint=sse",
     ]
     assert shown.signature.label.endswith("-> int")
     documentation = shown.signature.documentation
@@ -62,6 +72,12 @@ def test_editor(command: Sequence[str], tmp_path: Path) -> None:
     assert documentation.value.startswith("Publish data as a server-sent event.")
     assert ":param channel:" in documentation.value
     assert shown.completions >= {"publish", "messages", "stream", "redis"}
+
+
+def _labels(signature: types.SignatureInformation) -> list[str]:
+    """Return the parameters, without the mark before those that are given by name only."""
+    labels = [str(parameter.label) for parameter in signature.parameters or ()]
+    return [label.replace(" ", "") for label in labels if label != "*"]
 
 
 async def _ask(command: Sequence[str], folder: Path) -> Shown:
@@ -85,7 +101,6 @@ async def _ask(command: Sequence[str], folder: Path) -> Shown:
 
 async def _converse(client: LanguageClient, folder: Path) -> Shown:
     root = types.WorkspaceFolder(folder.as_uri(), "project")
-    document = types.TextDocumentIdentifier((folder / "app.py").as_uri())
     # jedi's server, told to exit, does not do so before it has sent what it still has to say.
     options = {"diagnostics": {"enable": False}}
     parameters = types.InitializeParams(
@@ -93,20 +108,30 @@ async def _converse(client: LanguageClient, folder: Path) -> Shown:
     )
     await _soon(client.initialize_async(parameters))
     client.initialized(types.InitializedParams())
-    client.text_document_did_open(
-        types.DidOpenTextDocumentParams(
-            types.TextDocumentItem(document.uri, "python", version=1, text=_TEXT)
-        )
-    )
-    help_ = await _soon(
-        client.text_document_signature_help_async(types.SignatureHelpParams(document, _IN_PUBLISH))
-    )
-    assert help_ is not None
+    document, other = (_open(client, folder / name, text) for name, text in _DOCUMENTS.items())
+    signature = await _find_signature(client, document, _IN_PUBLISH)
+    of_stream = await _find_signature(client, other, _IN_STREAM)
     found = await _soon(
         client.text_document_completion_async(types.CompletionParams(document, _AFTER_DOT))
     )
     items = found.items if isinstance(found, types.CompletionList) else found or ()
-    return Shown(help_.signatures[0], {item.label for item in items})
+    return Shown(signature, of_stream, {item.label for item in items})
+
+
+def _open(client: LanguageClient, path: Path, text: str) -> types.TextDocumentIdentifier:
+    uri = path.as_uri()
+    item = types.TextDocumentItem(uri, "python", version=1, text=text)
+    client.text_document_did_open(types.DidOpenTextDocumentParams(item))
+    return types.TextDocumentIdentifier(uri)
+
+
+async def _find_signature(
+    client: LanguageClient, document: types.TextDocumentIdentifier, position: types.Position
+) -> types.SignatureInformation:
+    asked = types.SignatureHelpParams(document, position)
+    answer = await _soon(client.text_document_signature_help_async(asked))
+    assert answer is not None
+    return answer.signatures[0]
 
 
 def _pass_over(_: object) -> None:
