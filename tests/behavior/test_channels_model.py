@@ -577,7 +577,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failover, "PubSubConnection", LossyConnection)
 
 
-@pytest.fixture(params=["redis", "memory"])
+@pytest.fixture(params=["redis", pytest.param("memory", marks=pytest.mark.long)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Return the URL of a Redis for the model."""
     if request.param == "memory":

@@ -22,6 +22,7 @@ CLIENTS: Final = 20
 EVENTS: Final = 100
 ROUNDS: Final = 2
 KINDS: Final = [*servers.MOST_USED, "read"]
+FEW_KINDS: Final = [*servers.MOST_USED, pytest.param("read", marks=pytest.mark.long)]
 
 
 @pytest.fixture(params=KINDS)
@@ -50,6 +51,7 @@ def numbers(events: Sequence[Event]) -> list[int]:
     return [int(event.data.split()[0]) for event in events if event.type == "message"]
 
 
+@pytest.mark.parametrize("site", FEW_KINDS, indirect=True)
 def test_all_streams_end(site: Site, shared_redis: RedisServer, channel: str) -> None:
     """Those of one channel, and those of several; later, each client is told not to come back."""
     other = f"{channel}-other"

@@ -18,6 +18,10 @@ from tests.support.waiting import wait_until
 
 APP: Final = "tests.apps.named:app"
 KINDS: Final = [*servers.MOST_USED, "read", "cluster"]
+FEW_KINDS: Final = [
+    *servers.MOST_USED,
+    *(pytest.param(kind, marks=pytest.mark.long) for kind in ("read", "cluster")),
+]
 CLIENTS: Final = 40
 MOST_CLIENTS: Final = 400
 HISTORY: Final = {"SSE_HISTORY": {"kept*": 1000}}
@@ -79,6 +83,7 @@ def test_all_streams_of_a_client(site: Site, channel: str) -> None:
         client.close()
 
 
+@pytest.mark.parametrize("site", FEW_KINDS, indirect=True)
 def test_it_takes_less_than_a_second(site: Site, channel: str) -> None:
     """On a machine that is busy with something else, at least one time of five."""
     times: list[float] = []
@@ -91,6 +96,7 @@ def test_it_takes_less_than_a_second(site: Site, channel: str) -> None:
     assert min(times) < 1
 
 
+@pytest.mark.parametrize("site", FEW_KINDS, indirect=True)
 def test_coming_back(site: Site, channel: str) -> None:
     """A client that may stay resumes, and misses nothing."""
     kept = f"kept-{channel}"

@@ -19,7 +19,7 @@ APP: Final = "tests.apps.signalling:app"
 CLIENTS: Final = 5
 RENEWALS: Final = 4
 """How often each of them comes back."""
-KINDS: Final = [*servers.MOST_USED, "read"]
+KINDS: Final = [*servers.MOST_USED, pytest.param("read", marks=pytest.mark.long)]
 
 
 @pytest.fixture(params=KINDS)
