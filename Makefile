@@ -130,6 +130,7 @@ bench: $(VENV)/dev.stamp
 	@scripts/system-packages benchmark
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m tests.benchmarks.history
+	$(BIN)/python -m tests.benchmarks.channels
 	$(BIN)/python -m tests.benchmarks.signals
 
 bench-smoke: $(VENV)/dev.stamp

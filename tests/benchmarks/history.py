@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -32,8 +32,10 @@ from .usage import ProcessTree
 _ROOT: Final = Path(__file__).parents[2]
 _KEPT: Final = 1000
 _MISSED: Final = 100
+_AT_ONCE: Final = 100
+PATH: Final = "/stream?channel=x"
 _DATA: Final = {"user": "alice", "text": "x" * 100}
-_OPENING: Final = b"\n:\n"
+OPENING: Final = b"\n:\n"
 """The comment with which each stream begins."""
 WORKERS: Final = {
     "sync": ("--workers", "1"),
@@ -123,16 +125,26 @@ def _report_delivery(worker: str, rounds: int, number: int, cores: Cores, folder
 
 
 def measure_delivery(
-    server: RedisServer, app: Flask, port: int, tree: ProcessTree, number: int, events: int = 100
+    server: RedisServer,
+    app: Flask,
+    port: int,
+    tree: ProcessTree,
+    number: int,
+    events: int = 100,
+    path: Callable[[int], str] = lambda _: PATH,
 ) -> float:
-    """Return the processor time of the site for one event and client, in microseconds."""
+    """Return the processor time of the site for one event and client, in microseconds.
+
+    :param path: Returns the path of each client's stream.
+    """
     with ExitStack() as stack, app.app_context():
-        clients = _connect(stack, port, [""] * number)
-        _gather(clients, _OPENING)
+        clients = open_streams(stack, port, number, path)
+        sse.publish({"number": -1, **_DATA}, channel="x")
+        gather(clients, b'"number": -1,')
         before = tree.cpu_seconds()
         for event in range(events):
             sse.publish({"number": event, **_DATA}, channel="x")
-            _gather(clients, b'"number": %d,' % event)
+            gather(clients, b'"number": %d,' % event)
         return (tree.cpu_seconds() - before) / events / number * 1e6
 
 
@@ -143,7 +155,7 @@ def _report_storm(worker: str, rounds: int, number: int, cores: Cores, folder: P
         for kept, times in seconds.items():
             with serve_site(worker, kept, cores, folder) as (_, app, port, _):
                 cursors = [""] * number if kept is None else _positions(app, number)
-                with _Probe(app, port) as probe:
+                with Probe(app, port) as probe:
                     times.append(_storm(port, cursors))
                 delays[kept] += probe.delays
     without, with_ = (statistics.median(some) for some in seconds.values())
@@ -152,7 +164,7 @@ def _report_storm(worker: str, rounds: int, number: int, cores: Cores, folder: P
         f"with history {with_:.2f} s until all have got what they had missed",
         flush=True,
     )
-    without, with_ = (_p99(some) * 1e3 for some in delays.values())
+    without, with_ = (p99(some) * 1e3 for some in delays.values())
     print(
         f"{worker}, p99 of another channel meanwhile: {without:.0f} ms without history, "
         f"{with_:.0f} ms with, x {with_ / without:.2f}",
@@ -171,29 +183,30 @@ def _positions(app: Flask, number: int) -> list[str]:
 
 
 def _storm(port: int, cursors: Sequence[str]) -> float:
-    wanted = b'"number": %d,' % (_MISSED - 1) if cursors[0] else _OPENING
+    wanted = b'"number": %d,' % (_MISSED - 1) if cursors[0] else OPENING
     with ExitStack() as stack:
         begin = time.perf_counter()
-        _gather(_connect(stack, port, cursors), wanted)
+        gather(_connect(stack, port, cursors), wanted)
         return time.perf_counter() - begin
 
 
-def _p99(delays: Sequence[float]) -> float:
+def p99(delays: Sequence[float]) -> float:
+    """Return the 99th percentile."""
     return sorted(delays)[len(delays) * 99 // 100]
 
 
-class _Probe:
+class Probe:
     """A client of another channel, which is sent one event after the other."""
 
     def __init__(self, app: Flask, port: int) -> None:
         self.delays: list[float] = []
         self._app = app
-        self._client = _Client(port, "", "other")
+        self._client = Client(port, "", "/stream?channel=other")
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Self:
-        _gather([self._client], _OPENING)
+        gather([self._client], OPENING)
         self._thread.start()
         return self
 
@@ -209,37 +222,55 @@ class _Probe:
                     break
                 begin = time.perf_counter()
                 sse.publish({"number": number}, channel="other")
-                _gather([self._client], b'"number": %d}' % number)
+                gather([self._client], b'"number": %d}' % number)
                 self.delays.append(time.perf_counter() - begin)
 
 
-class _Client:
+class Client:
     """A connection whose last bytes are kept."""
 
-    def __init__(self, port: int, cursor: str, channel: str = "x") -> None:
+    def __init__(self, port: int, cursor: str, path: str) -> None:
         self.socket = socket.create_connection((LOOPBACK, port), 10)
         head = f"Last-Event-ID: {cursor}\r\n" if cursor else ""
-        self.socket.sendall(
-            f"GET /stream?channel={channel} HTTP/1.1\r\nHost: benchmark\r\n{head}\r\n".encode()
-        )
+        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: benchmark\r\n{head}\r\n".encode())
         self.socket.setblocking(False)
         self.tail = b""
 
     def receive(self) -> None:
+        """Read what has come."""
         piece = self.socket.recv(1 << 18)
         if not piece:
             raise ConnectionError(f"a stream has ended after {self.tail!r}")
         self.tail = (self.tail + piece)[-2000:]
 
 
-def _connect(stack: ExitStack, port: int, cursors: Sequence[str]) -> list[_Client]:
-    clients = [_Client(port, cursor) for cursor in cursors]
+def open_streams(
+    stack: ExitStack, port: int, number: int, path: Callable[[int], str]
+) -> list[Client]:
+    """Open streams, some at a time, so that none is refused.
+
+    :param path: Returns the path of each client's stream.
+    """
+    clients: list[Client] = []
+    for begin in range(0, number, _AT_ONCE):
+        some = range(begin, min(begin + _AT_ONCE, number))
+        added = [Client(port, "", path(index)) for index in some]
+        for client in added:
+            stack.callback(client.socket.close)
+        gather(added, OPENING)
+        clients += added
+    return clients
+
+
+def _connect(stack: ExitStack, port: int, cursors: Sequence[str]) -> list[Client]:
+    clients = [Client(port, cursor, PATH) for cursor in cursors]
     for client in clients:
         stack.callback(client.socket.close)
     return clients
 
 
-def _gather(clients: Sequence[_Client], wanted: bytes, seconds: float = 30) -> None:
+def gather(clients: Sequence[Client], wanted: bytes, seconds: float = 30) -> None:
+    """Read until each client has received something."""
     deadline = time.monotonic() + seconds
     with select.epoll() as epoll:
         waiting = {client.socket.fileno(): client for client in clients}
@@ -258,9 +289,17 @@ def _gather(clients: Sequence[_Client], wanted: bytes, seconds: float = 30) -> N
 
 @contextmanager
 def serve_site(
-    worker: str, kept: int | None, cores: Cores, folder: Path, site: str = "tests.apps.site:app"
+    worker: str,
+    kept: int | None,
+    cores: Cores,
+    folder: Path,
+    site: str = "tests.apps.site:app",
+    root: Path = _ROOT,
 ) -> Iterator[tuple[RedisServer, Flask, int, ProcessTree]]:
-    """Run a site, as its only user on a core of its own."""
+    """Run a site, as its only user on a core of its own.
+
+    :param root: The folder of the source code, which may have been checked out elsewhere.
+    """
     port = free_port()
     settings = {} if kept is None else {"FLASK_SSE_HISTORY": str(kept)}
     command = [
@@ -272,7 +311,7 @@ def serve_site(
         app = Flask("benchmark")
         app.config.update(REDIS_URL=server.url, SSE_HISTORY=kept)
         with running(
-            command, cores=cores.server, log=folder / "site.log", port=port, env=env, cwd=_ROOT
+            command, cores=cores.server, log=folder / "site.log", port=port, env=env, cwd=root
         ) as pid:
             tree = ProcessTree(pid)
             await_condition(lambda: len(tree.processes()) > 1, 10, "a worker")
