@@ -29,7 +29,7 @@ class Channel(Group):
     :param is_logged: Whether it has history.
     """
 
-    __slots__ = ("_waiting", "is_logged", "name", "parts", "report", "sent")
+    __slots__ = ("_parts", "_waiting", "is_logged", "name", "report", "sent")
 
     def __init__(self, name: bytes, *, is_logged: bool = False) -> None:
         super().__init__()
@@ -39,23 +39,31 @@ class Channel(Group):
         """Called after each batch."""
         self.sent = monotonic()
         """When its listeners last got a batch."""
-        self.parts = Parts(is_logged=is_logged)
-        """The bundles that it belongs to, which get each batch, too."""
         self._waiting: dict[Listener, None] = {}
+        # Most channels of the documented view have one client, and belong to no bundle.
+        self._parts: Parts | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._waiting or self.parts) or super().__bool__()
+        return bool(self._waiting or self._parts) or super().__bool__()
 
     def __iter__(self) -> Iterator[Listener]:
         """Iterate over a snapshot of the clients."""
         own = [*self._waiting, *super().__iter__()]
         # The others are parts of the clients of a bundle.
-        return iter([*(one for one in own if one.whole is one), *self.parts.clients()])
+        shared = self._parts.clients() if self._parts else ()
+        return iter([*(one for one in own if one.whole is one), *shared])
 
     @property
     def channels(self) -> "Sequence[Channel]":
         """Itself."""
         return (self,)
+
+    @property
+    def parts(self) -> Parts:
+        """The bundles that it belongs to, which get each batch, too."""
+        if self._parts is None:
+            self._parts = Parts(is_logged=self.is_logged)
+        return self._parts
 
     def add(self, listener: Listener) -> None:
         """Add a listener, which waits until the subscription is confirmed."""
@@ -104,9 +112,9 @@ class Channel(Group):
             if count % AT_ONCE == 0:
                 pause()
         # They come last, since a client may leave its bundle and be a listener from then on.
-        if self.parts:
-            lost += self.parts.send(batch, pause)
-            number += self.parts.reached
+        if self._parts:
+            lost += self._parts.send(batch, pause)
+            number += self._parts.reached
         if self.report is not None:
             self.report(self, batch, number, replayed=False)
         return lost

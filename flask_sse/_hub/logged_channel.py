@@ -163,7 +163,7 @@ class LoggedChannel(ReplayingChannel):
             gone = {*lost}
             ended = [one for one in (*connections, *self._subscribers) if one not in gone]
             lost += [one for one in ended if not self._end(one)]
-            lost += self.parts.end(gone)
+            lost += self._parts.end(gone) if self._parts else []
         return lost
 
     def _resume(self) -> Iterator[Listener]:
