@@ -210,7 +210,7 @@ def test_one_redis_behind_the_url_of_a_cluster(
 
 def test_unreachable_node_of_a_cluster(make_app: MakeApp, tmp_path: Path) -> None:
     """If a node announces an address that can't be reached, the error names that address."""
-    node = ClusterNode(tmp_path / "node", "redis-server", LOOPBACK)
+    node = ClusterNode(tmp_path / "node", None, LOOPBACK)
     node.options["cluster-announce-ip"] = _UNREACHABLE
     try:
         node.start()

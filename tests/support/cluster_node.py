@@ -50,7 +50,7 @@ class ClusterNode(RedisServer):
     connections at 127.0.0.1.
 
     :param folder: A folder of its own, which is made.
-    :param program: The server's name, or its path.
+    :param program: The server's path, unless it is the one that was chosen for the tests.
     :param source: The address from which it connects to others.
     :param proxied: Whether clients and other nodes reach it through proxies, which can swallow
         what they send.
@@ -61,7 +61,7 @@ class ClusterNode(RedisServer):
     def __init__(
         self,
         folder: Path,
-        program: str,
+        program: str | None,
         source: str,
         *,
         proxied: bool = False,

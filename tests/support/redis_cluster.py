@@ -27,7 +27,7 @@ class RedisCluster:
     of 127.0.0.1.
 
     :param folder: Where the nodes have their folders.
-    :param program: The server's name, or its path.
+    :param program: The server's path, unless it is the one that was chosen for the tests.
     :param proxied: Whether there are proxies in front of the nodes, for :meth:`partition`.
     :param authority: If given, the nodes only speak TLS, with certificates of this authority.
     :param options: Other options, such as ``cluster-require-full-coverage``. A password belongs
@@ -38,7 +38,7 @@ class RedisCluster:
         self,
         folder: Path,
         *,
-        program: str = "redis-server",
+        program: str | None = None,
         proxied: bool = False,
         authority: trustme.CA | None = None,
         options: Mapping[str, str] | None = None,

@@ -1,5 +1,6 @@
 """The servers that speak Redis's protocol, as programs: the system's and newer ones."""
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,11 @@ NEWER_SERVERS: Final = ("valkey-9", "redis-8") if sys.version_info < (3, 14) els
 """The names of the servers that `make test-long` installs."""
 
 
-def program(name: str) -> str:
+CHOSEN: Final = os.environ.get("REDIS_SERVER") or "system"
+"""The name of the server with which tests run that don't ask for another one."""
+
+
+def program(name: str = CHOSEN) -> str:
     """Return the path of a server's program.
 
     :param name: ``system`` for that of the operating system, or one of `NEWER_SERVERS`.

@@ -8,13 +8,14 @@ import redis
 import trustme
 
 from tests.support.processes import LOOPBACK, Process, free_port
+from tests.support.redis_programs import program as find_server
 from tests.support.waiting import PATIENCE, wait_until
 
 
 class RedisServer:
     """A redis-server on its own port, which stores nothing on disk.
 
-    :param program: The server's name, or its path.
+    :param program: The server's path, unless it is the one that was chosen for the tests.
     :param environment: Environment variables in addition to those of the tests.
     :param options: Other options, such as ``requirepass``.
     """
@@ -24,13 +25,13 @@ class RedisServer:
         folder: Path,
         *,
         port: int | None = None,
-        program: str = "redis-server",
+        program: str | None = None,
         environment: Mapping[str, str] | None = None,
         **options: str,
     ) -> None:
         self.port = port or free_port()
         self.folder = folder
-        self.program = program
+        self.program = program or find_server()
         self.options = options
         self._environment = environment or {}
         self._process: Process | None = None
@@ -80,6 +81,8 @@ class RedisServer:
 
     def use_tls(self, authority: trustme.CA) -> None:
         """Only speak TLS from the next start on, with a certificate of *authority*."""
+        # The packages of the newer servers are built without TLS.
+        self.program = find_server("system")
         certificate = authority.issue_cert(LOOPBACK)
         paths = {
             name: str(self.folder / f"{name}-{self.port}.pem") for name in ("key", "cert", "ca")
@@ -110,7 +113,7 @@ class RedisServer:
             f"sentinel down-after-milliseconds {name} 1000\n"
         )
         log = self.folder / f"sentinel-{self.port}.log"
-        command = ["redis-server", str(config), "--sentinel"]
+        command = [self.program, str(config), "--sentinel"]
         self._process = Process(command, self.port, log, {}, None)
         self._process.wait_listening()
 

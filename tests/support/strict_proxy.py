@@ -139,7 +139,7 @@ class StrictProxy(Relay[_Link]):
 @contextmanager
 def strict_proxy(
     folder: Path,
-    program: str = "redis-server",
+    program: str | None = None,
     *,
     forgets_every: int = 5,
     channel_argument: int = 0,
