@@ -94,7 +94,7 @@ html_js_files = ["scrolling.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
-    "announcement": "Version 2.0 is unreleased: install it from a checkout."
+    "announcement": f"Version {version} is unreleased: install it from a checkout."
     if is_unreleased
     else "",
     "navigation_with_keys": True,
