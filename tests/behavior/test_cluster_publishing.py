@@ -87,6 +87,9 @@ class Cluster:
         """Move the slot of a channel to the other node, or begin to."""
         source, target = self.owner(channel), self.other(channel)
         slot = key_slot(channel)
+        if states[0] == "NODE":
+            # Otherwise what the source still says about the slot may count for more.
+            target.admin.execute_command("CLUSTER BUMPEPOCH")
         for node, state, of in zip((target, source), states, (source, target), strict=True):
             name = (target if state == "NODE" else of).admin.execute_command("CLUSTER MYID")
             node.admin.execute_command("CLUSTER SETSLOT", slot, state, name)
