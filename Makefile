@@ -9,7 +9,7 @@ ADDRESS ?= 127.0.0.1:8000
 VERSIONS := 3.11
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo quickstart demo-picture test test-unit lint types check coverage test-long soak docs server-table inventories bench bench-smoke test-lowest test-compatibility system constraints clean
+.PHONY: help demo quickstart demo-picture test test-unit lint types check coverage test-long soak docs server-table inventories bench bench-smoke test-lowest test-compatibility system constraints release release-check clean
 
 help:
 	@echo "make demo         serve a page to try events on, without a Redis"
@@ -24,6 +24,8 @@ help:
 	@echo "make bench        measure Flask-SSE beside its peers, for about 35 minutes"
 	@echo "make bench-smoke  the same in a few minutes, to see that it works"
 	@echo "make docs         build the documentation into docs/_build/html"
+	@echo "make release      set VERSION=1.2.3, and date the changelog"
+	@echo "make release-check  check whether everything is ready for a release"
 	@echo "make constraints  look for newer versions of what the tests run with"
 
 $(BIN)/python:
@@ -151,6 +153,14 @@ server-table: $(VENV)/dev.stamp
 
 inventories: $(VENV)/dev.stamp
 	$(BIN)/python docs/inventories.py
+
+release: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.release --prepare '$(VERSION)'
+
+# What is built stays in `dist`: what is uploaded is what was checked.
+release-check: $(VENV)/dev.stamp
+	rm -rf dist
+	$(BIN)/python -m tests.release --dist dist $(if $(TAG),--tag '$(TAG)')
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-compatibility docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist tests/clients/node_modules

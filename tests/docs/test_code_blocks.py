@@ -165,10 +165,10 @@ def test_readme_shows_the_example() -> None:
     assert f"```python\n{(EXAMPLES / 'app.py').read_text(encoding='utf-8')}```" in readme
 
 
-@runs("make demo", "make test")
+@runs("make demo", "make test", "make release VERSION=2.0.0", "make release-check")
 def test_make_knows_its_targets() -> None:
     """The commands for contributors are targets of the Makefile."""
-    shell("make --dry-run demo test", ROOT)
+    shell("make --dry-run demo test release release-check", ROOT)
 
 
 @runs("ulimit -n 65536")
