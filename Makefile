@@ -9,14 +9,16 @@ ADDRESS ?= 127.0.0.1:8000
 VERSIONS := 3.11
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo quickstart demo-picture test test-unit lint types check coverage test-long soak docs server-table inventories bench bench-smoke test-lowest test-compatibility system constraints release release-check clean
+.PHONY: help demo quickstart first-event demo-picture test test-unit lint types check coverage test-long test-redis soak docs server-table inventories bench bench-smoke test-lowest test-compatibility system constraints release release-check clean
 
 help:
 	@echo "make demo         serve a page to try events on, without a Redis"
 	@echo "make quickstart   serve the quickstart's page, without a Redis"
+	@echo "make first-event  follow the quickstart in an empty folder, and time it"
 	@echo "make test         check everything: format, lint, types, tests"
 	@echo "make test-unit    run what needs neither a server nor Redis, in seconds"
 	@echo "make test-long    run the tests that take long"
+	@echo "make test-redis   run the tests with newer servers: Redis 8 and Valkey 9"
 	@echo "make coverage     run the tests, and show what they don't cover"
 	@echo "make soak         let everything fail in random order for 10 minutes, or SECONDS=60, or CLUSTER=1"
 	@echo "make test-lowest  run the tests with the lowest versions that are declared"
@@ -73,6 +75,9 @@ demo-picture: $(VENV)/dev.stamp
 	@scripts/system-packages
 	$(BIN)/python -m tests.support.demo_picture docs/_static/demo.png
 
+first-event: system $(VENV)/dev.stamp
+	$(BIN)/python -m tests.release.first_event
+
 system:
 	@scripts/system-packages
 
@@ -107,6 +112,13 @@ test-long: VERSIONS := 3.12 3.13 3.14
 test-long: system $(VENV)/servers.stamp $(NPM_PACKAGES) $(DATASTAR) types
 	$(BIN)/python -m pytest -m long --numprocesses 2 --hypothesis-profile search
 	$(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile search tests/unit
+
+# Every test that starts a Redis. `make test-long` has the tests of clusters of these servers.
+test-redis: system $(VENV)/servers.stamp
+	for server in $$($(BIN)/python -c 'from tests.support.redis_programs import *; print(*NEWER_SERVERS)'); do \
+		echo "REDIS_SERVER=$$server" && REDIS_SERVER=$$server $(BIN)/python -m pytest $(PARALLEL) \
+			tests/behavior tests/faults tests/servers || exit 1; \
+	done
 
 SECONDS ?= 600
 soak: system $(VENV)/dev.stamp

@@ -4,9 +4,9 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from tests.release.problem import Problem
@@ -20,6 +20,15 @@ _LATEST: Final = "/en/latest/"
 _REMEDY: Final = "Let it lead to what exists, or remove it."
 
 
+class _Places(NamedTuple):
+    """Where links lead that can be followed without a network."""
+
+    tree: Path
+    repository: str
+    site: Path
+    documentation: str
+
+
 def check_site(tree: Path, site: Path) -> Iterator[Problem]:
     """The links of the built pages, to one another and into the repository."""
     command = [sys.executable, str(tree / "docs" / "check_links.py"), str(site)]
@@ -28,21 +37,28 @@ def check_site(tree: Path, site: Path) -> Iterator[Problem]:
         *broken, _ = checked.stdout.splitlines() or [checked.stderr]
         for link in broken:
             yield Problem(f"The documentation: {link}", _REMEDY)
+    places = _places(tree, site)
     for page in sorted(site.rglob("*.html")):
         for link in _HREF.findall(page.read_text(encoding="utf-8")):
-            yield from _check(link, page.relative_to(site).as_posix(), tree, site)
+            if not _leads_somewhere(_find(link, places), urldefrag(link).fragment):
+                yield _problem(page.relative_to(site), link)
 
 
 def check_files(tree: Path, site: Path) -> Iterator[Problem]:
     """The links of the files that are read in the repository or on PyPI."""
+    places = _places(tree, site)
     for path in _files(tree):
-        name = path.relative_to(tree).as_posix()
         text = path.read_text(encoding="utf-8")
-        found = _URL.findall(text)
+        found = [link.rstrip(".,") for link in _URL.findall(text)]
         if path.suffix == ".md":
             found += _MARKDOWN_LINK.findall(text)
-        for link in dict.fromkeys(link.rstrip(".,") for link in found):
-            yield from _check(link, name, tree, site, path.parent)
+        for link in dict.fromkeys(found):
+            url, anchor = urldefrag(link)
+            target = _find(link, places)
+            if target is None and not urlsplit(link).scheme:
+                target = path.parent / unquote(url) if url else path
+            if not _leads_somewhere(target, anchor):
+                yield _problem(path.relative_to(tree), link)
 
 
 def _files(tree: Path) -> Iterator[Path]:
@@ -53,29 +69,30 @@ def _files(tree: Path) -> Iterator[Path]:
     yield from sorted(path for path in github.rglob("*") if path.suffix in {".md", ".yml"})
 
 
-def _check(
-    link: str, where: str, tree: Path, site: Path, folder: Path | None = None
-) -> Iterator[Problem]:
-    """Check one link.
-
-    :param where: The page or file that has it.
-    :param folder: The folder in which relative links begin, if they lead to files of the tree.
-    """
-    urls = _urls(tree)
-    url, anchor = urldefrag(link)
-    path: Path | None = None
-    if url.startswith(urls["Source"]):
-        found = _FILE.fullmatch(urlsplit(url.removeprefix(urls["Source"])).path)
-        path = tree / unquote(found[1]) if found else None
-    elif url.startswith(urls["Documentation"]):
-        path = site / (urlsplit(url).path.removeprefix(_LATEST).strip("/") or "index.html")
-    elif folder is not None and not urlsplit(link).scheme:
-        path = folder / unquote(url) if url else tree / where
-    if path is not None and not _leads_somewhere(path, anchor):
-        yield Problem(f"{where}: the link {link!r} leads nowhere.", _REMEDY)
+def _places(tree: Path, site: Path) -> _Places:
+    project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    urls: dict[str, str] = project["urls"]
+    return _Places(tree, urls["Source"], site, urls["Documentation"])
 
 
-def _leads_somewhere(path: Path, anchor: str) -> bool:
+def _problem(where: Path, link: str) -> Problem:
+    return Problem(f"{where.as_posix()}: the link {link!r} leads nowhere.", _REMEDY)
+
+
+def _find(link: str, places: _Places) -> Path | None:
+    """Return the file of the repository or the page to which a URL leads, if it is one."""
+    url = unquote(urlsplit(link).path)
+    if link.startswith(places.repository):
+        found = _FILE.fullmatch(url.removeprefix(urlsplit(places.repository).path))
+        return places.tree / found[1] if found else None
+    if link.startswith(places.documentation):
+        return places.site / (url.removeprefix(_LATEST).strip("/") or "index.html")
+    return None
+
+
+def _leads_somewhere(path: Path | None, anchor: str) -> bool:
+    if path is None:
+        return True
     if not anchor or path.suffix not in {".md", ".html"}:
         return path.exists()
     if not path.is_file():
@@ -89,9 +106,3 @@ def _leads_somewhere(path: Path, anchor: str) -> bool:
 def _slug(heading: str) -> str:
     """Return the anchor of a heading, as the repository's web pages make it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-def _urls(tree: Path) -> Mapping[str, str]:
-    project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    urls: Mapping[str, str] = project["urls"]
-    return urls

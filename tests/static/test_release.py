@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.release import links, packages, readme, site, version
+from tests.release import first_event, links, packages, readme, site, version
 from tests.release.packages import Installed
 from tests.release.problem import Problem
 from tests.release.version import CHANGELOG, README, VERSION_FILE
@@ -311,6 +311,16 @@ def test_broken_links_of_other_files(tree: Path, tmp_path: Path, works: str, bro
     _replace(tree / README, works, broken)
     (what,) = _whats(links.check_files(tree, pages))
     assert what.startswith("README.md: the link ")
+
+
+@pytest.mark.long
+def test_first_event(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From an empty folder, the quickstart leads to an event on a page; each step is timed."""
+    (wheel,) = built.glob("*.whl")
+    seconds = first_event.walk(wheel, tmp_path)
+    steps = capsys.readouterr().out.splitlines()
+    assert len(steps) == 5
+    assert sum(float(step.split()[0]) for step in steps) == pytest.approx(seconds, abs=1)
 
 
 @pytest.mark.long
