@@ -8,7 +8,8 @@ to `REPEAT_FOR` seconds after the first: its nonce tells Redis whether it has be
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import redis
@@ -16,7 +17,7 @@ from redis.cluster import ClusterPipeline, RedisCluster
 from redis.exceptions import ClusterError, RedisClusterException, TryAgainError
 
 from flask_sse._log.position import OFFSET_AT_TOP, Position
-from flask_sse._redis import log_commands
+from flask_sse._redis import log_commands, scripts
 from flask_sse._redis.cluster import Router
 from flask_sse._redis.cluster_errors import (
     LOST,
@@ -25,10 +26,12 @@ from flask_sse._redis.cluster_errors import (
     is_unsupported,
 )
 from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster_pipelines import run_all
 from flask_sse._redis.cluster_route import Route
 from flask_sse._redis.log_commands import Executor, NewEntry
 from flask_sse._redis.pool import ConnectionLimit
 from flask_sse._redis.primary import Answer
+from flask_sse._redis.scripts import Call
 from flask_sse._system import greenlets
 from flask_sse._system.clock import monotonic
 
@@ -112,6 +115,14 @@ class ClusterPublisher:
         run = _position_of(channel)
         return self._use(lambda router: repeat(Route(router, channel), run))
 
+    def run(self, call: Call) -> object:
+        """Run a script about a channel, and return its answer."""
+        return self._use(lambda router: _repeat_call(Route(router, call.channel), call))
+
+    def run_all(self, calls: Sequence[Call]) -> Sequence[object]:
+        """Run a script for several channels; return the answers, which may be errors."""
+        return self._use(partial(run_all, calls))
+
     def disconnect(self) -> None:
         """Close the connections that are not in use."""
         self._router.disconnect()
@@ -160,10 +171,29 @@ class ClusterClientPublisher:
         """Return the newest position in the log of a channel."""
         return repeat(_OnClient(self._client, channel), _position_of(channel))
 
+    def run(self, call: Call) -> object:
+        """Run a script about a channel, and return its answer."""
+        return _repeat_call(_OnClient(self._client, call.channel), call)
 
-def repeat(target: Target, run: Script[_Result]) -> _Result:
+    def run_all(self, calls: Sequence[Call]) -> Sequence[object]:
+        """Run a script for several channels; return the answers, which may be errors."""
+        return [self._answer(call) for call in calls]
+
+    def _answer(self, call: Call) -> object:
+        try:
+            return scripts.run(_OnClient(self._client, call.channel), call)
+        except redis.RedisError as error:
+            return error
+
+
+def repeat(
+    target: Target,
+    run: Script[_Result],
+    explain: Callable[[redis.ResponseError], redis.ResponseError] = log_commands.explain_script,
+) -> _Result:
     """Run a script until a node has executed it.
 
+    :param explain: Returns what is raised for an error that will not pass.
     :raises redis.RedisError: if the error will not pass, or has not passed in `REPEAT_FOR` seconds.
     """
     deadline: float | None = None
@@ -180,7 +210,8 @@ def repeat(target: Target, run: Script[_Result]) -> _Result:
             deadline = now + REPEAT_FOR if deadline is None else deadline
             if not is_passing(error) and isinstance(error, redis.ResponseError):
                 _check_version(error, executor)
-                raise log_commands.explain_script(error) from error
+                explained = explain(error)
+                raise explained from None if explained is error else error
             if not is_passing(error) or now >= deadline:
                 raise
             may_be_done = may_be_done or isinstance(error, LOST)
@@ -235,6 +266,17 @@ def _position_of(channel: bytes) -> Script[Position]:
         return log_commands.parse_range(log_commands.execute(executor, *command)).top
 
     return run
+
+
+def _repeat_call(target: Target, call: Call) -> object:
+    def run(executor: Executor, may_be_done: bool) -> object:
+        return scripts.run(executor, call)
+
+    return repeat(target, run, explain=_unexplained)
+
+
+def _unexplained(error: redis.ResponseError) -> redis.ResponseError:
+    return error
 
 
 def _check_version(error: redis.RedisError, executor: Executor | None) -> None:

@@ -41,6 +41,10 @@ class Route:
         client = self._router.client_at(self._asked)
         return _Asking(client) if redirection is not None and redirection.is_ask else client
 
+    def follow(self, redirection: Redirection) -> None:
+        """Go to the node that another one has named."""
+        self._redirection = redirection
+
     def note(self, error: redis.RedisError) -> bool:
         """Learn from an error; return whether it names a node that can be asked at once."""
         if self._asked is not None:

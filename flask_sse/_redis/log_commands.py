@@ -154,13 +154,13 @@ def _on_primary(client: redis.Redis, run: Callable[[], _Result]) -> _Result:
             if not is_read_only(error):
                 raise
             # Redis has done nothing. Its name may belong to another server by now.
-            _close_idle(client)
+            close_idle(client)
             return run()
     except redis.ResponseError as error:
         raise explain(error) from error
 
 
-def _close_idle(client: redis.Redis) -> None:
+def close_idle(client: redis.Redis) -> None:
     """Close the connections of a client that are not in use."""
     untyped: Any = client
     if untyped.connection is not None:

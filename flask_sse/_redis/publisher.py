@@ -5,7 +5,7 @@ It can be called from any thread. It blocks until Redis has answered, for a few 
 
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, SupportsInt, TypeVar
 from weakref import WeakSet
 
@@ -13,12 +13,13 @@ import redis
 from redis.client import Pipeline
 
 from flask_sse._log.position import Position
-from flask_sse._redis import log_commands
+from flask_sse._redis import log_commands, scripts
 from flask_sse._redis.clients import Broker
 from flask_sse._redis.cluster_errors import explain_cluster
 from flask_sse._redis.log_commands import NewEntry
 from flask_sse._redis.pool import ConnectionLimit
 from flask_sse._redis.primary import PublishingClient
+from flask_sse._redis.scripts import Call
 from flask_sse._system import greenlets
 
 _Result = TypeVar("_Result")
@@ -45,6 +46,18 @@ class Publisher(Protocol):
 
     def position(self, channel: bytes) -> Position:
         """Return the newest position in the log of a channel; it raises what `append` raises."""
+        ...
+
+    def run(self, call: Call) -> object:
+        """Run a script about a channel, and return its answer; it raises what `append` raises."""
+        ...
+
+    def run_all(self, calls: Sequence[Call]) -> Sequence[object]:
+        """Run a script for several channels; return the answers, which may be errors.
+
+        :raises TypeError: if a given client does not run scripts at once.
+        :raises redis.RedisError: if Redis can't be reached or does not answer.
+        """
         ...
 
 
@@ -88,12 +101,22 @@ class ClientPublisher:
         client = self._require_scripts()
         return _run(lambda: log_commands.newest_position(client, channel))
 
+    def run(self, call: Call) -> object:
+        """Run a script about a channel, and return its answer."""
+        client = self._require_scripts()
+        return _run(lambda: scripts.run_on_primary(client, call))
+
+    def run_all(self, calls: Sequence[Call]) -> Sequence[object]:
+        """Run a script for several channels; return the answers, which may be errors."""
+        client = self._require_scripts()
+        return _run(lambda: scripts.run_all(client, calls))
+
     def _require_scripts(self) -> redis.Redis:
         client = self._client
         if not isinstance(client, redis.Redis) or isinstance(client, Pipeline):
             raise TypeError(
-                f"with SSE_HISTORY, redis must be a redis.StrictRedis, or in a cluster a "
-                f"redis.cluster.RedisCluster, and not of the type {type(client).__name__}"
+                f"with SSE_HISTORY or SSE_PRESENCE, redis must be a redis.StrictRedis, or in a "
+                f"cluster a redis.cluster.RedisCluster, and not of the type {type(client).__name__}"
             )
         return client
 
@@ -137,6 +160,14 @@ class PoolPublisher:
     def position(self, channel: bytes) -> Position:
         """Return the newest position in the log of a channel."""
         return self._use(lambda client: log_commands.newest_position(client, channel))
+
+    def run(self, call: Call) -> object:
+        """Run a script about a channel, and return its answer."""
+        return self._use(lambda client: scripts.run_on_primary(client, call))
+
+    def run_all(self, calls: Sequence[Call]) -> Sequence[object]:
+        """Run a script for several channels; return the answers, which may be errors."""
+        return self._use(lambda client: scripts.run_all(client, calls))
 
     def _use(self, command: Callable[[redis.StrictRedis], _Result]) -> _Result:
         if greenlets.in_foreign_thread():
