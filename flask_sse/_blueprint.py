@@ -192,7 +192,8 @@ class ServerSentEventsBlueprint(Blueprint):
         channel = request.args.get("channel") or "sse"
         facts = response.look_at_request()
         state = State.current()
-        hub = state.hub(source_of(self))
+        source = source_of(self)
+        hub = state.hub(source)
         try:
             name = channel_name.encode(channel)
         except ValueError as error:
@@ -201,7 +202,9 @@ class ServerSentEventsBlueprint(Blueprint):
         last_id = response.last_event_id() if is_logged else None
         if last_id is not None and is_end(last_id):
             return response.stop_client()
-        visit = new_visit(state.notices, name, g.get("sse_client"))
+        client = g.get("sse_client")
+        seat = state.seat(source, (name,), client)
+        visit = new_visit(state.notices, name, client, seat)
         admission = Admission(state.settings.max_age)
         if type(self).messages is ServerSentEventsBlueprint.messages:
             cursor = None if last_id is None else Position.parse(last_id) or UNKNOWN

@@ -4,7 +4,7 @@ Pure: called once for an application, from the first thread that needs them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple, Self, cast
@@ -20,6 +20,7 @@ KEYS: Final = (
     "SSE_DIRECT",
     "SSE_HISTORY",
     "SSE_HISTORY_TTL",
+    "SSE_PRESENCE",
 )
 """All keys of the configuration that are read."""
 SCHEMES: Final = (
@@ -70,6 +71,8 @@ class Settings:
     """Which events of which channels are kept; the first pattern that matches counts."""
     history_ttl: int
     """Seconds after a channel's last event for which its events are kept."""
+    presence: tuple[str, ...]
+    """Patterns of the channels whose members are known."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -88,6 +91,7 @@ class Settings:
             direct=_boolean(config, "SSE_DIRECT", default=True),
             history=_history(config, "SSE_HISTORY"),
             history_ttl=_history_ttl(config, "SSE_HISTORY_TTL", default=3600),
+            presence=_presence(config, "SSE_PRESENCE"),
         )
 
     def with_url_of(self, config: Mapping[str, Any]) -> Self:
@@ -108,6 +112,13 @@ class Settings:
             if fnmatchcase(name, pattern):
                 return retention if retention.length else None
         return None
+
+    def has_presence(self, channel: bytes) -> bool:
+        """Whether the members of a channel are known."""
+        if not self.presence:
+            return False
+        name = channel.decode(errors="replace")
+        return any(fnmatchcase(name, pattern) for pattern in self.presence)
 
     @property
     def in_memory(self) -> bool:
@@ -210,6 +221,21 @@ def _history(config: Mapping[str, Any], key: str) -> tuple[tuple[str, Retention]
             name = f"{key}[{pattern!r}]"
             rules.append((pattern, _retention(kept, name, f"an int (events) or {LATEST!r}")))
     return tuple(rules)
+
+
+def _presence(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value: object = config.get(key)
+    if value is None:
+        return ()
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Collection):
+        raise TypeError(f"{key} must be a list of patterns such as ['room.*'], not {value!r}")
+    patterns = tuple(cast("Collection[object]", value))
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"{key} must be a list of patterns such as ['room.*'], but {pattern!r} is not a str"
+            )
+    return cast("tuple[str, ...]", patterns)
 
 
 def _retention(value: object, name: str, wanted: str) -> Retention:

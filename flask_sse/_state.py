@@ -19,6 +19,9 @@ from flask.json.provider import JSONProvider
 from flask_sse._callbacks.receivers import Notices
 from flask_sse._hub.hub import Hub
 from flask_sse._hub.log_queries import History
+from flask_sse._presence.announcer import Announcer
+from flask_sse._presence.roster import Roster
+from flask_sse._presence.seat import Seat
 from flask_sse._redis.cluster_nodes import ClusterNodes, is_cluster_client
 from flask_sse._redis.cluster_publisher import ClusterClientPublisher
 from flask_sse._redis.connections import Connections, pool_of
@@ -57,6 +60,7 @@ class State:
         self._clients_of_threads: WeakSet[redis.Redis] = WeakSet()
         self._streams: Streams | None = None
         self._hubs: dict[Hashable, Hub] = {}
+        self._rosters: dict[Hashable, Roster] = {}
         self._listening = Listening()
         self._has_looked_for_siblings = False
 
@@ -214,6 +218,36 @@ class State:
             )
         return hub
 
+    def seat(self, source: object, names: tuple[bytes, ...], client: object) -> Seat | None:
+        """Return the place of a new stream among the members of its channels, if they have any.
+
+        :param source: A client, or what :meth:`source` has returned.
+        :param client: The client's name. Anything but text with at least one character is none.
+        :raises TypeError: if the client of Redis does not say which Redis that is.
+        """
+        settings = self.settings
+        if not settings.presence or not isinstance(client, str) or not client:
+            return None
+        channels = tuple(filter(settings.has_presence, names))
+        return Seat(self._roster(source), channels, client) if channels else None
+
+    def _roster(self, source: object) -> Roster:
+        upstream = self._upstream(source)
+        key = (upstream.key, upstream.database)
+        roster = self._rosters.get(key)
+        if roster is None:
+            publisher = self.publisher_for(source)
+            if isinstance(publisher, ClientPublisher):
+                # The client may be a proxy, which does not work outside the request.
+                publisher = ClientPublisher(redis.StrictRedis(connection_pool=pool_of(source)))
+            announcer = Announcer(
+                self._app, publisher, self.keep_settings(), self.notices, self.wake_hubs
+            )
+            new = Roster(publisher, announcer.announce)
+            roster = self._rosters.setdefault(key, new)
+            roster.prepare()
+        return roster
+
     def wake_hubs(self) -> None:
         """Make the hubs look for events that they would otherwise find only by polling."""
         if self._hubs and self._redis is not None and self.settings.in_memory:
@@ -227,6 +261,8 @@ class State:
         """
         for hub in [*self._hubs.values()]:
             hub.rest(seconds)
+        for roster in [*self._rosters.values()]:
+            roster.finish(seconds)
         self.notices.finish(seconds)
 
     def _find_redis(self) -> _Redis:

@@ -1,11 +1,12 @@
-"""One client's stream, as the signals report it.
+"""One client's stream, as the signals and presence report it.
 
-Each stream has its own visit if a signal has receivers, and otherwise `None`. Only the thread
+Each stream has its own visit if a signal has receivers or it counts for presence, and otherwise
+`None`. Only the thread
 that serves the client uses it: one of the server's, or after the hand-over, the hub's loop.
 Nothing blocks.
 """
 
-from typing import Final
+from typing import Final, Protocol
 
 from flask_sse._callbacks.receivers import Notices
 from flask_sse._event import channel_name
@@ -33,17 +34,36 @@ DISCONNECT: Final = "disconnect"
 """The application has disconnected the client."""
 
 
+class Seat(Protocol):
+    """The place of a stream among the members of its channels."""
+
+    def take(self) -> None:
+        """Note that the stream has begun."""
+        ...
+
+    def leave(self, *, is_stopping: bool) -> None:
+        """Note that the stream has ended.
+
+        :param is_stopping: Whether the reason is that the process stops.
+        """
+        ...
+
+
 class Visit:
     """Sends the signals of one stream: connected and then gone, or refused.
 
     :param channel: The channel, or several in order.
     :param client: What the application has said about the client.
+    :param seat: Its place among the members of its channels, if it has one.
     """
 
-    __slots__ = ("_bytes", "_events", "_notices", "_opened", "_values")
+    __slots__ = ("_bytes", "_events", "_notices", "_opened", "_seat", "_values")
 
-    def __init__(self, notices: Notices, channel: Key, client: object) -> None:
+    def __init__(
+        self, notices: Notices, channel: Key, client: object, seat: Seat | None = None
+    ) -> None:
         self._notices = notices
+        self._seat = seat
         names = (channel,) if isinstance(channel, bytes) else channel
         channels = tuple(map(channel_name.to_text, names))
         self._values = {"channel": channels[0], "channels": channels, "client": client}
@@ -54,6 +74,8 @@ class Visit:
     def opened(self) -> None:
         """Note that the stream has begun."""
         self._opened = monotonic()
+        if self._seat is not None:
+            self._seat.take()
         self._notices.later(client_connected, **self._values)
 
     def count(self, events: int, size: int) -> None:
@@ -67,6 +89,8 @@ class Visit:
     def ended(self, reason: str) -> None:
         """Note that the stream has ended; must be called once."""
         if self._opened is not None:
+            if self._seat is not None:
+                self._seat.leave(is_stopping=reason == STOP)
             self._notices.later(
                 client_gone,
                 **self._values,
@@ -79,10 +103,13 @@ class Visit:
             self._notices.later(client_refused, **self._values, reason=reason)
 
 
-def new_visit(notices: Notices, channel: Key, client: object) -> Visit | None:
-    """Return a visit, if one of its signals has receivers."""
+def new_visit(
+    notices: Notices, channel: Key, client: object, seat: Seat | None = None
+) -> Visit | None:
+    """Return a visit, if one of its signals has receivers, or the stream has a seat."""
     signals = (client_connected, client_gone, client_refused)
-    if not any(signal.receivers for signal in signals):
+    if any(signal.receivers for signal in signals):
+        notices.await_at_exit()
+    elif seat is None:
         return None
-    notices.await_at_exit()
-    return Visit(notices, channel, client)
+    return Visit(notices, channel, client, seat)

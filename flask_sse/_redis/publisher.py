@@ -19,13 +19,13 @@ from flask_sse._redis.cluster_errors import explain_cluster
 from flask_sse._redis.log_commands import NewEntry
 from flask_sse._redis.pool import ConnectionLimit
 from flask_sse._redis.primary import PublishingClient
-from flask_sse._redis.scripts import Call
+from flask_sse._redis.scripts import Call, Scripts
 from flask_sse._system import greenlets
 
 _Result = TypeVar("_Result")
 
 
-class Publisher(Protocol):
+class Publisher(Scripts, Protocol):
     """Publishes to one Redis. There is one class for each kind of client."""
 
     def publish(self, channel: bytes, payload: bytes) -> int:
@@ -46,18 +46,6 @@ class Publisher(Protocol):
 
     def position(self, channel: bytes) -> Position:
         """Return the newest position in the log of a channel; it raises what `append` raises."""
-        ...
-
-    def run(self, call: Call) -> object:
-        """Run a script about a channel, and return its answer; it raises what `append` raises."""
-        ...
-
-    def run_all(self, calls: Sequence[Call]) -> Sequence[object]:
-        """Run a script for several channels; return the answers, which may be errors.
-
-        :raises TypeError: if a given client does not run scripts at once.
-        :raises redis.RedisError: if Redis can't be reached or does not answer.
-        """
         ...
 
 

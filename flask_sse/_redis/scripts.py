@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import redis
 from redis.client import NEVER_DECODE
@@ -56,6 +56,26 @@ class Call(NamedTuple):
         """
         script = ("EVAL", self.script.text) if in_full else ("EVALSHA", self.script.sha)
         return (*script, 1, self.key, *self.arguments)
+
+
+class Scripts(Protocol):
+    """Runs scripts in one Redis, or one cluster."""
+
+    def run(self, call: Call) -> object:
+        """Run a script about a channel, and return its answer.
+
+        :raises TypeError: if a given client does not run scripts at once.
+        :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
+        """
+        ...
+
+    def run_all(self, calls: Sequence[Call]) -> Sequence[object]:
+        """Run a script for several channels; return the answers, which may be errors.
+
+        :raises TypeError: if a given client does not run scripts at once.
+        :raises redis.RedisError: if Redis can't be reached or does not answer.
+        """
+        ...
 
 
 def run(executor: Executor, call: Call) -> object:

@@ -484,7 +484,7 @@ def test_a_client_of_ones_own(make_app: MakeApp, shared_redis: RedisServer, chan
             assert next(messages).data == "x"
         client = client.pipeline()
         with pytest.raises(
-            TypeError, match=r"with SSE_HISTORY, redis must be a redis\.StrictRedis"
+            TypeError, match=r"with SSE_HISTORY or SSE_PRESENCE, redis must be a redis\.StrictRedis"
         ):
             own.publish("x", channel=channel)
 

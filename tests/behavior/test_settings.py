@@ -228,6 +228,10 @@ WRONG: list[tuple[str, object, type[Exception], str]] = [
     ("SSE_HISTORY_TTL", None, TypeError, r"SSE_HISTORY_TTL must be a number of seconds, not None"),
     ("SSE_HISTORY_TTL", 0, ValueError, r"SSE_HISTORY_TTL must be from 1 to 31622400 seconds"),
     ("SSE_HISTORY_TTL", float("inf"), ValueError, r"SSE_HISTORY_TTL must be from 1 .* not inf"),
+    ("SSE_PRESENCE", "room.*", TypeError, r"SSE_PRESENCE must be a list .* not 'room\.\*'"),
+    ("SSE_PRESENCE", True, TypeError, r"SSE_PRESENCE must be a list .* not True"),
+    ("SSE_PRESENCE", {"a": 1}, TypeError, r"SSE_PRESENCE must be a list .* not \{'a': 1\}"),
+    ("SSE_PRESENCE", ["a", 1], TypeError, r"SSE_PRESENCE must be a list .* 1 is not a str"),
 ]
 
 

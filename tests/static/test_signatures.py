@@ -25,6 +25,7 @@ class Documented(NamedTuple):
 NAMES: Final = {"Message", "ServerSentEventsBlueprint", "sse"}
 SUBMODULES: Final = {
     "history": {"ChannelMessage", "messages", "position"},
+    "presence": {"Member", "members"},
     "signals": {
         "client_connected",
         "client_gone",

@@ -117,7 +117,9 @@ def test_wheel_holds_the_package_alone(built: Built) -> None:
     modules = {str(path.relative_to(_ROOT)) for path in (_ROOT / "flask_sse").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == {*modules, plugin}
     scripts = {name for name in names if name.endswith(".lua")}
-    assert scripts == {f"flask_sse/_redis/{name}.lua" for name in ("append", "log", "read")}
+    assert scripts == {
+        f"flask_sse/_redis/{name}.lua" for name in ("append", "leases", "log", "members", "read")
+    }
 
 
 def test_sdist_holds_what_it_takes_to_check_it(built: Built) -> None:

@@ -1,0 +1,226 @@
+"""Presence in one process and in several states of an application, which stand for processes."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from flask import Flask, Response, g, request
+from werkzeug.test import TestResponse
+
+from flask_sse import ServerSentEventsBlueprint, history, presence, sse, streams
+from flask_sse._presence import roster
+from flask_sse._state import State
+from tests.support.presence import SHORT, streams_of
+from tests.support.waiting import PATIENCE, wait_until
+from tests.support.wsgi import LocalStream, pieces_of
+
+Make = Callable[..., "Process"]
+
+
+class Process:
+    """An application that has members, like one in a process of its own."""
+
+    def __init__(self, url: str, stack: ExitStack, **settings: object) -> None:
+        self.app = Flask("tests")
+        self.app.config.update({"REDIS_URL": url, "SSE_PRESENCE": ["*"], **settings})
+        self.app.register_blueprint(sse, url_prefix="/stream")
+        self.app.before_request(self._name)
+        self.app.add_url_rule("/own", view_func=self._view)
+        self._stack = stack
+        stack.callback(State.of(self.app).rest, PATIENCE)
+
+    def open(self, *channels: str, client: str, path: str = "/own") -> "Page":
+        """Open a stream, which is closed after the test, and read its first piece."""
+        query: dict[str, Any] = {"channel": channels, "client": client}
+        response = self.app.test_client().get(path, query_string=query)
+        self._stack.callback(response.close)
+        return Page(response)
+
+    def members(self, channel: str) -> dict[str, int]:
+        """Return the members of a channel, and how many streams each has."""
+        return streams_of(self.app, channel)
+
+    def wait_members(self, channel: str, **members: int) -> None:
+        """Wait until these are the members of a channel."""
+        wait_until(lambda: self.members(channel) == members, f"the members are {members}")
+
+    def watch(self, channel: str) -> "Watcher":
+        """Open a stream without a name."""
+        return Watcher(self.open(channel, client="").stream)
+
+    def _name(self) -> None:
+        g.sse_client = request.args.get("client")
+
+    def _view(self) -> Response:
+        arguments = request.args
+        return streams.stream(arguments.getlist("channel"), client=arguments.get("client") or None)
+
+
+class Page:
+    """A page with a stream."""
+
+    def __init__(self, response: TestResponse) -> None:
+        self.stream = LocalStream(pieces_of(response))
+        self.close = response.close
+
+
+class Watcher:
+    """Reads the events about members."""
+
+    def __init__(self, stream: LocalStream) -> None:
+        self._stream = stream
+
+    def wait(self, number: int) -> list[tuple[str, str]]:
+        """Return the first events of this kind, as pairs of the type and the client."""
+        while len(self.seen()) < number:
+            assert self._stream.read()
+        return self.seen()
+
+    def seen(self) -> list[tuple[str, str]]:
+        """Return the events that have been read."""
+        return [
+            (event.type.removeprefix("sse."), json.loads(event.data)["client"])
+            for event in self._stream.parser.events
+            if event.type in ("sse.join", "sse.leave")
+        ]
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make leases short."""
+    monkeypatch.setattr(roster, "TIMES", SHORT)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Return what closes all streams, and ends all threads."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def process(any_redis_url: str, stack: ExitStack) -> Process:
+    """Return a process on each kind of Redis."""
+    return Process(any_redis_url, stack)
+
+
+@pytest.fixture(params=["redis", "cluster"])
+def make(request: pytest.FixtureRequest, stack: ExitStack) -> Make:
+    """Return a function that makes processes with the same Redis."""
+    server = request.getfixturevalue(f"shared_{request.param}")
+    return lambda **settings: Process(server.url, stack, **settings)
+
+
+def test_members(process: Process, channel: str) -> None:
+    """A client is a member once, whatever its tabs; it has left some time after its last one."""
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    watcher = process.watch(channel)
+    first = process.open(channel, client="alice")
+    assert watcher.wait(1) == [("join", "alice")]
+    second = process.open(channel, "other", client="alice")
+    bob = process.open(channel, client="bob")
+    process.wait_members(channel, alice=2, bob=1)
+    process.wait_members("other", alice=1)
+    with process.app.app_context():
+        member = presence.members(channel)["alice"]
+    assert before < member.since < datetime.now(UTC) + timedelta(seconds=1)
+    assert member == (member.since, 2)
+    first.close()
+    process.wait_members(channel, alice=1, bob=1)
+    second.close()
+    bob.close()
+    assert watcher.wait(4) == [
+        ("join", "alice"),
+        ("join", "bob"),
+        ("leave", "alice"),
+        ("leave", "bob"),
+    ]
+    assert process.members(channel) == process.members("other") == {}
+
+
+def test_a_reload(process: Process, channel: str) -> None:
+    """A client that comes back has neither left nor joined."""
+    watcher = process.watch(channel)
+    page = process.open(channel, client="alice")
+    assert watcher.wait(1) == [("join", "alice")]
+    for _ in range(3):
+        page.close()
+        page = process.open(channel, client="alice")
+    bob = process.open(channel, client="bob")
+    watcher.wait(2)
+    bob.close()
+    assert watcher.wait(3) == [("join", "alice"), ("join", "bob"), ("leave", "bob")]
+    process.wait_members(channel, alice=1)
+
+
+def test_the_documented_view(process: Process, channel: str) -> None:
+    """The name is `g.sse_client` there, if it is text."""
+    watcher = process.watch(channel)
+    stream = process.open(channel, client="zoë ✓", path="/stream")
+    assert watcher.wait(1) == [("join", "zoë ✓")]
+    assert process.members(channel) == {"zoë ✓": 1}
+    stream.close()
+    assert watcher.wait(2)[1] == ("leave", "zoë ✓")
+
+
+def test_overridden_messages(any_redis_url: str, stack: ExitStack, channel: str) -> None:
+    """A stream of an overridden `messages` counts, too."""
+
+    class Own(ServerSentEventsBlueprint):
+        def messages(self, channel: str = "sse") -> Any:
+            yield from super().messages(channel=channel)
+
+    process = Process(any_redis_url, stack)
+    own = Own("own", __name__)
+    own.add_url_rule("", view_func=own.stream)
+    process.app.register_blueprint(own, url_prefix="/overridden")
+    watcher = process.watch(channel)
+    stream = process.open(channel, client="alice", path="/overridden")
+    assert watcher.wait(1) == [("join", "alice")]
+    stream.close()
+    assert watcher.wait(2)[1] == ("leave", "alice")
+
+
+def test_channels_with_history(any_redis_url: str, stack: ExitStack, channel: str) -> None:
+    """Joins and leaves are events of the log, so that a client that was away gets them."""
+    process = Process(any_redis_url, stack, SSE_HISTORY=100)
+    with process.app.app_context():
+        before = history.position(channel)
+    alice = process.open(channel, client="alice")
+    process.wait_members(channel, alice=1)
+    alice.close()
+    process.wait_members(channel)
+    with process.app.app_context():
+        messages = history.messages(channel, after=before)
+        kept = [next(messages) for _ in range(2)]
+    messages.close()
+    assert [message.type for message in kept] == ["sse.join", "sse.leave"]
+    assert kept[0].data == kept[1].data == {"channel": channel, "client": "alice"}
+
+
+def test_no_presence(any_redis_url: str, stack: ExitStack, channel: str) -> None:
+    """Without a pattern that matches, nothing is known, and no thread is started."""
+    process = Process(any_redis_url, stack, SSE_PRESENCE=["room.*"])
+    process.open(channel, client="alice")
+    with process.app.app_context(), pytest.raises(ValueError, match="SSE_PRESENCE says which"):
+        presence.members(channel)
+    process.open(f"room.{channel}", channel, client="alice")
+    process.wait_members(f"room.{channel}", alice=1)
+
+
+def test_two_processes(make: Make, channel: str) -> None:
+    """A member of both joins once, and leaves when it has left both."""
+    one, two = make(), make()
+    watcher = one.watch(channel)
+    first, second = one.open(channel, client="alice"), two.open(channel, client="alice")
+    one.wait_members(channel, alice=2)
+    first.close()
+    two.wait_members(channel, alice=1)
+    bob = two.open(channel, client="bob")
+    assert watcher.wait(2) == [("join", "alice"), ("join", "bob")]
+    second.close()
+    bob.close()
+    assert watcher.wait(4)[2:] == [("leave", "alice"), ("leave", "bob")]
