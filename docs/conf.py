@@ -74,6 +74,7 @@ from flask_sse import Message, ServerSentEventsBlueprint, sse
 app = Flask("docs")
 app.config["REDIS_URL"] = "memory://"
 app.config["SSE_HISTORY"] = {"news": 100}
+app.config["SSE_PRESENCE"] = ["room.*"]
 app.register_blueprint(sse, url_prefix="/stream")
 """
 

@@ -17,6 +17,7 @@ def names_of_examples(doctest_namespace: dict[str, Any]) -> None:
     app = Flask("examples")
     app.config["REDIS_URL"] = "memory://"
     app.config["SSE_HISTORY"] = {"news": 100, "answer.*": 100}
+    app.config["SSE_PRESENCE"] = ["room.*"]
     app.register_blueprint(sse, url_prefix="/stream")
     doctest_namespace.update(
         app=app, sse=sse, Message=Message, ServerSentEventsBlueprint=ServerSentEventsBlueprint

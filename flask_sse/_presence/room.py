@@ -24,7 +24,7 @@ class Times(NamedTuple):
     """After which it is renewed."""
     absence: float = 3.0
     """After which a client without streams has left."""
-    farewell: float = 15.0
+    farewell: float = 20.0
     """For which the lease of a process that stops is valid: its clients come back elsewhere."""
 
 

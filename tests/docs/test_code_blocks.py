@@ -7,31 +7,29 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, Final
+from typing import Final
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import fakeredis
 import pytest
-import redis
 from flask import Flask
 from playwright.sync_api import ConsoleMessage, Route
 
 from flask_sse import Message, history, sse
-from flask_sse.testing import Stream, harness, open_stream
+from flask_sse.testing import harness, open_stream
 from tests.support.chromium import chromium
 from tests.support.client import StreamClient
 from tests.support.processes import LOOPBACK, Process, free_port
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import PATIENCE
 
 from . import (
     test_cluster,
@@ -525,17 +523,6 @@ def test_a_page_with_a_position(folder: Path, shared_redis: RedisServer) -> None
         assert page.locator("#news").all_inner_texts() == ["Welcome!\nin between\nlive"]
 
 
-@runs("presence.py")
-def test_presence(shared_redis: RedisServer) -> None:
-    """Users are online as long as they have a stream, in one worker or another."""
-    apart(partial(_check_presence, shared_redis.url))
-
-
-def test_presence_after_an_outage(tmp_path: Path) -> None:
-    """A user whose stream outlives Redis and its data is online again."""
-    apart(partial(_check_presence_after_an_outage, tmp_path))
-
-
 @runs("stream_log.py")
 def test_log_of_streams() -> None:
     """There is a line for each stream that ends, and for each rejected client."""
@@ -605,70 +592,6 @@ def _add_news(port: int, text: str) -> None:
     url = f"http://{LOOPBACK}:{port}/news"
     with urlopen(url, data=urlencode({"text": text}).encode(), timeout=PATIENCE) as answer:
         assert answer.status == 204
-
-
-def _check_presence(redis_url: str) -> None:
-    import presence
-
-    presence.SECONDS = 1
-    # redis-py leaves some types out.
-    client_of_redis: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
-    # Of a worker that was killed some time ago.
-    client_of_redis.zadd(presence.KEY, {"elsewhere/1/carol": time.time() - 1})
-    apps = [presence.create_app(redis_url) for _ in range(2)]
-    clients = {user: apps[0].test_client() for user in ("alice", "bob")}
-    for user, client in clients.items():
-        client.post("/login", data={"user": user})
-    everybody: dict[str, list[str]] = {"online": []}
-
-    def see(stream: Stream, *users: str) -> None:
-        while everybody["online"] != [*users]:
-            everybody["online"] = stream.get().json
-        assert apps[1].test_client().get("/online").get_json() == [*users]
-
-    with open_stream(apps[1], "presence") as stream:
-        with open_stream(clients["alice"]), open_stream(clients["bob"]):
-            see(stream, "alice", "bob")
-            with open_stream(clients["alice"]):
-                pass
-            assert apps[0].test_client().get("/online").get_json() == ["alice", "bob"]
-            [(member, until), _] = client_of_redis.zrange(presence.KEY, 0, -1, withscores=True)
-            wait_until(
-                lambda: client_of_redis.zscore(presence.KEY, member) > until, "it is renewed"
-            )
-        see(stream)
-    client_of_redis.close()
-
-
-def _check_presence_after_an_outage(folder: Path) -> None:
-    import presence
-
-    presence.SECONDS = 1
-    server = RedisServer(folder)
-    server.start()
-    app = presence.create_app(server.url)
-    failures: list[str] = []
-
-    class Failures(logging.Handler):
-        """Collects what is logged."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            failures.append(record.getMessage())
-
-    app.logger.addHandler(Failures())
-    client = app.test_client()
-    client.post("/login", data={"user": "alice"})
-
-    def online() -> object:
-        return client.get("/online").get_json()
-
-    with open_stream(client):
-        wait_until(lambda: online() == ["alice"], "alice is online")
-        server.stop()
-        wait_for(lambda: any("could not renew" in failure for failure in failures))
-        server.start()
-        wait_until(lambda: online() == ["alice"], "alice is online again")
-    server.stop()
 
 
 def _check_stream_log() -> None:

@@ -165,7 +165,7 @@ def test_a_worker_is_killed(site: Site, watcher: Watcher, open_page: Open) -> No
 def test_the_usual_times(
     stack: ExitStack, tmp_path: Path, redis: RedisServer, watcher: Watcher, channel: str
 ) -> None:
-    """The same with the times that sites have: a kill, and a deploy to which browsers come back."""
+    """The same with the times that sites have: a kill, and a deploy after which one is back."""
     site = serve(stack, tmp_path, redis.url, "gevent", times=None)
 
     def open_page(client: str) -> Page:
@@ -182,14 +182,12 @@ def test_the_usual_times(
     killed = time.monotonic()
     wait_until(lambda: ("leave", "gone") in watcher.events, "it is gone", GONE_WITHIN + 10)
     assert time.monotonic() - killed < GONE_WITHIN + 1
-    before = [*watcher.events]
-    old = site.process.children()
     leaving = open_page("leaving")
-    watcher.wait(*before, ("join", "leaving"))
+    watcher.wait_members(alice=1, leaving=1)
+    old = site.process.children()
     site.process.send(signal.SIGHUP)
     for worker in old:
         wait_gone(worker)
     leaving.close()
-    wait_until(lambda: ("leave", "leaving") in watcher.events, "it has left")
-    watcher.wait(*before, ("join", "leaving"), ("leave", "leaving"))
+    wait_until(lambda: "leaving" not in watcher.members(), "it has left")
     watcher.wait_members(alice=1)
