@@ -1,4 +1,4 @@
-"""The channels that have listeners, on one Redis or on all primaries of a cluster.
+"""The channels that have listeners, and their members: on one Redis, or in a whole cluster.
 
 It blocks until Redis has answered, for a few seconds at most for each node.
 """
@@ -6,12 +6,15 @@ It blocks until Redis has answered, for a few seconds at most for each node.
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
+import redis
 from redis.cluster import RedisCluster
 
 from flask_sse._event.channel_name import CONTROL
+from flask_sse._redis import lease_commands
 from flask_sse._redis.cluster_errors import explain_connecting
 from flask_sse._redis.cluster_nodes import ClusterNodes
 from flask_sse._redis.pubsub import LOST, open_connection
+from flask_sse._redis.scripts import Scripts
 from flask_sse._redis.topology import look
 from flask_sse._redis.url import Address
 
@@ -46,6 +49,22 @@ def find_channels(source: object, pattern: str) -> Found:
     asked = cast("_ChannelCommands", source)
     names = asked.pubsub_channels(pattern)
     return Found(_sort(asked.pubsub_numsub(*names) if names else []))
+
+
+def count_members(scripts: Scripts, channels: Sequence[str]) -> dict[str, int]:
+    """Return how many members channels have.
+
+    :raises redis.RedisError: if Redis can't be reached, does not answer or refuses.
+    """
+    calls = [lease_commands.members(channel.encode()) for channel in channels]
+    numbers: dict[str, int] = {}
+    for channel, reply in zip(channels, scripts.run_all(calls) if calls else (), strict=True):
+        if isinstance(reply, redis.ResponseError):
+            raise lease_commands.explain(reply)
+        if isinstance(reply, Exception):
+            raise reply
+        numbers[channel] = len(lease_commands.parse_members(reply))
+    return numbers
 
 
 def _in_cluster(nodes: ClusterNodes, pattern: str) -> Found:

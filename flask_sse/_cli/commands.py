@@ -18,7 +18,7 @@ import click
 import redis
 from flask.cli import with_appcontext
 
-from flask_sse._cli.channels import find_channels
+from flask_sse._cli.channels import count_members, find_channels
 from flask_sse._cli.output import (
     ending_quietly,
     is_output_closed,
@@ -209,7 +209,7 @@ def listen(  # noqa: PLR0917 - click gives them by name
 @click.argument("pattern", default="*")
 @click.option("--json", "as_json", is_flag=True, help="Write each channel as a JSON object.")
 def channels(owner: Owner, pattern: str, as_json: bool) -> None:
-    """List the channels that have listeners, and in how many processes.
+    """List the channels that have listeners, in how many processes, and their members.
 
     PATTERN selects channels with the syntax of Redis, such as 'users.*'. One process may serve any
     number of clients. Channels of other applications on the same Redis are shown as well. In a
@@ -217,12 +217,18 @@ def channels(owner: Owner, pattern: str, as_json: bool) -> None:
     """
     with _explained():
         _require_shared_redis(owner)
-        found = find_channels(owner.source(), pattern)
+        source, state = owner.source(), State.current()
+        found = find_channels(source, pattern)
+        has_presence = state.settings.has_presence
+        present = [name for name, _ in found.processes if has_presence(name.encode())]
+        members = count_members(state.publisher_for(source), present)
     for name, number in found.processes:
         if as_json:
-            write_json({"channel": name, "processes": number})
+            shown = {"members": members[name]} if name in members else {}
+            write_json({"channel": name, "processes": number, **shown})
         else:
-            click.echo(f"{number:>5}  {one_line(name)}")
+            suffix = f"  members: {members[name]}" if name in members else ""
+            click.echo(f"{number:>5}  {one_line(name)}{suffix}")
     if found.problems:
         raise click.ClickException("Redis: " + "; ".join(found.problems))
     if not found.processes:

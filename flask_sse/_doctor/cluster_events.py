@@ -21,6 +21,7 @@ from flask_sse._doctor.cluster_facts import (
 )
 from flask_sse._doctor.examined import App
 from flask_sse._doctor.finding import Finding, Level, attempt, fail, in_words, ok, warn
+from flask_sse._doctor.presence_scripts import run_scripts
 from flask_sse._doctor.primaries import Primaries
 from flask_sse._doctor.publishers import WATCH, watch
 from flask_sse._doctor.redis_node import PROBE, ServerCommands, wait_for
@@ -72,6 +73,20 @@ class Events:
             return self._check_scripts(client, own, is_probe=not app.is_new)
 
         yield from self._primaries.on_each("history", check)
+
+    def check_presence(self, app: App) -> Iterator[Finding]:
+        """Let a client join and leave a channel on each primary."""
+        prefix = _new_prefix()
+        channels = channels_of(self._primaries.slots, prefix, f"{prefix}.0")
+
+        def check(client: ServerCommands, address: Address) -> Finding:
+            try:
+                run_scripts(client, channels[address].encode())
+            except redis.RedisError as error:
+                return self._explain("presence", error, is_probe=not app.is_new)
+            return ok("presence", "it lets a client join and leave")
+
+        yield from self._primaries.on_each("presence", check)
 
     def check_publishers(self, app: App) -> Iterator[Finding]:
         """Watch for events that are published as on a single Redis."""

@@ -23,6 +23,7 @@ CHANNELS: Final = "&*"
 """The rule that is missing where a user may not use a channel."""
 _KEYS: Final = "~flask-sse:*"
 _IN_SCRIPTS: Final = "+type +get +set +xadd +xrange +xrevrange +expire +pttl +del +spublish +pubsub"
+_IN_SCRIPTS_OF_PRESENCE: Final = "+time +hget +hgetall +hset +hdel +pexpire +del"
 _RULES: Final[Mapping[str, str]] = {
     # The texts differ from version to version.
     r"ermissions to access .*\bchannels?\b": CHANNELS,
@@ -192,6 +193,8 @@ def explain_refusal(check: str, error: redis.RedisError, user: str | None) -> Fi
     :param user: The user's name; `None` for the default user.
     """
     rule = missing_rule(error)
+    if rule == _IN_SCRIPTS and check == "presence":
+        rule = _IN_SCRIPTS_OF_PRESENCE
     remedy = "repeat the checks, and see the log of this node"
     if rule is not None:
         remedy = f"on every node, run ACL SETUSER {user or 'default'} {rule}"

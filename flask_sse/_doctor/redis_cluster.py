@@ -90,6 +90,8 @@ class Cluster:
         yield from attempt("publish", partial(self._events.check_round_trips, app))
         if self.can_publish:
             yield from attempt("control channel", self._check_control)
+        if app.settings.presence:
+            yield from attempt("presence", partial(self._events.check_presence, app))
         if app.has_history:
             yield from attempt("history", partial(self._events.check_history, app))
             yield from primaries.on_each("redis memory", lambda client, _: check_memory(client))

@@ -16,6 +16,7 @@ from redis.connection import SSLConnection
 from flask_sse._doctor.control_channel import check_control
 from flask_sse._doctor.examined import App
 from flask_sse._doctor.finding import Finding, Level, attempt, fail, in_words, ok, warn
+from flask_sse._doctor.presence_scripts import run_scripts
 from flask_sse._doctor.publishers import WATCH, watch
 from flask_sse._doctor.redis_node import (
     PROBE,
@@ -28,7 +29,7 @@ from flask_sse._doctor.redis_node import (
     new_client,
     wait_for,
 )
-from flask_sse._redis import log_commands
+from flask_sse._redis import lease_commands, log_commands
 from flask_sse._redis.log_commands import NewEntry
 from flask_sse._redis.url import Address
 
@@ -75,6 +76,8 @@ class Server:
         if self.can_publish:
             control = partial(check_control, self._own, self._patience)
             yield from attempt("control channel", control)
+        if app.settings.presence:
+            yield from attempt("presence", self._check_presence)
         if app.has_history:
             yield from attempt("history", self._check_scripts)
             yield from attempt("redis memory", partial(check_memory, self._own))
@@ -162,6 +165,17 @@ class Server:
             remedy = "allow this user these commands, on keys of flask-sse:*"
             return fail("history", str(error), remedy)
         return ok("history", "Redis keeps an event and returns it")
+
+    def _check_presence(self) -> Finding:
+        try:
+            run_scripts(self._client, f"{PROBE}.{secrets.token_hex(8)}".encode())
+        except redis.RedisError as error:
+            shown = (
+                lease_commands.explain(error) if isinstance(error, redis.ResponseError) else error
+            )
+            remedy = "allow this user these commands, on keys of flask-sse:*"
+            return fail("presence", str(shown), remedy)
+        return ok("presence", "Redis lets a client join and leave")
 
     def _check_publishers(self, app: App) -> Finding:
         """Watch for events whose publisher has a different configuration."""

@@ -18,6 +18,7 @@ from flask.cli import AppGroup, FlaskGroup
 from flask.testing import FlaskCliRunner
 
 from flask_sse import Message, ServerSentEventsBlueprint, history, sse, streams
+from flask_sse._state import State
 from flask_sse.testing import open_stream
 from tests.support import servers
 from tests.support.commands import FLASK, flask_command, settings_in_environment
@@ -25,7 +26,7 @@ from tests.support.listening import listening
 from tests.support.processes import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.servers import ROOT, WORKERS
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 Run = Callable[..., Result]
 
@@ -223,6 +224,28 @@ def test_channels(run: Run, shared_redis: RedisServer, channel: str) -> None:
         assert f"    2  {channel}.b\n" in run("channels").stdout
     done = run("channels", f"{channel}.*")
     assert (done.stdout, done.stderr) == ("", "no channel has a listener\n")
+
+
+@pytest.mark.parametrize("kind", ["redis", "cluster"])
+def test_members(
+    make_app: Callable[..., Flask], request: pytest.FixtureRequest, kind: str, channel: str
+) -> None:
+    """The number of members is shown where there is presence."""
+    url = request.getfixturevalue(f"shared_{kind}").url
+    app = make_app(REDIS_URL=url, SSE_PRESENCE=["channel-*"])
+    app.add_url_rule("/own", view_func=lambda: streams.stream([channel], client="alice"))
+    other = f"other-{channel}"
+
+    def shown(*arguments: str) -> str:
+        return app.test_cli_runner().invoke(args=["sse", "channels", *arguments]).stdout
+
+    with open_stream(app, url="/own"), open_stream(app, url="/own"), open_stream(app, other):
+        wait_until(lambda: "members: 1" in shown(channel), "it is a member")
+        assert shown(channel) == f"    1  {channel}  members: 1\n"
+        values = {"channel": channel, "processes": 1, "members": 1}
+        assert json.loads(shown(channel, "--json")) == values
+        assert json.loads(shown(other, "--json")) == {"channel": other, "processes": 1}
+    State.of(app).rest(PATIENCE)
 
 
 def test_other_name(make_app: Callable[..., Flask], shared_redis: RedisServer) -> None:

@@ -175,6 +175,16 @@ def test_permissions_of_history(
     assert f" {rule}" in problems[0].remedy
 
 
+def test_permissions_of_presence(examine: Examine, redis_cluster: RedisCluster) -> None:
+    """Each primary lets a client join, or the rule is named that is missing."""
+    findings = examine(REDIS_URL=redis_cluster.url, SSE_PRESENCE=["*"])
+    assert "all 3 primaries: it lets a client join and leave" in _texts(findings, "presence")
+    with _user(redis_cluster, "-hgetall", "&*", "~*", _QUICKLY) as url:
+        problems = bad(examine(REDIS_URL=url, SSE_PRESENCE=["*"]))
+    assert [(problem.level, problem.check) for problem in problems] == [("fail", "presence")]
+    assert " +hgetall" in problems[0].remedy
+
+
 def test_permission_for_one_channel(examine: Examine, redis_cluster: RedisCluster) -> None:
     """A user with few channels can name one; the other primaries can't be checked then."""
     with _user(redis_cluster, "resetchannels", "&news", "~*", _QUICKLY) as url:

@@ -554,6 +554,18 @@ def test_permissions_of_history(examine: Examine, redis_server: RedisServer) -> 
     assert "EVALSHA" in findings["history"][1]
 
 
+def test_permissions_of_presence(examine: Examine, redis_server: RedisServer) -> None:
+    """A user who may not run the scripts of presence is found; nothing is left behind."""
+    assert _bad(examine(REDIS_URL=redis_server.url, SSE_PRESENCE=["*"])) == {}
+    assert redis_server.admin.keys() == []
+    user = ("ACL", "SETUSER", "app", "on", ">secret", "+@all", "-hgetall", "&*", "~*")
+    redis_server.admin.execute_command(*user)
+    url = redis_server.url.replace("://", "://app:secret@")
+    findings = examine("--patience", "30", REDIS_URL=url, SSE_PRESENCE=["*"])
+    assert _bad(findings) == {"presence": "fail"}
+    assert "HGETALL" in findings["presence"][1]
+
+
 def test_silent_about_itself(examine: Examine, redis_server: RedisServer) -> None:
     """Information that Redis withholds causes a warning, and other checks do not fail."""
     user = ("ACL", "SETUSER", "app", "on", ">secret", "+@all", "-info", "-psubscribe", "&*", "~*")

@@ -47,6 +47,7 @@ ROOMS: Final = {
         "primaries",
         "cluster_facts",
         "redis_server",
+        "presence_scripts",
         "publishers",
         "control_channel",
         "redis_node",
