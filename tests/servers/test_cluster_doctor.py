@@ -13,6 +13,7 @@ from flask import Flask
 from flask_sse import ServerSentEventsBlueprint
 from tests.support import servers
 from tests.support.answering import serving, streaming
+from tests.support.cluster_node import ClusterNode
 from tests.support.findings import Finding, bad, run_doctor
 from tests.support.processes import LOOPBACK, free_port
 from tests.support.redis_cluster import RedisCluster
@@ -83,13 +84,19 @@ def _texts(findings: list[Finding], check: str) -> list[str]:
     return [finding.found for finding in findings if finding.check == check]
 
 
+def _replica(cluster: RedisCluster) -> ClusterNode:
+    """Return a replica that is not named in the URL: any node may have become one."""
+    replicas = [node for primary in cluster.primaries() for node in cluster.replicas(primary)]
+    return next(node for node in replicas if node not in cluster.nodes[:2])
+
+
 def test_good_cluster(examine: Examine, redis_cluster: RedisCluster) -> None:
     """Each primary is checked, and nothing is left behind.
 
     A replica may be among the nodes in the URL. One of these that is away is worth a warning.
     """
     addresses = _addresses(redis_cluster)
-    replica = redis_cluster.replicas(redis_cluster.primaries()[0])[0].port
+    replica = _replica(redis_cluster).port
     away = free_port()
     url = f"{redis_cluster.url},{LOOPBACK}:{replica},{LOOPBACK}:{away}"
     findings = examine(REDIS_URL=url, SSE_HISTORY=10)
@@ -270,7 +277,7 @@ def test_announced_address(examine: Examine, redis_cluster: RedisCluster) -> Non
 
 def test_announced_address_of_a_replica(examine: Examine, redis_cluster: RedisCluster) -> None:
     """It is worth a warning, since it is needed only after a failover."""
-    replica = redis_cluster.replicas(redis_cluster.primaries()[0])[0]
+    replica = _replica(redis_cluster)
     wrong = free_port()
     with (
         _user(redis_cluster, "&*", _QUICKLY) as url,
@@ -284,7 +291,7 @@ def test_announced_address_of_a_replica(examine: Examine, redis_cluster: RedisCl
 
 def test_a_replica_without_the_user(examine: Examine, redis_cluster: RedisCluster) -> None:
     """Each node has its own users, so one may be missing where it is needed after a failover."""
-    replica = redis_cluster.replicas(redis_cluster.primaries()[0])[0]
+    replica = _replica(redis_cluster)
     with _user(redis_cluster, "&*", _QUICKLY) as url:
         replica.admin.execute_command("ACL", "DELUSER", "app")
         [problem] = bad(examine(REDIS_URL=url))
