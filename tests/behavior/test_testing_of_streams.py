@@ -109,12 +109,15 @@ def test_the_age_of_a_stream(tested: Harness) -> None:
 
 
 def test_a_client_that_is_disconnected(tested: Harness) -> None:
-    """The streams of the client end, and nothing is lost for another one that follows."""
+    """The streams of the client end, and those of others do not."""
     stream = tested.open(url="/events/news,clock")
     publish(tested, "news")
+    assert [message.type for message in islice(stream, 2)] == ["sse.open", None]
     with tested.app.app_context():
         assert streams.disconnect(client="bob") == 1
+        publish(tested, "clock")
+        assert stream.get().data == "clock"
         assert streams.disconnect(client="alice", channel="clock") == 1
-    assert [message.type for message in stream] == ["sse.open", None]
-    with pytest.raises(EOFError, match="the stream has ended after 2 messages"):
+    assert [*stream] == []
+    with pytest.raises(EOFError, match="the stream has ended after 3 messages"):
         stream.get()
