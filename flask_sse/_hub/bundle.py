@@ -70,7 +70,7 @@ class Bundle(Group):
     @property
     def size(self) -> int:
         """How many clients are live."""
-        return len(self._subscribers) + len(self._lagging) + sum(map(len, self._live.values()))
+        return len(self._subscribers) + len(self._lagging) + sum(map(len, self._live))
 
     def close(self) -> None:
         """Get nothing from the channels any more."""
@@ -154,9 +154,9 @@ class Bundle(Group):
     def _regroup(self) -> None:
         """Tell the channels whether there is one live client, or more."""
         before, sole = self._sole, None
-        connections = [*map(len, self._live.values())]
-        if sum(connections) == self.size == 1:
-            [sole] = self._live[connections[0] == 1].values()
+        connections = [one for live in self._live if len(live) == 1 for one in live.values()]
+        if len(connections) == self.size == 1:
+            [sole] = connections
         is_shared = self.size > 0 and sole is None
         if sole is before and is_shared == self._is_shared:
             return

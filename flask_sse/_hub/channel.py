@@ -104,7 +104,7 @@ class Channel(Group):
         :param pause: Called now and then, to let others run.
         """
         self.sent = batch.time
-        number = len(self._subscribers) + len(self._lagging) + sum(map(len, self._live.values()))
+        number = len(self._subscribers) + len(self._lagging) + sum(map(len, self._live))
         lost = self._send_to_connections(batch, pause)
         for count, subscriber in enumerate([*self._subscribers], 1):
             if not subscriber.offer(batch):

@@ -28,13 +28,13 @@ class Group:
     def __init__(self) -> None:
         # Those that other threads read from, and those that are parts of a stream.
         self._subscribers: dict[Listener, None] = {}
-        # The first key says whether they are sent chunks; the second is the descriptor.
-        self._live: dict[bool, dict[int, Connection]] = {True: {}, False: {}}
+        # By their descriptors: first those that are sent no chunks, then those that are.
+        self._live: tuple[dict[int, Connection], dict[int, Connection]] = ({}, {})
         self._lagging: dict[int, Connection] = {}
         # What has been sent to the live connections, counted once for all of them: a connection
         # notes these numbers when it becomes live and when it is no longer live.
         self._events = 0
-        self._sizes = {True: 0, False: 0}
+        self._sizes = [0, 0]
 
     @property
     def lagging(self) -> int:
@@ -42,11 +42,11 @@ class Group:
         return len(self._lagging)
 
     def __bool__(self) -> bool:
-        return any((self._subscribers, *self._live.values(), self._lagging))
+        return any((self._subscribers, *self._live, self._lagging))
 
     def __iter__(self) -> Iterator[Listener]:
         """Iterate over a snapshot of the listeners."""
-        connections = [*self._live[True].values(), *self._live[False].values()]
+        connections = [one for live in self._live for one in live.values()]
         return iter([*self._subscribers, *connections, *self._lagging.values()])
 
     def refill(self, listener: Listener) -> Sequence[Listener]:
@@ -86,7 +86,7 @@ class Group:
         for connection in [*self._lagging.values()]:
             if not connection.offer(batch):
                 lost.append(connection)
-        for chunked, connections in self._live.items():
+        for chunked, connections in enumerate(self._live):
             if connections:
                 data = batch.chunk if chunked else batch.frames
                 self._sizes[chunked] += len(data)
@@ -131,7 +131,7 @@ class Group:
 
     def _discard_connection(self, listener: Listener) -> None:
         descriptor = listener.descriptor
-        for chunked, connections in self._live.items():
+        for chunked, connections in enumerate(self._live):
             connection = connections.get(descriptor)
             if connection is not None and connection is listener:
                 del connections[descriptor]

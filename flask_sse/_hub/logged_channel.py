@@ -149,7 +149,7 @@ class LoggedChannel(ReplayingChannel):
         return [*strict, *self._broadcast(step.before, batch)]
 
     def _broadcast(self, before: Position, batch: Batch) -> list[Listener]:
-        lives = [] if batch.end is None else [*self._live.values()]
+        lives = () if batch.end is None else self._live
         # Those that do not accept all of it at once are not live after that.
         connections = [connection for live in lives for connection in live.values()]
         lost = self.send(batch, self._pause)
