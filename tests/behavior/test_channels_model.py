@@ -190,11 +190,23 @@ class ChannelsMachine(RuleBasedStateMachine):
 
         return app
 
-    @property
-    def admin(self) -> redis.StrictRedis:
-        """A client for what happens to the logs."""
+    # What another machine has in place of one Redis
+
+    def admin_of(self, channel: Channel) -> redis.StrictRedis:
+        """Return a client for what happens to the log of a channel."""
         with self.apps[0].app_context():
             return sse.redis
+
+    def flush(self) -> None:
+        """Delete all logs."""
+        with self.apps[0].app_context():
+            sse.redis.flushall()
+
+    def kill_subscriptions(self) -> None:
+        """Close the connections of all subscriptions; an embedded Redis has none."""
+        if self.url != "memory://":
+            with self.apps[0].app_context():
+                sse.redis.client_kill_filter(_type="pubsub")
 
     @initialize(masks=st.tuples(st.integers(1, 255), st.integers(1, 255)))
     def begin(self, masks: tuple[int, int]) -> None:
@@ -236,7 +248,7 @@ class ChannelsMachine(RuleBasedStateMachine):
     def publish(self, index: int, number: int, is_large: bool) -> None:
         """Publish some events on a channel."""
         for _ in range(number):
-            self._publish(self.names[index], TEXT * (number > 5) + TEXT * 30 * is_large)
+            self.publish_to(self.names[index], TEXT * (number > 5) + TEXT * 30 * is_large)
             is_large = False
 
     @rule(number=st.integers(1, 4))
@@ -244,7 +256,7 @@ class ChannelsMachine(RuleBasedStateMachine):
         """Publish on all channels in turn."""
         for _ in range(number):
             for name in self.names:
-                self._publish(name)
+                self.publish_to(name)
 
     @rule(
         number=st.integers(0, MOST_CLIENTS),
@@ -331,17 +343,15 @@ class ChannelsMachine(RuleBasedStateMachine):
             case "log":
                 channel.losses += 1
                 channel.has_ended = False
-                self.admin.delete(self._key(channel))
+                self.admin_of(channel).delete(self._key(channel))
             case "everything":
                 for one in self.channels.values():
                     one.losses += 1
                     one.has_ended = False
-                self.admin.flushall()
+                self.flush()
             case "subscriptions":
                 self.is_lossy = True
-                # An embedded Redis has no connections that it could close.
-                if self.url != "memory://":
-                    self.admin.client_kill_filter(_type="pubsub")
+                self.kill_subscriptions()
             case _:
                 self.is_lossy = True
                 for connection in [*LossyConnection.all]:
@@ -355,7 +365,7 @@ class ChannelsMachine(RuleBasedStateMachine):
             client.source.pause(pausing=False)
         logged = [name for name in self.names if self.channels[name].is_logged]
         for name in logged:
-            self._publish(name)
+            self.publish_to(name)
         self._wait(self._are_all_there, "all clients are where the logs are")
         waiting = {
             (client.source, name): self.channels[name].number
@@ -367,7 +377,7 @@ class ChannelsMachine(RuleBasedStateMachine):
 
         def have_all_got_one() -> bool:
             for name in {name for _, name in waiting}:
-                self._publish(name)
+                self.publish_to(name)
             self._receive_all()
             for client in self.clients:
                 for name, place in client.plain.items():
@@ -418,12 +428,13 @@ class ChannelsMachine(RuleBasedStateMachine):
         channel.losses += 1
         # Without events it is no stream.
         with contextlib.suppress(redis.ResponseError):
-            self.admin.xtrim(self._key(channel), maxlen=kept, approximate=False)
+            self.admin_of(channel).xtrim(self._key(channel), maxlen=kept, approximate=False)
 
     def _key(self, channel: Channel) -> bytes:
         return log_commands.key(channel.name.encode())
 
-    def _publish(self, name: str, text: str = "") -> None:
+    def publish_to(self, name: str, text: str = "") -> None:
+        """Publish an event on a channel."""
         channel = self.channels[name]
         with self.apps[0].app_context():
             sse.publish(f"{name} {channel.number} {text}", channel=name)
@@ -466,7 +477,7 @@ class ChannelsMachine(RuleBasedStateMachine):
         unsure = {name for name, place in places if place.first != place.last}
         # Some clients have been told of a reset that came after the last event.
         for name in unsure - behind:
-            self._publish(name)
+            self.publish_to(name)
         return not behind and not unsure
 
     def _logged(self, client: Client) -> list[str]:
@@ -596,10 +607,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def test_the_guarantee(url: str, examples: int, steps: int) -> None:
     """In each channel, every event once and in order, or a reset that names the channel."""
     ChannelsMachine.url = url
-    ChannelsMachine.tally = Counter()
+    run(ChannelsMachine, examples, steps)
+
+
+def run(machine: type[ChannelsMachine], examples: int, steps: int) -> None:
+    """Run a machine again and again."""
+    machine.tally = Counter()
     begin = time.monotonic()
     run_state_machine_as_test(
-        ChannelsMachine,
+        machine,
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -611,4 +627,4 @@ def test_the_guarantee(url: str, examples: int, steps: int) -> None:
             print_blob=False,
         ),
     )
-    print(dict(ChannelsMachine.tally), f"in {time.monotonic() - begin:.0f} s")
+    print(dict(machine.tally), f"in {time.monotonic() - begin:.0f} s")
