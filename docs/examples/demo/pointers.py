@@ -12,10 +12,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypedDict, cast
 
-from flask import Flask, Response, abort, render_template, request
+from flask import Flask, Response, abort, g, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from flask_sse import sse
+from flask_sse import presence, sse
 
 CHANNELS: Final = {"sse": 5000, "live": 0}
 """The channels of the page, and how many events each of them keeps."""
@@ -27,6 +27,7 @@ LONGEST_NAME: Final = 32
 app = Flask(__name__)
 app.config["SSE_REDIS_URL"] = os.environ.get("REDIS_URL") or "memory://"
 app.config["SSE_HISTORY"] = {**CHANNELS, "*": 0}
+app.config["SSE_PRESENCE"] = ["live"]
 app.config["SSE_RETRY"] = 2000
 app.config["MAX_CONTENT_LENGTH"] = 4096
 
@@ -40,6 +41,12 @@ class Visitor(TypedDict):
     tab: str
     name: str
     hue: int
+
+
+@sse.before_request
+def name_client() -> None:
+    """Say which tab opens a stream."""
+    g.sse_client = request.args.get("tab")
 
 
 @sse.after_request
@@ -80,6 +87,12 @@ def hello() -> str:
 def clock() -> dict[str, float]:
     """Tell the time, so that a page on another machine can measure latency."""
     return {"now": _now()}
+
+
+@app.get("/windows")
+def list_windows() -> dict[str, list[str]]:
+    """Tell which tabs show the page."""
+    return {"tabs": [*presence.members("live")]}
 
 
 @app.post("/notes")

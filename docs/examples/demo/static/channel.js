@@ -4,6 +4,7 @@ import { now, visitor } from "./visitor.js";
 
 const TYPES = [
   "message", "note", "greeting", "burst", "cursor", "leave", "sse.open", "sse.reset",
+  "sse.join", "sse.leave",
 ];
 const ROWS = 40;
 const RETRY = 3000;

@@ -13,16 +13,14 @@ const ARROW = "<svg viewBox='0 0 20 20' aria-hidden='true'><path d='M3 2l13 8-6 
 export class Cursors {
   #shown = new Map();
   #field;
-  #count;
   #trails;
   #place = { x: 0.2 + 0.6 * Math.random(), y: 0.55 + 0.3 * Math.random() };
   #moved = true;
   #sentAt = 0;
   #sending = false;
 
-  constructor(field, count) {
+  constructor(field) {
     this.#field = field;
-    this.#count = count;
     this.#trails = new Trails(field.querySelector("canvas"));
     field.addEventListener("pointermove", (event) => this.#point(event));
     field.addEventListener("pointerdown", (event) => this.#point(event));
@@ -44,7 +42,6 @@ export class Cursors {
       this.#shown.set(tab, shown);
       this.#field.append(shown.element);
       shown.color = getComputedStyle(shown.element).color;
-      this.#tell();
       this.announce(); // a tab that is new does not know of this one
     }
     shown.at = performance.now();
@@ -57,7 +54,7 @@ export class Cursors {
   /** Remove the pointer of a tab that has gone. */
   remove(tab) {
     this.#shown.get(tab)?.element.remove();
-    if (this.#shown.delete(tab)) this.#tell();
+    this.#shown.delete(tab);
   }
 
   /** Remove all pointers, while this tab does not listen. */
@@ -105,11 +102,6 @@ export class Cursors {
   #removeSilent() {
     const limit = performance.now() - SILENCE;
     for (const [tab, { at }] of [...this.#shown]) if (at < limit) this.remove(tab);
-  }
-
-  #tell() {
-    const number = this.#shown.size;
-    this.#count.textContent = number === 1 ? "1 window" : `${number} windows`;
   }
 }
 

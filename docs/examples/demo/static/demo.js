@@ -5,6 +5,7 @@ import { Cursors } from "./cursors.js";
 import { Latency } from "./latency.js";
 import { Raw } from "./raw.js";
 import { explain, post, postLast, setClock, visitor } from "./visitor.js";
+import { Windows } from "./windows.js";
 
 const MISSED = 5;
 const LONG = 60000;
@@ -19,7 +20,8 @@ const element = (id) => document.getElementById(id);
 const logged = new Channel("sse");
 const live = new Channel("live");
 const channels = [logged, live];
-const cursors = new Cursors(element("field"), element("tabs"));
+const cursors = new Cursors(element("field"));
+const windows = new Windows(element("tabs"));
 const latency = new Latency();
 const raw = new Raw(element("raw"), element("raw-text"));
 
@@ -38,6 +40,7 @@ for (const channel of channels) {
     if (took !== null) latency.add(took);
     if (type === "cursor") cursors.move(data);
     if (type === "leave") cursors.remove(data.tab);
+    if (type === "sse.join" || type === "sse.leave") windows.change(type, data.client);
   });
 }
 
@@ -51,7 +54,11 @@ async function wake() {
   if (!document.hidden) for (const channel of channels) channel.open();
 }
 
-live.addEventListener("state", () => live.state === "open" && cursors.announce());
+live.addEventListener("state", () => {
+  if (live.state !== "open") return;
+  cursors.announce();
+  windows.load().catch(() => {}); // the next connection tries again
+});
 
 function sleep() {
   for (const channel of channels) channel.close();
