@@ -24,6 +24,7 @@ NAMES: Final[dict[str, tuple[Name, ...]]] = {
     "python": (
         Name("py:class", "collections.abc.Generator", "library/collections.abc.html#$"),
         Name("py:class", "collections.abc.Iterable", "library/collections.abc.html#$"),
+        Name("py:class", "datetime.datetime", "library/datetime.html#$"),
         Name("py:class", "dict", "library/stdtypes.html#$"),
         Name("py:class", "int", "library/functions.html#$"),
         Name("py:class", "os.PathLike", "library/os.html#$"),
