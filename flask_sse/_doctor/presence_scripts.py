@@ -12,8 +12,8 @@ from flask_sse._redis.log_commands import Executor
 _PROCESS: Final = "doctor"
 _CLIENT: Final = b"doctor"
 _LEASES: Final = (
-    Lease(5_000, "0", "1", (Change(_CLIENT, 1, has_come=True),)),
-    Lease(0, "1", "2", (Change(_CLIENT, 0, has_come=False),)),
+    Lease(5_000, "0", "1", (Change(_CLIENT, 1, is_news=True),)),
+    Lease(0, "1", "2", (Change(_CLIENT, 0, is_news=False),)),
 )
 
 

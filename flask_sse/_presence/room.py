@@ -15,6 +15,10 @@ _MOST_CHANGES: Final = 500
 """How many changes are sent together, while Redis does nothing else."""
 
 
+_ALL_RENEWED: Final = 1.2
+"""Renewals after which all processes have renewed their leases."""
+
+
 class Times(NamedTuple):
     """Seconds."""
 
@@ -31,16 +35,18 @@ class Times(NamedTuple):
 class _Member:
     """A client with streams in this process, or with an absence that is not over."""
 
-    __slots__ = ("absent_since", "is_leaving", "is_new", "is_sent", "streams")
+    __slots__ = ("absent_since", "is_leaving", "is_new", "is_sent", "is_unclear", "streams")
 
     def __init__(self, *, is_new: bool) -> None:
         self.streams = 0
         self.is_new = is_new
-        """Whether it has come, and Redis has not confirmed it."""
+        """Whether others must hear that it has come, or left."""
         self.is_sent = False
         """Whether Redis may know it."""
         self.is_leaving = False
         """Whether it is to be removed, or is removed already."""
+        self.is_unclear = False
+        """Whether it is removed, and Redis has lost who has streams of it elsewhere."""
         self.absent_since: float | None = None
 
     @property
@@ -65,6 +71,7 @@ class Room:
         self._members: dict[str, _Member] = {}
         self._changed: dict[str, None] = {}
         self._absent: deque[tuple[float, str]] = deque()
+        self._unclear: deque[tuple[float, str]] = deque()
         self._revision = 0
         self._is_unchecked = False
         self._sent: dict[str, int] = {}
@@ -84,8 +91,8 @@ class Room:
             member = self._members[client] = _Member(is_new=True)
         elif member.is_leaving:
             # If it has not been removed yet, Redis sees that it was there before.
-            member.is_leaving = False
-            member.is_new = True
+            member.is_new = not member.is_unclear
+            member.is_leaving = member.is_unclear = False
         member.streams += 1
         member.absent_since = None
         self._changed[client] = None
@@ -105,7 +112,8 @@ class Room:
     def next_due(self, now: float) -> float:
         """Return the time at which there is something to do."""
         absence_ends = self._absent[0][0] + self._times.absence if self._absent else math.inf
-        due = min(absence_ends, self._renew_at, self._look_at)
+        is_clear = self._unclear[0][0] if self._unclear else math.inf
+        due = min(absence_ends, is_clear, self._renew_at, self._look_at)
         if self._changed or self.needs_comparison:
             due = now
         return max(due, self._not_before)
@@ -122,10 +130,18 @@ class Room:
                 continue
             if member.is_sent:
                 member.is_leaving = True
+                member.is_new = False
                 self._changed[client] = None
             else:
                 del self._members[client]
                 self._changed.pop(client, None)
+        while self._unclear and (at_once or self._unclear[0][0] <= now):
+            _, client = self._unclear.popleft()
+            member = self._members.get(client)
+            if member is not None and member.is_unclear:
+                member.is_unclear = False
+                member.is_new = True
+                self._changed[client] = None
 
     def has_news(self, now: float) -> bool:
         """Whether Redis must be told something."""
@@ -162,7 +178,13 @@ class Room:
             member = self._members[client]
             member.is_new = False
             del self._changed[client]
-            if not streams:
+            if streams:
+                continue
+            if outcome.state in ("missing", "stale") and _encode(client) not in outcome.left:
+                # Until all processes have told Redis everything again, nobody knows.
+                member.is_unclear = True
+                self._unclear.append((now + _ALL_RENEWED * self._times.renewal, client))
+            else:
                 del self._members[client]
         if outcome.state in ("missing", "stale", "expired"):
             self._repair(outcome.state)
@@ -199,9 +221,11 @@ class Room:
         self._is_unchecked = True
         self.needs_comparison = state == "stale"
         for client, member in self._members.items():
+            if member.is_unclear:
+                continue
             self._changed[client] = None
             # Others have published that they have left.
-            member.is_new = member.is_new or state == "expired"
+            member.is_new = member.is_new or (state == "expired" and not member.is_leaving)
 
 
 def _encode(client: str) -> bytes:

@@ -25,8 +25,9 @@ class Change(NamedTuple):
 
     client: bytes
     streams: int
-    has_come: bool
-    """Whether it had none before, so that it may have joined the channel."""
+    is_news: bool
+    """Whether it had none before, so that it may have joined the channel; without streams, whether
+    it is announced that it has left even if Redis does not know it any more."""
 
 
 class Lease(NamedTuple):
@@ -72,8 +73,8 @@ def key(channel: bytes) -> bytes:
 def lease(channel: bytes, process: str, told: Lease) -> Call:
     """Return the call that changes and renews the lease of a process."""
     arguments: list[Part] = [process, told.milliseconds, told.before, told.after]
-    for client, streams, has_come in told.changes:
-        arguments += (client, streams, int(has_come))
+    for client, streams, is_news in told.changes:
+        arguments += (client, streams, int(is_news))
     return Call(_LEASES, channel, key(channel), arguments)
 
 

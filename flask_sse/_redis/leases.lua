@@ -12,7 +12,8 @@
 -- ARGV[2]  for how many milliseconds the lease is valid; 0 if the process has no members any more.
 -- ARGV[3]  the revision before; 0 before the first change, or nothing if it does not matter.
 -- ARGV[4]  the revision after.
--- Then, three at a time: a client, its number of streams in the process, and 1 if it has come.
+-- Then, three at a time: a client, its number of streams in the process, and 1 if it has come, or,
+-- without streams, if it is to be announced that it has left even if Redis does not know it.
 --
 -- Returns what Redis knew of the process ("known", "again" if it has had the same command before,
 -- "missing", "stale" or "expired"), the clients that have joined, those that have left, and in
@@ -65,7 +66,7 @@ end
 local state = 'known'
 if before == '' then
   state = 'known'
-elseif revision == after or (lease == 0 and not revision) then
+elseif revision == after then
   state = 'again'
 elseif not revision or revision == '-' then
   if before ~= '0' then state = revision and 'expired' or 'missing' end
@@ -74,7 +75,7 @@ elseif revision ~= before then
 end
 
 for i = 5, #ARGV, 3 do
-  local client, streams, has_come = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1'
+  local client, streams, is_news = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1'
   local others, is_mine, since = '', false, now
   local value = redis.call('HGET', members, client) or ''
   for process, from, number in string.gmatch(value, '(%S+) (%d+) (%d+);') do
@@ -88,14 +89,14 @@ for i = 5, #ARGV, 3 do
   if streams ~= '0' then
     local mine = string.format('%s %.0f %s;', me, since, streams)
     redis.call('HSET', members, client, others .. mine)
-    if has_come and others == '' and (not is_mine or state == 'again') then
+    if is_news and others == '' and (not is_mine or state == 'again') then
       joined[#joined + 1] = client
     end
   elseif others ~= '' then
     redis.call('HSET', members, client, others)
   else
     redis.call('HDEL', members, client)
-    if is_mine or state == 'again' then left[#left + 1] = client end
+    if is_mine or is_news or state == 'again' then left[#left + 1] = client end
   end
 end
 

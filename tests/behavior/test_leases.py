@@ -215,9 +215,33 @@ def test_redis_has_lost_everything(make: Make, publisher: Publisher, name: bytes
     two.enter(name, "bob", "carol").take()
     forget(publisher, name)
     assert one.enter(name, "erik").take() == [("sse.join", "erik")]
-    assert two.leave(name, "carol").take() == []
-    assert members(publisher, name) == {b"alice": 1, b"bob": 2, b"dora": 1, b"erik": 1}
+    two.enter(name, "zoe").take()
+    assert members(publisher, name) == {b"alice": 1, b"bob": 2, b"carol": 1, b"dora": 1} | {
+        b"erik": 1,
+        b"zoe": 1,
+    }
     assert one.leave(name, "alice", "bob").take() == [("sse.leave", "alice")]
+
+
+def test_a_member_leaves_a_redis_that_has_lost_it(
+    make: Make, publisher: Publisher, name: bytes
+) -> None:
+    """Others hear of it when all processes have told what they know, unless it is elsewhere."""
+    one, two = (make(process, LONG._replace(renewal=0.5)) for process in ("one", "two"))
+    one.enter(name, "alice", "bob", "carol").take()
+    two.enter(name, "bob", "zoe").take()
+    forget(publisher, name)
+    assert one.leave(name, "alice", "bob").take() == []
+    two.work()
+    wait_until(lambda: one.work() and two.work() and one.events, "it is told")
+    wait_until(lambda: members(publisher, name)[b"bob"] == 1, "the other has told")
+    assert one.take() + two.take() == [("sse.leave", "alice")]
+    forget(publisher, name)
+    assert one.leave(name, "carol").take() == []
+    wait_until(lambda: one.work() and two.work() and one.events, "it is told")
+    assert one.take() == [("sse.leave", "carol")]
+    assert one.registrar.is_idle
+    wait_until(lambda: two.work() and members(publisher, name) == {b"bob": 1, b"zoe": 1}, "told")
 
 
 def test_redis_has_lost_the_last_changes(make: Make, publisher: Publisher, name: bytes) -> None:
@@ -241,9 +265,10 @@ def test_an_answer_is_lost(make: Make, publisher: Publisher, name: bytes) -> Non
     """The same is told again, and the events are published once."""
     process, other = make("one"), make("two")
     other.enter(name, "zoe")
+    process.enter(name, "stays").take()
     process.line.loses_answers = True
     assert process.enter(name, "alice", "zoe").take() == []
-    assert members(publisher, name) == {b"alice": 1, b"zoe": 2}
+    assert members(publisher, name) == {b"alice": 1, b"stays": 1, b"zoe": 2}
     process.line.loses_answers = False
     wait_until(lambda: process.work().events, "it tries again")
     assert process.take() == [("sse.join", "alice")]
@@ -252,8 +277,20 @@ def test_an_answer_is_lost(make: Make, publisher: Publisher, name: bytes) -> Non
     process.line.loses_answers = False
     wait_until(lambda: process.work().events, "it tries again")
     assert process.take() == [("sse.leave", "alice")]
-    assert members(publisher, name) == {b"zoe": 1}
+    assert members(publisher, name) == {b"stays": 1, b"zoe": 1}
+
+
+def test_the_last_answer_is_lost(make: Make, publisher: Publisher, name: bytes) -> None:
+    """A process that has no members any more announces the last one later."""
+    process = make("one", LONG._replace(renewal=0.5))
+    process.enter(name, "alice").take()
+    process.line.loses_answers = True
+    process.leave(name, "alice")
+    process.line.loses_answers = False
+    wait_until(lambda: process.work().events, "it tries again")
+    assert process.take() == [("sse.leave", "alice")]
     assert process.registrar.is_idle
+    assert exists(publisher, name) == -2
 
 
 def test_redis_is_away(make: Make, publisher: Publisher, name: bytes) -> None:

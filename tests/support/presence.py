@@ -55,6 +55,10 @@ class Watcher:
         while self._thread.is_alive():
             self._publish("end")
             self._thread.join(0.1)
+        self.rest()
+
+    def rest(self) -> None:
+        """End its threads."""
         State.of(self.app).rest(PATIENCE)
 
     def wait(self, *events: tuple[str, str]) -> None:
