@@ -186,10 +186,12 @@ class Registrar:
         try:
             replies = self._scripts.run_all([lease_commands.members(one.name) for one in rooms])
         except _FAILURES as error:
-            self._note_failure(error)
-            return
+            replies = [error] * len(rooms)
         for room, reply in zip(rooms, replies, strict=True):
-            if not isinstance(reply, Exception):
+            if isinstance(reply, Exception):
+                self._note_failure(reply)
+                room.delay(monotonic() + self._pause)
+            else:
                 known = lease_commands.clients_of(reply, self._process)
                 room.compare([_decode(client) for client in known])
 

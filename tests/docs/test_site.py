@@ -36,6 +36,7 @@ PAGES: Final = {
     "choosing": "Choosing",
     "history": "History",
     "streams": "Streams in code",
+    "presence": "Presence",
     "deployment": "Deployment",
     "command-line": "Command line",
     "guarantees": "Guarantees",
@@ -75,6 +76,8 @@ OLD_ADDRESSES: Final = {
 """The anchors in the documentation of 1.0, in its order."""
 
 MEMBERS: Final = {
+    "flask_sse.presence.Member.since",
+    "flask_sse.presence.Member.streams",
     *(f"flask_sse.Message.{name}" for name in ("data", "type", "id", "retry")),
     *(f"flask_sse.testing.Harness.{name}" for name in ("app", "open", "published")),
     *(f"flask_sse.testing.Published.{name}" for name in ("channel", "message")),
