@@ -8,14 +8,16 @@ from typing import NamedTuple
 import pytest
 import redis
 import trustme
-from flask import Flask
+from flask import Flask, g, request
 
 from flask_sse import sse
+from flask_sse._state import State
 from flask_sse.testing import open_stream
 from tests.support.listening import listening
+from tests.support.presence import streams_of
 from tests.support.processes import LOOPBACK
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 MakeApp = Callable[..., Flask]
 
@@ -174,3 +176,27 @@ def test_a_certificate_of_its_own(make_app: MakeApp, tmp_path: Path, value: str)
             assert sse.redis.ping()
     finally:
         server.stop()
+
+
+def test_presence_follows_the_primary(make_app: MakeApp, trio: Trio) -> None:
+    """After a failover, the members are known to the new primary, and one more can join."""
+    app = make_app(REDIS_URL=trio.url, SSE_PRESENCE=["*"])
+    app.before_request(_name_client)
+    with open_stream(app, url="/stream?client=alice"):
+        wait_until(lambda: streams_of(app, "sse") == {"alice": 1}, "alice has joined")
+        trio.primary.stop()
+        wait_until(lambda: _members_or_none(app) == {"alice": 1}, "the new primary knows alice")
+        with open_stream(app, url="/stream?client=bob"):
+            wait_until(lambda: _members_or_none(app) == {"alice": 1, "bob": 1}, "bob has joined")
+    State.of(app).rest(PATIENCE)
+
+
+def _name_client() -> None:
+    g.sse_client = request.args.get("client")
+
+
+def _members_or_none(app: Flask) -> dict[str, int] | None:
+    try:
+        return streams_of(app, "sse")
+    except redis.RedisError:
+        return None
