@@ -131,11 +131,12 @@ def test_a_stream(
         other_body = other.leave()
         [_, other_gone] = wait_sent(site, "client_gone", 2)
         assert sent(site, "client_connected") == [
-            {"channel": channel, "client": name} for name in ("alice", "bob")
+            {"channel": channel, "channels": [channel], "client": name} for name in ("alice", "bob")
         ]
         assert 0 < gone.pop("duration") < 20
         assert gone == {
             "channel": channel,
+            "channels": [channel],
             "client": "alice",
             "reason": "client",
             "events_sent": 5,
@@ -233,7 +234,12 @@ def test_clients_that_get_no_stream(
         client.read_until(bool)
         connect(site, f"channel={channel}&user=second").read_until(lambda _: False)
         [full] = wait_sent(site, "client_refused")
-        assert full == {"channel": channel, "client": "second", "reason": "full"}
+        assert full == {
+            "channel": channel,
+            "channels": [channel],
+            "client": "second",
+            "reason": "full",
+        }
         client.socket.close()
         wait_sent(site, "client_gone")
         redis_server.stop()
