@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from inspect import iscoroutinefunction
 from typing import Any, Final
 
 import pytest
@@ -21,7 +22,7 @@ class App(Flask):
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Run a coroutine to its end."""
-        if not asyncio.iscoroutinefunction(func):
+        if not iscoroutinefunction(func):
             return super().ensure_sync(func)
         return lambda *arguments, **values: asyncio.run(func(*arguments, **values))
 
