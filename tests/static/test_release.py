@@ -140,7 +140,11 @@ def test_a_readme_that_pypi_cannot_show(tree: Path, monkeypatch: pytest.MonkeyPa
     _replace(tree / README, f"({_DOCUMENTED}changelog.html)", "(CHANGELOG.md)")
     (what,) = _whats(readme.check_rendering(tree))
     assert "'CHANGELOG.md' leads nowhere" in what
-    monkeypatch.setattr(readme, "render", lambda _: None)
+
+    def refuse(_: object) -> None:
+        """Render nothing."""
+
+    monkeypatch.setattr(readme, "render", refuse)
     assert _whats(readme.check_rendering(tree)) == ["README.md can't be rendered."]
 
 
