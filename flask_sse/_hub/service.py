@@ -36,8 +36,8 @@ CONFIRM_WITHIN: Final = 4.0
 """Seconds that a client waits for Redis to confirm its subscription."""
 _READ_WITHIN: Final = 10.0
 """Seconds for which a client may read what waits for it after its stream has ended."""
-_END_AT_ONCE: Final = 16
-"""How many streams end in one turn: other streams must not wait until thousands have ended."""
+_END_AT_ONCE: Final = 4
+"""How many streams end in one turn of the loop: meanwhile, others must not wait for events."""
 
 
 class Service:
