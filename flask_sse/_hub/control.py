@@ -110,14 +110,16 @@ class Control:
     def confirmed(self, now: float) -> list[Client]:
         """Begin anew after Redis has confirmed a subscription; return the streams that may begin.
 
-        Streams from before it may have missed a revocation.
+        Streams from before it may have missed a revocation, and after an earlier subscription, so
+        may those that have waited.
         """
-        for client in self._served:
-            self._check_again(client, now)
+        missed = [*self._served, *(self._waiting if self._confirmed_at else ())]
         self._confirmed_at = now
         self._has_complained = False
         for client, identity in self._waiting.items():
             self.serve(client, identity, now)
+        for client in missed:
+            self._check_again(client, now)
         return self.take_waiting()
 
     def refused(self, error: Exception, now: float) -> list[Client]:
