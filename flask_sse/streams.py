@@ -135,12 +135,13 @@ def disconnect(
 ) -> int:
     """End streams that have been opened with ``client``, in all processes, within a second.
 
-    A process takes a few seconds to end thousands of streams, so that others don't wait. Call it after you have withdrawn the user's access, for example at the logout. Each client
-    gets what has been waiting for it, and comes back by itself, so your view checks it again. If
-    the view answers with status 403, an ``EventSource`` gives up. If a process may have missed
-    a call of this function, because it had lost its connection to Redis, it ends all such streams
-    within ten seconds, so that their clients are checked again. Only a stream that is opened at
-    the same moment, and is the first one with ``client`` in its process, may stay open;
+    A process takes a few seconds to end thousands of streams, so that others don't wait. Call it
+    after you have withdrawn the user's access, for example at the logout. Each client gets what has
+    been waiting for it, and comes back by itself, so your view checks it again. If the view answers
+    with status 403, an ``EventSource`` gives up. If a process may have missed a call of this
+    function, because it had lost its connection to Redis, it ends all such streams within ten
+    seconds, so that their clients are checked again. Only a stream that is opened at the same
+    moment, and is the first one with ``client`` in its process, may stay open;
     :confval:`SSE_MAX_AGE` ends it later.
 
     Streams that have been opened without ``client``, including those of the documented view, are

@@ -33,7 +33,8 @@ def test_exported_names() -> None:
     names = filter(str.isidentifier, vars(flask_sse))
     public = {name for name in names if not name.startswith("_")}
     # A submodule is an attribute once somebody has imported it.
-    assert public - {"history", "signals", "testing"} == set(flask_sse.__all__)
+    submodules = {"history", "presence", "signals", "streams", "testing"}
+    assert public - submodules == set(flask_sse.__all__)
 
 
 def test_the_instance() -> None:

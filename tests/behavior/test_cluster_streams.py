@@ -12,6 +12,9 @@ import trustme
 from flask import Flask
 
 from flask_sse import Message, history, sse
+from flask_sse._hub import service
+from flask_sse._streaming import event_stream
+from flask_sse._streaming import messages as reading
 from flask_sse.testing import open_stream
 from tests.support.cluster_channels import ODD_NAMES, channel_of_each, channels_by_node
 from tests.support.redis_cluster import RedisCluster, running_cluster
@@ -186,11 +189,20 @@ def url_of(cluster: RedisCluster, login: str = ":secret") -> str:
     return f"rediss+cluster://{login}@{addresses}?ssl_ca_certs={authority}"
 
 
+@pytest.fixture
+def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients wait for longer: a busy machine takes seconds for all handshakes of TLS."""
+    for module in (service, event_stream, reading):
+        monkeypatch.setattr(module, "CONFIRM_WITHIN", PATIENCE)
+
+
+@pytest.mark.usefixtures("patient_clients")
 def test_tls_and_a_password(make_app: MakeApp, guarded_cluster: RedisCluster, channel: str) -> None:
     """Each connection of publishing, streams and history has both."""
     use_all(make_app, url_of(guarded_cluster), channel_of_each(guarded_cluster, channel))
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_user_with_few_rights(
     make_app: MakeApp, guarded_cluster: RedisCluster, channel: str
 ) -> None:
