@@ -178,7 +178,7 @@ def redis_url(request: pytest.FixtureRequest) -> str:
     return server.url
 
 
-@pytest.fixture(params=["redis", "memory", "cluster"])
+@pytest.fixture(params=["redis", "memory", pytest.param("cluster", marks=pytest.mark.long)])
 def any_redis_url(request: pytest.FixtureRequest) -> str:
     """Return the URL of a real Redis, that of the embedded one, and that of a Redis Cluster."""
     if request.param == "memory":
