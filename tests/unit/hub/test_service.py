@@ -324,7 +324,7 @@ def test_many_streams_of_the_same_age(rig: Rig) -> None:
             break
     assert sum(numbers) == 50
     assert max(numbers) < 20
-    assert len(numbers) < 10
+    assert len(numbers) < 50
 
 
 def test_a_named_client_waits_for_the_control_channel(rig: Rig) -> None:
