@@ -110,7 +110,7 @@ test-unit: $(VENV)/dev.stamp
 
 test-long: VERSIONS := 3.12 3.13 3.14
 test-long: system $(VENV)/servers.stamp $(NPM_PACKAGES) $(DATASTAR) types
-	$(BIN)/python -m pytest -m long --numprocesses 2 --hypothesis-profile search
+	$(BIN)/python -m pytest -m long --numprocesses 4 --hypothesis-profile search
 	$(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile search tests/unit
 
 # Every test that starts a Redis. `make test-long` has the tests of clusters of these servers.
@@ -132,7 +132,7 @@ test-lowest: system $(VENV)/dev.stamp
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --constraint $(VENV)-lowest/versions.txt --group test
 	@grep -iE '^(flask|redis|gevent|gunicorn|fakeredis)==' $(VENV)-lowest/versions.txt
 	$(VENV)-lowest/bin/python -m pytest --numprocesses 4 --dist loadscope tests flask_sse \
-		--ignore tests/docs --ignore tests/static
+		--ignore tests/docs --ignore tests/static --ignore tests/release
 
 test-compatibility: system $(VENV)/dev.stamp
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-compatibility

@@ -571,7 +571,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.mark.parametrize("machine", [HistoryMachine, MarkedHistoryMachine])
 @pytest.mark.parametrize(
     ("examples", "steps"),
-    [(20, 30), pytest.param(400, 40, marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
+    [(20, 30), pytest.param(150, 40, marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
 )
 def test_the_guarantee(
     server: RedisServer, machine: type[HistoryMachine], examples: int, steps: int
