@@ -15,8 +15,9 @@ the test ends.
 """
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
@@ -47,6 +48,8 @@ __all__ = [
 ]
 
 _REST_WITHIN: Final = 5.0
+_STARTING: Final = 0.001
+"""Seconds after which a thread that is being started is looked at again."""
 _SHORT_LIVED: Final = {
     "flask-sse-close",
     "flask-sse-connect",
@@ -436,4 +439,13 @@ def _await_threads(names: set[str]) -> None:
     deadline = monotonic() + _REST_WITHIN
     for thread in threading.enumerate():
         if thread.name in names and type(thread) is threading.Thread:
-            thread.join(max(0.0, deadline - monotonic()))
+            _join(thread, deadline)
+
+
+def _join(thread: threading.Thread, deadline: float) -> None:
+    while (left := deadline - monotonic()) > 0:
+        # This raises an error as long as the thread is being started.
+        with suppress(RuntimeError):
+            thread.join(left)
+            return
+        time.sleep(_STARTING)

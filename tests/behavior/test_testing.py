@@ -505,3 +505,16 @@ def test_a_cluster_that_does_not_answer(make_app: MakeApp, monkeypatch: pytest.M
             assert stream.retry is not None
             with pytest.raises(EOFError):
                 stream.get()
+
+
+def test_a_thread_that_is_being_started(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a stream waits for it, although it can't be joined yet."""
+    thread = threading.Thread(name="flask-sse-topology")
+    starter = threading.Timer(0.2, thread.start)
+    with open_stream(make_app(REDIS_URL="memory://"), "x") as stream:
+        assert stream.retry is None
+        monkeypatch.setattr(threading, "enumerate", lambda: [thread])
+        starter.start()
+    assert thread.ident is not None
+    assert not thread.is_alive()
+    starter.join()

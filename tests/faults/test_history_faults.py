@@ -314,8 +314,8 @@ def test_a_log_that_is_trimmed_under_a_client(
 def test_all_clients_come_back_at_once(
     worker: str, make_app: MakeApp, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """500 clients at different positions are live again soon, and the log is read a few times."""
-    _storm(worker, make_app, redis_server, tmp_path, 500)
+    """200 clients at different positions are live again soon, and the log is read a few times."""
+    _storm(worker, make_app, redis_server, tmp_path, 200)
 
 
 @pytest.mark.long
