@@ -82,6 +82,7 @@ def test_redis_restarts_empty(
     assert 1 <= site.log().count("can't be told who is present") <= 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_killed", [True, False])
 def test_failover_in_a_cluster(
     stack: ExitStack, tmp_path: Path, redis_cluster: RedisCluster, channel: str, is_killed: bool

@@ -97,6 +97,7 @@ def follow(site: Site, path: str, seed: int) -> list[Event]:
             events += client.events
 
 
+@pytest.mark.long
 def test_clients_that_are_cut(site: Site, channel: str) -> None:
     """They get each event once, up to the end, however often they come back."""
     names = [channel, f"{channel}-other"]
