@@ -5,14 +5,15 @@ A client keeps only the id of its last event. So each id names all channels with
     id    = salt 1*("-" entry)
     entry = key [offset check]
 
-The salt is the smallest number from 1 on with which no two channels of the stream share a key. The
-key of a channel is 5 characters of a hash of the salt and its name. The offset has 0 to 7
-characters and the check, see :class:`Mark`, has 7. An entry without them says that the client has
-seen the channel's end. All characters are allowed in a header and in a query without quoting.
+The key of a channel is 5 characters of a hash of the salt and the channel's name. The salt is a
+number, nearly always 1. If two channels of the stream have the same key, the next number is tried.
+The offset has 0 to 7 characters, and the check has 7 (see :class:`Mark`). An entry without them
+says that the client has seen the channel's end. All characters are allowed in a header and in a
+query without quoting.
 
-Fifty channels with a million events each take 851 characters; the longest id has 1,002. The salt
-is nearly always 1. Somebody could search for names that share a key, but to find fifty that leave
-no salt of two digits is out of reach.
+Fifty channels with a million events each take 851 characters; the longest id has 1,002. Somebody
+could search for names that share a key, but to find fifty that leave no salt of two digits is out
+of reach.
 
 Pure; nothing blocks.
 """

@@ -1,4 +1,4 @@
-"""Tells Redis about the members of all channels, and all clients who has joined and left.
+"""Tells Redis about the members of all channels, and announces joins and leaves to all clients.
 
 Only the thread of a roster uses it. `work` and `say_farewell` block: they wait for Redis.
 """

@@ -46,7 +46,7 @@ class _Member:
         self.is_leaving = False
         """Whether it is to be removed, or is removed already."""
         self.is_unclear = False
-        """Whether it is removed, and Redis has lost who has streams of it elsewhere."""
+        """Whether it is removed, but may have streams in other processes, which Redis has lost."""
         self.absent_since: float | None = None
 
     @property
