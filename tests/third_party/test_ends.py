@@ -172,6 +172,9 @@ def test_what_the_python_clients_raise(site: Site, app: Flask, channel: str) -> 
     ):
         pass
     assert refused.value.status_code == 204
+    # It leaves its connection open.
+    assert refused.value.response is not None
+    refused.value.response.close()
 
     async def follow() -> None:
         async with (
