@@ -29,6 +29,8 @@ class Row(NamedTuple):
     primary: str
     """The id of its primary; a dash if it is one itself."""
     epoch: int
+    is_linked: bool
+    """Whether it can send to it."""
     slots: tuple[range, ...]
     moving: tuple[str, ...]
     """The slots that it imports or exports, in the server's own notation."""
@@ -192,13 +194,14 @@ def lock_port() -> socket.socket:
 
 
 def _row(line: str) -> Row:
-    node, address, flags, primary, _, _, epoch, _, *slots = line.split(" ")
+    node, address, flags, primary, _, _, epoch, link, *slots = line.split(" ")
     return Row(
         node,
         int(address.partition("@")[0].rpartition(":")[2]),
         frozenset(flags.split(",")),
         primary,
         int(epoch),
+        link == "connected",
         tuple(_ranges(slots)),
         tuple(slot for slot in slots if slot.startswith("[")),
     )

@@ -28,7 +28,8 @@ def have_met(nodes: Iterable[ClusterNode]) -> bool:
     """Whether all nodes that can be reached know each other."""
     present = [node for node in nodes if node.is_present]
     return all(
-        len(rows) == len(present) and not any(row.flags & _UNSETTLED for row in rows)
+        len(rows) == len(present)
+        and all(row.is_linked and not row.flags & _UNSETTLED for row in rows)
         for rows in (_rows_of(present, node) for node in present)
     )
 

@@ -1,6 +1,7 @@
 """A real Redis Cluster, whose nodes a test can move slots between, kill and cut off."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.support.waiting import wait_until
 
 _ELECTION: Final = 6.0
 """Seconds after which a failover that has not succeeded is given up by the servers."""
+_NODE_TIMEOUT: Final = 2.0
+"""Seconds of silence after which nodes take another one for lost."""
 
 
 class RedisCluster:
@@ -51,8 +54,10 @@ class RedisCluster:
         self._authority = authority
         self._numbers = itertools.count(1)
         self._shape = (0, 0)
+        self._replaced: dict[ClusterNode, float] = {}
+        """When nodes have last lost a vote about their place, on the monotonic clock."""
         self._options = {
-            "cluster-node-timeout": "2000",
+            "cluster-node-timeout": f"{_NODE_TIMEOUT * 1000:.0f}",
             "cluster-require-full-coverage": "no",
             # Otherwise a primary without slots becomes a replica, and replicas change sides.
             "cluster-allow-replica-migration": "no",
@@ -191,17 +196,24 @@ class RedisCluster:
     def failover(self, primary: ClusterNode) -> ClusterNode:
         """Let a replica of *primary* take its place, without loss; return the replica."""
         [replica, *_] = self.replicas(primary)
+        # Votes from its last election would count again, and make it a primary whom nobody
+        # believes. The real one would then delay all writes for seconds, and be taken for lost.
+        replica.crash()
+        self.restart(replica)
+        # Nodes don't vote about the same primary again within twice their timeout.
+        again = self._replaced.get(primary, 0.0) + 2 * _NODE_TIMEOUT
+        self._wait(lambda: time.monotonic() > again, f"{primary.port} may be voted about")
 
         def succeeds() -> bool:
             replica.ask("FAILOVER")
             try:
                 wait_until(lambda: replica.own_row().is_primary, "a failover", _ELECTION)
             except AssertionError:
-                # Nodes don't vote twice about the same primary within twice the node timeout.
                 return False
             return True
 
         self._wait(succeeds, f"{replica.port} takes the place of {primary.port}")
+        self._replaced[primary] = time.monotonic()
         self.wait_ok()
         return replica
 
