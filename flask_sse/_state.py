@@ -22,8 +22,8 @@ from flask_sse._hub.log_queries import History
 from flask_sse._presence.announcer import Announcer
 from flask_sse._presence.roster import Roster
 from flask_sse._presence.seat import Seat
-from flask_sse._redis.cluster_nodes import ClusterNodes, is_cluster_client
-from flask_sse._redis.cluster_publisher import ClusterClientPublisher
+from flask_sse._redis.cluster.nodes import ClusterNodes, is_cluster_client
+from flask_sse._redis.cluster.publisher import ClusterClientPublisher
 from flask_sse._redis.connections import Connections, pool_of
 from flask_sse._redis.failover import Listening
 from flask_sse._redis.publisher import ClientPublisher, PoolPublisher, Publisher

@@ -11,11 +11,11 @@ from redis.cluster import RedisCluster
 
 from flask_sse._event.channel_name import CONTROL
 from flask_sse._redis import lease_commands
-from flask_sse._redis.cluster_errors import explain_connecting
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.errors import explain_connecting
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.topology import look
 from flask_sse._redis.pubsub import LOST, open_connection
 from flask_sse._redis.scripts import Scripts
-from flask_sse._redis.topology import look
 from flask_sse._redis.url import Address
 
 

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple, cast
 import redis
 
 from flask_sse._doctor.finding import Finding, Level, fail, warn
-from flask_sse._redis.cluster_errors import has_code, is_unsupported
+from flask_sse._redis.cluster.errors import has_code, is_unsupported
+from flask_sse._redis.cluster.topology import SlotMap, View, parse
 from flask_sse._redis.slots import SLOTS, slot
-from flask_sse._redis.topology import SlotMap, View, parse
 from flask_sse._redis.url import Address
 
 _COMMAND: Final = re.compile("permissions to run the '([^']+)' command")

@@ -23,7 +23,7 @@ from flask_sse._doctor.redis_node import PROBE
 from flask_sse._doctor.redis_server import Server
 from flask_sse._doctor.stream import Subject
 from flask_sse._redis.clients import find_broker
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.nodes import ClusterNodes
 from flask_sse._state import State, lacks_url
 
 _UNBOUNDED: Final = 1 << 31

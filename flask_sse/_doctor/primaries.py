@@ -13,9 +13,9 @@ import redis
 from flask_sse._doctor.cluster_facts import by_node
 from flask_sse._doctor.finding import Finding, attempt
 from flask_sse._doctor.redis_node import ServerCommands, new_client
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.topology import SlotMap
 from flask_sse._redis.slots import SLOTS, slot
-from flask_sse._redis.topology import SlotMap
 from flask_sse._redis.url import Address
 
 _AT_ONCE: Final = 16

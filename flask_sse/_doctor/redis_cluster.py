@@ -36,11 +36,11 @@ from flask_sse._doctor.redis_node import (
     ping,
 )
 from flask_sse._event.channel_name import CONTROL
-from flask_sse._redis.cluster_errors import is_no_cluster
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.errors import is_no_cluster
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.topology import merge
 from flask_sse._redis.pubsub import LOST
 from flask_sse._redis.slots import SLOTS
-from flask_sse._redis.topology import merge
 from flask_sse._redis.url import Address
 
 _OLDEST: Final = 7

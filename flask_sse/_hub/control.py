@@ -19,7 +19,7 @@ from flask_sse._event.revocation import Identity, Revocation
 from flask_sse._hub.complaints import Complaints
 from flask_sse._hub.deadlines import Deadlines
 from flask_sse._hub.listener import Client
-from flask_sse._redis.cluster_errors import has_code
+from flask_sse._redis.cluster.errors import has_code
 from flask_sse._redis.revoking import RULE
 
 _log: Final = logging.getLogger("flask_sse")

@@ -15,8 +15,8 @@ from flask_sse._hub.channel import Channel
 from flask_sse._hub.logged_channel import LoggedChannel
 from flask_sse._hub.subscriber import Subscriber
 from flask_sse._log.decoding import Decoder, Event
-from flask_sse._redis.cluster_log_reader import AnyLogReader, new_reader
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.log_reader import AnyLogReader, new_reader
+from flask_sse._redis.cluster.nodes import ClusterNodes
 from flask_sse._redis.log_reader import Answer, Question
 from flask_sse._redis.log_source import LogSource
 from flask_sse._settings import Retention

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import redis
 from redis.sentinel import SentinelConnectionPool
 
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.nodes import ClusterNodes
 from flask_sse._redis.options import own_options
 from flask_sse._redis.pool import CheckedPool, CheckedSentinelPool
 from flask_sse._redis.primary import PublishingClient

@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 import redis
 
 from flask_sse._redis.clients import Broker, find_broker
-from flask_sse._redis.cluster_nodes import ClusterNodes
-from flask_sse._redis.cluster_publisher import ClusterPublisher
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.publisher import ClusterPublisher
 from flask_sse._redis.publisher import PoolPublisher
 from flask_sse._settings import Settings
 

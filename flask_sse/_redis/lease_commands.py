@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, cast
 
 import redis
 
-from flask_sse._redis.cluster_errors import explain_cluster
+from flask_sse._redis.cluster.errors import explain_cluster
 from flask_sse._redis.scripts import Call, Part, Script
 from flask_sse._redis.slots import LONGEST, tag
 

@@ -17,7 +17,7 @@ from redis.client import NEVER_DECODE
 from redis.exceptions import NoScriptError
 
 from flask_sse._log.position import OFFSET_AT_TOP, PAGE_BYTES, Position, Stored
-from flask_sse._redis.cluster_errors import explain_cluster
+from flask_sse._redis.cluster.errors import explain_cluster
 from flask_sse._redis.slots import LONGEST, tag
 
 _Result = TypeVar("_Result")

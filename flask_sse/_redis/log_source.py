@@ -1,4 +1,4 @@
-"""Where logs are read: on one Redis here, and in ``cluster_logs`` on one node of a cluster.
+"""Where logs are read: on one Redis here, and in ``cluster/logs`` on one node of a cluster.
 
 Only the thread of a log reader uses it, and each method blocks.
 """
@@ -8,7 +8,7 @@ from typing import Final, Protocol, cast
 
 import redis
 
-from flask_sse._redis.cluster_errors import explain_cluster
+from flask_sse._redis.cluster.errors import explain_cluster
 from flask_sse._redis.log_commands import explain, is_read_only
 from flask_sse._redis.pubsub import LOST, RedisConnection
 from flask_sse._system.clock import monotonic

@@ -15,7 +15,7 @@ from redis.client import Pipeline
 from flask_sse._log.position import Position
 from flask_sse._redis import log_commands, scripts
 from flask_sse._redis.clients import Broker
-from flask_sse._redis.cluster_errors import explain_cluster
+from flask_sse._redis.cluster.errors import explain_cluster
 from flask_sse._redis.log_commands import NewEntry
 from flask_sse._redis.pool import ConnectionLimit
 from flask_sse._redis.primary import PublishingClient

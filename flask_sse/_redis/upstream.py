@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import redis
 
-from flask_sse._redis.cluster_nodes import ClusterNodes
-from flask_sse._redis.cluster_subscription import ClusterSubscription
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.subscription import ClusterSubscription
 from flask_sse._redis.connections import destination, destination_of_cluster
 from flask_sse._redis.log_commands import database_of
 from flask_sse._redis.log_source import LogSource, Open, ServerLogs

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 from redis.crc import key_slot
 
-from flask_sse._redis import cluster_subscription
+from flask_sse._redis.cluster import subscription
 from tests.behavior.test_channels_model import (
     LATEST,
     LOGGED,
@@ -64,7 +64,7 @@ class ClusterChannelsMachine(ChannelsMachine):
 @pytest.fixture
 def cluster(redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch) -> RedisCluster:
     """Return a cluster for the model."""
-    monkeypatch.setattr(f"{cluster_subscription.__name__}.PubSubConnection", LossyConnection)
+    monkeypatch.setattr(f"{subscription.__name__}.PubSubConnection", LossyConnection)
     ClusterChannelsMachine.cluster = redis_cluster
     ClusterChannelsMachine.url = redis_cluster.url
     return redis_cluster

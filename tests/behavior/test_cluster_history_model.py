@@ -10,10 +10,11 @@ from hypothesis.stateful import rule
 from redis.crc import key_slot
 
 from flask_sse._log.position import Position
-from flask_sse._redis import cluster_log_reader, cluster_subscription, upstream
-from flask_sse._redis.cluster_logs import NodeLogs
-from flask_sse._redis.cluster_nodes import ClusterNodes
-from flask_sse._redis.cluster_publisher import ClusterPublisher
+from flask_sse._redis import upstream
+from flask_sse._redis.cluster import log_reader, subscription
+from flask_sse._redis.cluster.logs import NodeLogs
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.publisher import ClusterPublisher
 from flask_sse._redis.log_commands import NewEntry
 from flask_sse._redis.log_source import Command
 from flask_sse._redis.upstream import Upstream
@@ -106,8 +107,8 @@ class Logs(NodeLogs):
 @pytest.fixture
 def cluster(redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch) -> RedisCluster:
     """Return a cluster for the model."""
-    monkeypatch.setattr(f"{cluster_subscription.__name__}.PubSubConnection", Connection)
-    monkeypatch.setattr(f"{cluster_log_reader.__name__}.NodeLogs", Logs)
+    monkeypatch.setattr(f"{subscription.__name__}.PubSubConnection", Connection)
+    monkeypatch.setattr(f"{log_reader.__name__}.NodeLogs", Logs)
     ClusterHistoryMachine.cluster = redis_cluster
     return redis_cluster
 

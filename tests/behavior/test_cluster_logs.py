@@ -10,8 +10,8 @@ from redis.crc import key_slot
 
 from flask_sse._hub.log_queries import History, Logs
 from flask_sse._hub.logged_channel import LoggedChannel
-from flask_sse._redis.cluster_nodes import ClusterNodes
-from flask_sse._redis.cluster_publisher import ClusterPublisher
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.publisher import ClusterPublisher
 from flask_sse._redis.log_commands import NewEntry
 from flask_sse._redis.log_reader import Answer
 from flask_sse._redis.upstream import of_cluster

@@ -15,10 +15,10 @@ from redis.crc import key_slot
 
 from flask_sse import ServerSentEventsBlueprint, history, sse
 from flask_sse._redis import log_commands
-from flask_sse._redis.cluster import Router
-from flask_sse._redis.cluster_nodes import ClusterNodes
-from flask_sse._redis.cluster_publisher import repeat
-from flask_sse._redis.cluster_route import Route
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.publisher import repeat
+from flask_sse._redis.cluster.route import Route
+from flask_sse._redis.cluster.router import Router
 from flask_sse._redis.log_commands import Executor
 from flask_sse._redis.url import Address
 from tests.support.processes import LOOPBACK, free_port

@@ -12,8 +12,8 @@ from flask import Flask
 from redis.crc import key_slot
 
 from flask_sse._log.position import OFFSET_AT_TOP, Entry, Stored
-from flask_sse._redis.cluster_log_reader import ClusterLogReader
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.log_reader import ClusterLogReader
+from flask_sse._redis.cluster.nodes import ClusterNodes
 from flask_sse._redis.log_reader import Answer, Question
 from flask_sse._redis.url import Address
 from flask_sse._system.poller import Waker

@@ -15,7 +15,7 @@ from flask_sse import sse
 from flask_sse._hub.hub import Hub
 from flask_sse._hub.subscriber import Subscriber
 from flask_sse._redis import upstream
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.nodes import ClusterNodes
 from flask_sse._redis.url import Address
 from tests.support import servers
 from tests.support.client import StreamClient

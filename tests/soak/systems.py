@@ -8,8 +8,8 @@ from typing import Protocol
 
 import redis
 
-from flask_sse._redis.cluster_nodes import ClusterNodes
-from flask_sse._redis.cluster_publisher import ClusterPublisher
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.publisher import ClusterPublisher
 from flask_sse._redis.url import Address
 from tests.soak.cluster_faults import CLUSTER_OPTIONS, ClusterSaboteur, WrittenFiles
 from tests.soak.faults import OPTIONS, RedisSaboteur, Saboteur

@@ -15,13 +15,13 @@ import redis
 from redis.exceptions import ClusterDownError
 
 from flask_sse._redis.attempt import Attempt
-from flask_sse._redis.cluster_errors import LOGIN, LOST, Redirection, is_passing
-from flask_sse._redis.cluster_logs import NodeLogs
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.errors import LOGIN, LOST, Redirection, is_passing
+from flask_sse._redis.cluster.logs import NodeLogs
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.topology import SlotMap, look
 from flask_sse._redis.log_reader import Answer, Asker, Decode, LogReader, Question
 from flask_sse._redis.log_source import LogSource
 from flask_sse._redis.slots import slot
-from flask_sse._redis.topology import SlotMap, look
 from flask_sse._redis.url import Address
 from flask_sse._system.poller import Waker
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import redis
 
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.nodes import ClusterNodes
 from flask_sse._redis.log_source import Command, read_reply
 from flask_sse._redis.pubsub import LOST, RedisConnection, open_connection
 from flask_sse._redis.url import Address

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import redis
 from redis.cluster import NodesManager, RedisCluster
 
-from flask_sse._redis.cluster_errors import LOGIN, LOST, NotConnectedError
+from flask_sse._redis.cluster.errors import LOGIN, LOST, NotConnectedError
 from flask_sse._redis.options import own_options, portable_options
 from flask_sse._redis.pool import CheckedPool
 from flask_sse._redis.primary import RoleClient

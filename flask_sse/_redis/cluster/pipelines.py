@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import redis
 
 from flask_sse._redis import scripts
-from flask_sse._redis.cluster import Router
-from flask_sse._redis.cluster_errors import LOST, Redirection
-from flask_sse._redis.cluster_route import Route
+from flask_sse._redis.cluster.errors import LOST, Redirection
+from flask_sse._redis.cluster.route import Route
+from flask_sse._redis.cluster.router import Router
 from flask_sse._redis.scripts import Call
 from flask_sse._redis.url import Address
 

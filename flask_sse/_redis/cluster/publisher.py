@@ -18,16 +18,16 @@ from redis.exceptions import ClusterError, RedisClusterException, TryAgainError
 
 from flask_sse._log.position import OFFSET_AT_TOP, Position
 from flask_sse._redis import log_commands, scripts
-from flask_sse._redis.cluster import Router
-from flask_sse._redis.cluster_errors import (
+from flask_sse._redis.cluster.errors import (
     LOST,
     explain_old,
     is_passing,
     is_unsupported,
 )
-from flask_sse._redis.cluster_nodes import ClusterNodes
-from flask_sse._redis.cluster_pipelines import run_all
-from flask_sse._redis.cluster_route import Route
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.pipelines import run_all
+from flask_sse._redis.cluster.route import Route
+from flask_sse._redis.cluster.router import Router
 from flask_sse._redis.log_commands import Executor, NewEntry
 from flask_sse._redis.pool import ConnectionLimit
 from flask_sse._redis.primary import Answer

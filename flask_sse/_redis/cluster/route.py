@@ -7,13 +7,13 @@ from typing import Any
 
 import redis
 
-from flask_sse._redis.cluster import Router
-from flask_sse._redis.cluster_errors import (
+from flask_sse._redis.cluster.errors import (
     LOST,
     NotConnectedError,
     Redirection,
     is_passing,
 )
+from flask_sse._redis.cluster.router import Router
 from flask_sse._redis.primary import RoleClient
 from flask_sse._redis.url import Address
 

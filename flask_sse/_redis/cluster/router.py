@@ -12,12 +12,12 @@ from typing import Any, Final
 import redis
 from redis.exceptions import ClusterDownError
 
-from flask_sse._redis.cluster_errors import Redirection, explain_connecting
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.errors import Redirection, explain_connecting
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.topology import SlotMap, look
 from flask_sse._redis.primary import RoleClient
 from flask_sse._redis.pubsub import LOST
 from flask_sse._redis.slots import slot
-from flask_sse._redis.topology import SlotMap, look
 from flask_sse._redis.url import Address
 from flask_sse._system.clock import monotonic
 

@@ -17,13 +17,13 @@ import redis
 from redis.backoff import FullJitterBackoff
 
 from flask_sse._redis.attempt import Attempt
-from flask_sse._redis.cluster_errors import explain_connecting
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.errors import explain_connecting
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.topology import SlotMap, look
 from flask_sse._redis.outage import Outage
 from flask_sse._redis.pubsub import Arrival, Delivered, PubSubConnection, Refused, Subscribed
 from flask_sse._redis.server_subscription import ServerSubscription
 from flask_sse._redis.slots import slot
-from flask_sse._redis.topology import SlotMap, look
 from flask_sse._redis.url import Address
 from flask_sse._system.clock import monotonic
 from flask_sse._system.poller import Poller, Waker

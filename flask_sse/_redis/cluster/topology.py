@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, cast
 
 import redis
 
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.nodes import ClusterNodes
 from flask_sse._redis.pubsub import LOST, open_connection
 from flask_sse._redis.slots import SLOTS
 from flask_sse._redis.url import Address

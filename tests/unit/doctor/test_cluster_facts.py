@@ -19,8 +19,8 @@ from flask_sse._doctor.cluster_facts import (
 )
 from flask_sse._doctor.finding import Finding, Level, fail, ok
 from flask_sse._doctor.redis_node import Room, judge_room, judge_version
+from flask_sse._redis.cluster.topology import SlotMap
 from flask_sse._redis.slots import SLOTS, slot
-from flask_sse._redis.topology import SlotMap
 from flask_sse._redis.url import Address
 
 ONE: Final = Address("one", 7000)

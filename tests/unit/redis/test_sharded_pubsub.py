@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 import redis
 
-from flask_sse._redis.cluster_nodes import ClusterNodes
+from flask_sse._redis.cluster.nodes import ClusterNodes
 from flask_sse._redis.pubsub import Arrival, Delivered, PubSubConnection, Refused, Subscribed
 from tests.support.scripted_node import ScriptedNode, encode
 from tests.support.waiting import wait_until

@@ -10,7 +10,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from flask_sse._redis.cluster_errors import (
+from flask_sse._redis.cluster.errors import (
     Redirection,
     WrongServerError,
     explain_cluster,

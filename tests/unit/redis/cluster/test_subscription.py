@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
-from flask_sse._redis import cluster_subscription
-from flask_sse._redis.cluster_nodes import ClusterNodes
-from flask_sse._redis.cluster_subscription import ClusterSubscription
+from flask_sse._redis.cluster import subscription
+from flask_sse._redis.cluster.nodes import ClusterNodes
+from flask_sse._redis.cluster.subscription import ClusterSubscription
 from flask_sse._redis.outage import Outage
 from flask_sse._redis.pubsub import Arrival, Delivered, Refused, Subscribed
 from flask_sse._redis.slots import SLOTS, slot
@@ -112,8 +112,8 @@ class Rig:
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     """Return subscriptions to two nodes, which look again soon after a change."""
-    monkeypatch.setattr(cluster_subscription, "_CONFIRM_AFTER", 0.05)
-    monkeypatch.setattr(cluster_subscription, "_FIRST_PAUSE", 0.03)
+    monkeypatch.setattr(subscription, "_CONFIRM_AFTER", 0.05)
+    monkeypatch.setattr(subscription, "_FIRST_PAUSE", 0.03)
     with ExitStack() as stack:
         yield Rig(stack)
 

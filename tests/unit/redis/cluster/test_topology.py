@@ -2,8 +2,8 @@
 
 import pytest
 
+from flask_sse._redis.cluster.topology import Range, SlotMap, View, merge, parse
 from flask_sse._redis.slots import SLOTS
-from flask_sse._redis.topology import Range, SlotMap, View, merge, parse
 from flask_sse._redis.url import Address
 
 A, B, C, D = (Address("127.0.0.1", port) for port in (7000, 7001, 7002, 7003))
