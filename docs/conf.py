@@ -57,6 +57,8 @@ intersphinx_mapping = {
 }
 
 autodoc_member_order = "alphabetical"
+# An object as a default, such as a blueprint, is shown as in the source.
+autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 always_use_bars_union = True
 typehints_use_signature = True

@@ -68,7 +68,10 @@ NAMES: Final[dict[str, tuple[Name, ...]]] = {
         Name("py:class", "itsdangerous.url_safe.URLSafeTimedSerializer", "url_safe/#$"),
     ),
     "blinker": (Name("py:class", "blinker.base.NamedSignal", "#blinker.NamedSignal"),),
-    "werkzeug": (Name("py:exception", "werkzeug.exceptions.BadRequest", "exceptions/#$"),),
+    "werkzeug": (
+        Name("py:class", "werkzeug.test.TestResponse", "test/#$"),
+        Name("py:exception", "werkzeug.exceptions.BadRequest", "exceptions/#$"),
+    ),
     "redis": (
         Name("py:class", "redis.StrictRedis", "connections.html#redis.Redis"),
         Name("py:class", "redis.client.Redis", "connections.html#redis.Redis"),

@@ -29,8 +29,8 @@ class Member(NamedTuple):
     since: datetime
     """When it has joined, in UTC, on the clock of Redis."""
     streams: int
-    """How many streams it has, in all processes: one for each tab or window. A stream that has
-    ended may still count for up to three seconds."""
+    """How many streams it has, in all processes: one for each tab or window. A client whose last
+    stream has just ended has one for three more seconds."""
 
 
 def members(channel: str, *, blueprint: ServerSentEventsBlueprint = sse) -> dict[str, Member]:

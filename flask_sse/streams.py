@@ -1,8 +1,9 @@
 """Streams whose channels a view chooses: several on one connection.
 
-The documented view opens the one channel that its URL names. A view of your own, which checks the
-user first, can open any number of channels on one ``EventSource``. Each of them that has history
-(:confval:`SSE_HISTORY`) is resumed exactly, since the id of each event names the positions in all.
+The view of the blueprint opens the one channel that its URL names. A view of your own, which
+checks the user first, can open any number of channels on one ``EventSource``. Each of them that
+has history (:confval:`SSE_HISTORY`) is resumed exactly, since the id of each event names the
+positions in all.
 
 >>> from flask_sse import streams
 >>> @app.get("/events")
@@ -144,8 +145,9 @@ def disconnect(
     moment, and is the first one with ``client`` in its process, may stay open;
     :confval:`SSE_MAX_AGE` ends it later.
 
-    Streams that have been opened without ``client``, including those of the documented view, are
-    not affected. All applications that use the same Redis are, like their channels.
+    Streams that have been opened without ``client``, including those of the blueprint's own view,
+    are not affected, even if ``g.sse_client`` is set. The streams of all applications that use
+    the same Redis are affected, since they share its channels.
 
     :param client: End the streams of this client.
     :param channel: End the streams that have this channel, perhaps among others. With both, a

@@ -125,9 +125,9 @@ class Stream:
     def __init__(
         self, response: TestResponse, provider: JSONProvider, timeout: float, deadline: _Deadline
     ) -> None:
-        self.response = response
+        self.response: TestResponse = response
         """The response of Flask's test client, with the status and the headers."""
-        self.timeout = timeout
+        self.timeout: float = timeout
         """Seconds that :meth:`get` waits by default."""
         self.last_event_id: str = ""
         """The ``Last-Event-ID`` that a browser would send after these messages."""
@@ -153,7 +153,7 @@ class Stream:
     def channels(self) -> Mapping[str, bool | None]:
         """The channels that ``sse.open`` names, and whether the client has missed nothing of each.
 
-        It is `None` for a channel without history. Streams without history have no ``sse.open``,
+        It is ``None`` for a channel without history. Streams without history have no ``sse.open``,
         so there are no channels here.
         """
         if not self._channels:
@@ -217,7 +217,9 @@ class Published(NamedTuple):
     """A published message and its channel."""
 
     channel: str
+    """The name of the channel."""
     message: Message
+    """The message, with the data that was passed to ``publish``."""
 
 
 class Harness:
@@ -227,9 +229,9 @@ class Harness:
     """
 
     def __init__(self, app: Flask, published: list[Published], streams: ExitStack) -> None:
-        self.app = app
+        self.app: Flask = app
         """The application under test."""
-        self.published = published
+        self.published: list[Published] = published
         """Messages that the application has published, in a growing list; see :func:`record`."""
         self._streams = streams
 

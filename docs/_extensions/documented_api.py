@@ -1,7 +1,10 @@
 """Facts about the documented API that autodoc can't find out by itself."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import GenericAlias
+from typing import Any, get_args
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -10,7 +13,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.inspect import stringify_signature
 from sphinx.util.nodes import make_refnode
-from sphinx.util.typing import ExtensionMetadata
+from sphinx.util.typing import ExtensionMetadata, stringify_annotation
 
 _Signature = tuple[str, str | None]
 
@@ -28,7 +31,9 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("missing-reference", _link_stored_message)
     app.connect("autodoc-process-docstring", _describe_instance, priority=100)
     # This runs before sphinx-autodoc-typehints, since the first result counts.
-    app.connect("autodoc-process-signature", _write_class, priority=100)
+    app.connect("autodoc-process-signature", _write_signature, priority=100)
+    app.add_object_type("cli-command", "cli-command", objname="command")
+    app.add_object_type("fixture", "fixture", objname="pytest fixture")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -51,16 +56,29 @@ def _describe_instance(app: Sphinx, what: str, name: str, *rest: Any) -> None:
         lines[:] = docs["", "sse"]
 
 
-def _write_class(app: Sphinx, what: str, name: str, obj: object, *_: object) -> _Signature | None:
-    """Write a class without a return type, and a Flask default that is not Python."""
+def _write_signature(
+    app: Sphinx, what: str, name: str, obj: object, *_: object
+) -> _Signature | None:
+    """Write what a call returns, and the defaults and types that Flask's source has."""
     del app
     if name in _MADE_BY_FUNCTIONS:
         return "", None
+    wrapped = getattr(obj, "__wrapped__", None)
+    if what == "function" and wrapped is not None:
+        return _write_manager(wrapped)
     if what != "class" or not isinstance(obj, type):
         return None
-    text = stringify_signature(
-        inspect.signature(obj, eval_str=True),
-        show_return_annotation=False,
-        unqualified_typehints=True,
-    )
-    return text.replace("<object object>", "..."), None
+    text = _write_parameters(inspect.signature(obj, eval_str=True))
+    return text.replace("= _sentinel", "= ...").replace("t.Any", "~typing.Any"), None
+
+
+def _write_manager(function: Callable[..., object]) -> _Signature:
+    """Write a function that ``contextmanager`` decorates, which does not return a generator."""
+    signature = inspect.signature(function, eval_str=True)
+    (value, *_) = get_args(signature.return_annotation)
+    returned = GenericAlias(AbstractContextManager, (value,))
+    return _write_parameters(signature), stringify_annotation(returned, "smart")
+
+
+def _write_parameters(signature: inspect.Signature) -> str:
+    return stringify_signature(signature, show_return_annotation=False, unqualified_typehints=True)

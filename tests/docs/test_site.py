@@ -6,6 +6,7 @@ import runpy
 import sys
 import tomllib
 import warnings
+from html import unescape
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -17,6 +18,8 @@ import check_links
 import inventories
 import pytest
 import summaries
+from click import Group
+from flask import Flask
 from sphinx.util.inventory import InventoryFile
 
 import flask_sse
@@ -148,6 +151,19 @@ def test_inventory(site: BuiltSite) -> None:
     source = (ROOT / "flask_sse" / "_settings.py").read_text(encoding="utf-8")
     keys = set(re.findall(r'"((?:SSE_)?[A-Z]+(?:_[A-Z]+)+)"', source))
     assert set(inventory["std:confval"]) == keys
+    assert set(inventory["std:cli-command"]) == {f"flask sse {name}" for name in _commands()}
+    assert set(inventory["std:fixture"]) == {"sse_harness"}
+
+
+def test_signatures(site: BuiltSite) -> None:
+    """Types in a signature are parsed, and a context manager is not shown as a generator."""
+    page = (site.html / "api.html").read_text(encoding="utf-8")
+    titles = re.findall(r'<dt class="sig[^>]* id="([^"]+)">(.*?)</dt>', page, re.DOTALL)
+    shown = {name: unescape(re.sub(r"<[^>]+>", "", title)) for name, title in titles}
+    assert [name for name, title in shown.items() if "~" in title or " object>" in title] == []
+    assert "blueprint: ServerSentEventsBlueprint = sse" in shown["flask_sse.streams.stream"]
+    for name in ("harness", "open_stream", "record"):
+        assert "→ AbstractContextManager[" in shown[f"flask_sse.testing.{name}"]
 
 
 def test_settings_are_described_in_full(site: BuiltSite) -> None:
@@ -350,6 +366,14 @@ def _pyproject() -> dict[str, Any]:
 def _project() -> dict[str, Any]:
     project: dict[str, Any] = _pyproject()["project"]
     return project
+
+
+def _commands() -> set[str]:
+    app = Flask(__name__)
+    app.register_blueprint(flask_sse.sse)
+    group = app.cli.commands["sse"]
+    assert isinstance(group, Group)
+    return {*group.commands}
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:
