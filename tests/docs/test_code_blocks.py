@@ -459,7 +459,8 @@ def test_celery(folder: Path, shared_redis: RedisServer) -> None:
 
 @runs("pytest test_greeting.py", "test_greeting.py")
 def test_tests_of_the_testing_page(folder: Path) -> None:
-    """The recommended tests pass."""
+    """The recommended tests pass with the application of the quickstart."""
+    (folder / "one_minute.py").replace(folder / "app.py")
     # As installed, the fixture needs no file: see tests/static/test_wheel.py.
     (folder / "conftest.py").write_text("from _flask_sse_pytest import sse_harness")
     assert "2 passed" in shell("pytest test_greeting.py -p no:cacheprovider -W error", folder)
