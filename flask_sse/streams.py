@@ -138,7 +138,7 @@ def disconnect(
 
     A process takes a few seconds to end thousands of streams, so that others don't wait. Call it
     after you have withdrawn the user's access, for example at the logout. Each client gets what has
-    been waiting for it, and comes back by itself, so your view checks it again. If the view answers
+    been waiting for it, and reconnects by itself, so your view checks it again. If the view answers
     with status 403, an ``EventSource`` gives up. If a process may have missed a call of this
     function, because it had lost its connection to Redis, it ends all such streams within ten
     seconds, so that their clients are checked again. Only a stream that is opened at the same
@@ -181,16 +181,17 @@ def end(channel: str, *, blueprint: ServerSentEventsBlueprint = sse) -> int:
 
     Each client gets the event ``sse.end`` after all others, with the data ``{"channel": "..."}``.
     If it has no other channels, its stream ends then, and when the client reconnects, it is
-    answered 204, after which a browser does not come back. A client that comes later gets the
+    answered 204, after which a browser does not reconnect. A client that connects later gets the
     events that are kept, and the end, as long as these are kept (:confval:`SSE_HISTORY_TTL`).
 
-    If something is published to the channel after that, it is open again; only clients that have
-    got the end do not come back by themselves. If the newest event is an end, nothing is added.
-    The function waits for Redis, like :meth:`~flask_sse.ServerSentEventsBlueprint.publish`, and
-    ends the channel once, even if an answer is lost.
+    If something is published to the channel after that, it is open again, but clients that have
+    received the end do not reconnect by themselves. If the newest event is an end, nothing is
+    added. The function waits for Redis, like
+    :meth:`~flask_sse.ServerSentEventsBlueprint.publish`, and ends the channel once, even if an
+    answer is lost.
 
-    :param channel: The channel, which must have history: a client that is away learns about the
-        end when it comes back.
+    :param channel: The channel, which must have history: a client that is disconnected learns
+        about the end when it reconnects.
     :param blueprint: The blueprint that publishes to the channel. It matters if a subclass
         overrides :attr:`~flask_sse.ServerSentEventsBlueprint.redis`.
     :return: the number of processes that are subscribed to the channel, according to Redis.

@@ -370,7 +370,7 @@ def _project() -> dict[str, Any]:
 
 def _commands() -> set[str]:
     app = Flask(__name__)
-    app.register_blueprint(flask_sse.sse)
+    app.register_blueprint(flask_sse.sse, url_prefix="/stream")
     group = app.cli.commands["sse"]
     assert isinstance(group, Group)
     return {*group.commands}
