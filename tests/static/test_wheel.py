@@ -39,14 +39,9 @@ def test_greeting(sse_harness):
         sse.publish("Hello!", type="greeting")
     assert stream.get() == Message("Hello!", type="greeting")
 """
-_USER_CODE: Final = (
-    "customizing.py",
-    "listening.py",
-    "mistakes.py",
-    "publishing.py",
-    "signals.py",
-    "testing.py",
-)
+_USER_CODE: Final = [
+    path for path in (_ROOT / "tests" / "typing").glob("*.py") if path.stem != "__init__"
+]
 
 
 class Built(NamedTuple):
@@ -89,8 +84,8 @@ def user(built: Built, tmp_path_factory: pytest.TempPathFactory) -> User:
     _run([uv, "pip", "install", "--quiet", "--python", str(python), str(built.wheel)], folder)
     project = folder / "project"
     project.mkdir()
-    for name in _USER_CODE:
-        shutil.copy(_ROOT / "tests" / "typing" / name, project)
+    for path in _USER_CODE:
+        shutil.copy(path, project)
     settings = {
         "typeCheckingMode": "strict",
         "enableTypeIgnoreComments": False,

@@ -5,7 +5,7 @@ Both are told to complain about an expected error that is not there.
 
 from redis import StrictRedis
 
-from flask_sse import Message, ServerSentEventsBlueprint, history, sse, streams
+from flask_sse import Message, ServerSentEventsBlueprint, history, presence, sse, streams
 
 
 def publish_wrongly() -> None:
@@ -59,6 +59,28 @@ def stream_wrongly(client: StrictRedis) -> None:
     streams.end()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     streams.end(["users"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     streams.end("users", sse)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def ask_for_members_wrongly(client: StrictRedis) -> None:
+    """What `members` does not take, and does not give."""
+    presence.members()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    presence.members(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    presence.members(b"lobby")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    presence.members(["lobby"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    presence.members("lobby", sse)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    presence.members("lobby", blueprint=client)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    presence.members("lobby", client="alice")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    names: list[str] = presence.members("lobby")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(names)
+
+
+def use_a_member_wrongly(member: presence.Member) -> None:
+    """A member can't be changed, has a `datetime`, and does not know its own name."""
+    presence.Member()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    presence.Member(1.5, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    member.streams = 2  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    print(member.since > 1.5)  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnknownArgumentType]
+    print(member.client)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
 
 
 def replace_the_client(client: StrictRedis) -> None:
