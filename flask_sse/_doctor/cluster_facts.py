@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, cast
 import redis
 
 from flask_sse._doctor.finding import Finding, Level, fail, warn
+from flask_sse._redis import lease_commands
 from flask_sse._redis.cluster.errors import has_code, is_unsupported
 from flask_sse._redis.cluster.topology import SlotMap, View, parse
 from flask_sse._redis.slots import SLOTS, slot
@@ -23,7 +24,6 @@ CHANNELS: Final = "&*"
 """The rule that is missing where a user may not use a channel."""
 _KEYS: Final = "~flask-sse:*"
 _IN_SCRIPTS: Final = "+type +get +set +xadd +xrange +xrevrange +expire +pttl +del +spublish +pubsub"
-_IN_SCRIPTS_OF_PRESENCE: Final = "+time +hget +hgetall +hset +hdel +pexpire +del"
 _RULES: Final[Mapping[str, str]] = {
     # The texts differ from version to version.
     r"ermissions to access .*\bchannels?\b": CHANNELS,
@@ -194,7 +194,7 @@ def explain_refusal(check: str, error: redis.RedisError, user: str | None) -> Fi
     """
     rule = missing_rule(error)
     if rule == _IN_SCRIPTS and check == "presence":
-        rule = _IN_SCRIPTS_OF_PRESENCE
+        rule = lease_commands.IN_SCRIPTS
     remedy = "repeat the checks, and see the log of this node"
     if rule is not None:
         remedy = f"on every node, run ACL SETUSER {user or 'default'} {rule}"

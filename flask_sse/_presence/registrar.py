@@ -13,9 +13,11 @@ from typing import Final, NamedTuple
 
 import redis
 
+from flask_sse._event import channel_name
 from flask_sse._presence.room import Room, Times
 from flask_sse._redis import lease_commands
 from flask_sse._redis.lease_commands import Lease
+from flask_sse._redis.log_commands import is_forbidden
 from flask_sse._redis.scripts import Scripts
 from flask_sse._system.clock import monotonic
 
@@ -43,7 +45,8 @@ class Registrar:
 
     :param process: The name of this process in Redis.
     :param scripts: Leads to Redis.
-    :param announce: Publishes an event. It may raise a :class:`redis.RedisError`.
+    :param announce: Publishes an event. It may raise a :class:`redis.RedisError`. If Redis does
+        not allow it, the event is dropped, and otherwise it is tried again.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Registrar:
         self._not_before = -math.inf
         self._pause = _FIRST_PAUSE
         self._is_failing = False
+        self._is_refused = False
 
     @property
     def is_idle(self) -> bool:
@@ -200,9 +204,12 @@ class Registrar:
             try:
                 self._announce(self._announcements[0])
             except redis.RedisError as error:
-                self._note_failure(error)
-                self._not_before = monotonic() + self._pause
-                return
+                if not is_forbidden(error):
+                    self._note_failure(error)
+                    self._not_before = monotonic() + self._pause
+                    return
+                # Others must not wait for it. They may be about channels that are allowed.
+                self._note_refusal(self._announcements[0], error)
             self._announcements.popleft()
 
     def _note_failure(self, error: Exception) -> None:
@@ -212,6 +219,17 @@ class Registrar:
         self._is_failing = True
         shown = lease_commands.explain(error) if isinstance(error, redis.ResponseError) else error
         _log.warning("Redis can't be told who is present, and is told later: %s", shown)
+
+    def _note_refusal(self, announcement: Announcement, error: redis.RedisError) -> None:
+        if self._is_refused:
+            return
+        self._is_refused = True
+        _log.warning(
+            "joins and leaves on channel %s are not announced, because Redis refuses to publish "
+            "them; allow it, for example with ACL SETUSER <user> +@pubsub &*; Redis says: %s",
+            channel_name.for_log(announcement.channel),
+            error,
+        )
 
     def _note_success(self) -> None:
         self._pause = _FIRST_PAUSE

@@ -18,6 +18,8 @@ from flask_sse._redis.slots import LONGEST, tag
 _LEASES: Final = Script.in_file("leases.lua")
 _MEMBERS: Final = Script.in_file("members.lua")
 _ROW: Final = re.compile(rb"(\S+) (\d+) (\S+);")
+IN_SCRIPTS: Final = "+time +hget +hgetall +hset +hdel +pexpire +del"
+"""The rules that allow a user what the scripts do."""
 
 
 class Change(NamedTuple):
@@ -121,9 +123,8 @@ def explain(error: redis.ResponseError) -> redis.ResponseError:
     if of_cluster is not None:
         return of_cluster
     return type(error)(
-        f"SSE_PRESENCE needs a Redis that allows EVAL and EVALSHA, and inside scripts TIME, HGET, "
-        f"HGETALL, HSET, HDEL, PEXPIRE and DEL, on keys that begin with 'flask-sse:'; Redis says: "
-        f"{error}"
+        f"SSE_PRESENCE needs a Redis that runs scripts; if it limits what its users may do, run "
+        f"ACL SETUSER <user> ~flask-sse:* +eval +evalsha {IN_SCRIPTS}; Redis says: {error}"
     )
 
 

@@ -1,19 +1,24 @@
 """Presence in one process and in several states of an application, which stand for processes."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import redis
 from flask import Flask, Response, g, request
 from werkzeug.test import TestResponse
 
 from flask_sse import ServerSentEventsBlueprint, history, presence, sse, streams
+from flask_sse._doctor.presence_scripts import run_scripts
 from flask_sse._presence import roster
+from flask_sse._redis import lease_commands
 from flask_sse._state import State
 from tests.support.presence import SHORT, streams_of
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE, wait_until
 from tests.support.wsgi import LocalStream, pieces_of
 
@@ -224,3 +229,74 @@ def test_two_processes(make: Make, channel: str) -> None:
     second.close()
     bob.close()
     assert watcher.wait(4)[2:] == [("leave", "alice"), ("leave", "bob")]
+
+
+def test_a_user_who_may_not_run_scripts(
+    redis_server: RedisServer, stack: ExitStack, channel: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Streams go on without presence, and the command that the error names brings it back."""
+    allow = ("ACL", "SETUSER", "few")
+    redis_server.admin.execute_command(*allow, "on", ">secret", "&*", "+@connection", "+@pubsub")
+    process = Process(redis_server.url.replace("://", "://few:secret@"), stack)
+    page = process.open(channel, client="alice")
+    with process.app.app_context():
+        with pytest.raises(redis.ResponseError, match="SSE_PRESENCE needs") as raised:
+            presence.members(channel)
+        wait_until(lambda: str(raised.value) in caplog.text, "it is in the log")
+        sse.publish("x", channel=channel)
+        assert page.stream.events(1)[0].data == "x"
+        process.open(channel, client="bob").close()
+        sse.publish("y", channel=channel)
+        assert page.stream.events(2)[1].data == "y"
+    assert caplog.text.count("SSE_PRESENCE needs") == 1
+    [rules] = re.findall("ACL SETUSER <user> ([^;]*);", str(raised.value))
+    redis_server.admin.execute_command(*allow, *rules.split())
+    process.wait_members(channel, alice=1)
+    assert Watcher(page.stream).wait(1)[0] == ("join", "alice")
+
+
+def test_all_rights_are_needed(redis_server: RedisServer, channel: str) -> None:
+    """A user who lacks a single one of those that the error names can't use presence."""
+    admin: Any = redis_server.admin
+    client = redis.Redis(port=redis_server.port, username="scripts", password="secret")
+    [rules] = re.findall(
+        "ACL SETUSER <user> ([^;]*);", str(lease_commands.explain(redis.ResponseError("")))
+    )
+    for missing in ("", *rules.split()):
+        admin.acl_deluser("scripts")
+        admin.script_flush()
+        given = [rule for rule in rules.split() if rule != missing]
+        admin.execute_command("ACL", "SETUSER", "scripts", "on", ">secret", "+client", *given)
+        if missing:
+            with pytest.raises(redis.ResponseError, match="SSE_PRESENCE needs"):
+                _run_scripts(client, channel)
+        else:
+            _run_scripts(client, channel)
+    client.close()
+
+
+def _run_scripts(client: redis.Redis, channel: str) -> None:
+    try:
+        run_scripts(client, channel.encode())
+    except redis.ResponseError as error:
+        raise lease_commands.explain(error) from error
+
+
+def test_a_user_who_may_not_publish(
+    redis_server: RedisServer, stack: ExitStack, channel: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The members are known, and nobody hears of them; the log says once why."""
+    allow = ("ACL", "SETUSER", "reader")
+    redis_server.admin.execute_command(*allow, "on", ">secret", "~*", "&*", "+@all", "-publish")
+    process = Process(redis_server.url.replace("://", "://reader:secret@"), stack)
+    page = process.open(channel, client="alice")
+    process.open(channel, client="bob")
+    process.open("other", client="bob")
+    process.wait_members(channel, alice=1, bob=1)
+    process.wait_members("other", bob=1)
+    wait_until(lambda: "ACL SETUSER <user> +@pubsub &*;" in caplog.text, "it is logged")
+    redis_server.admin.execute_command(*allow, "+publish")
+    process.open(channel, client="carol")
+    assert Watcher(page.stream).wait(1) == [("join", "carol")]
+    process.wait_members(channel, alice=1, bob=1, carol=1)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

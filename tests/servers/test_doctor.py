@@ -563,7 +563,7 @@ def test_permissions_of_presence(examine: Examine, redis_server: RedisServer) ->
     url = redis_server.url.replace("://", "://app:secret@")
     findings = examine("--patience", "30", REDIS_URL=url, SSE_PRESENCE=["*"])
     assert _bad(findings) == {"presence": "fail"}
-    assert "HGETALL" in findings["presence"][1]
+    assert "+hgetall" in findings["presence"][1]
 
 
 def test_silent_about_itself(examine: Examine, redis_server: RedisServer) -> None:
