@@ -18,6 +18,7 @@ from tests.support.client import StreamClient
 from tests.support.cluster_node import ClusterNode
 from tests.support.cluster_state import SLOTS, problem
 from tests.support.following import FollowingClient, Publisher, check
+from tests.support.presence import use_presence
 from tests.support.processes import LOOPBACK
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
@@ -39,6 +40,10 @@ _ACL: Final = (
 _ACL_OF_HISTORY: Final = (
     f"{_CALL} +eval +evalsha +type +get +set +del +expire +pttl",
     f"{_CALL} +xadd +xrange +xrevrange",
+)
+_ACL_OF_PRESENCE: Final = (
+    f"{_CALL} +eval +evalsha +time +hget +hgetall",
+    f"{_CALL} +hset +hdel +pexpire +del",
 )
 _SPUBLISH: Final = """redis-cli -c SPUBLISH sse '{"data": {"message": "Hello!"}}'"""
 _NUMSUB: Final = f"redis-cli --cluster call {_NODE} PUBSUB SHARDNUMSUB sse"
@@ -111,6 +116,15 @@ def test_user_with_history(make_app: MakeApp, redis_cluster: RedisCluster, acl: 
             to = next(node for node in redis_cluster.primaries() if node is not owner)
             redis_cluster.move_slot(slot, to, while_migrating=partial(publish, "y", channel))
             assert next(messages).data == "y"
+
+
+@runs(*_ACL_OF_PRESENCE)
+def test_user_with_presence(
+    redis_cluster: RedisCluster, acl: Acl, tmp_path: Path, channel: str
+) -> None:
+    """The user may also keep members."""
+    url = acl(*_ACL, *_ACL_OF_PRESENCE)
+    use_presence(tmp_path, url, channel, redis_cluster.node_of(channel.encode()).admin)
 
 
 @runs(_SPUBLISH, _NUMSUB)

@@ -1,10 +1,22 @@
-"""The example of the page on presence."""
+"""What the page on presence shows: an example, and the rights that a user of Redis needs."""
 
+import re
 from pathlib import Path
+from typing import Any, Final
 
+import pytest
 from playwright.sync_api import Browser
 
-from .running import runs, serving_app
+from tests.support.presence import use_presence
+from tests.support.redis_server import RedisServer
+from tests.support.servers import ROOT
+
+from .running import runs, serving_app, shell
+
+_DOCS: Final = ROOT / "docs"
+_COMMAND: Final = re.compile(r"^   \$ (redis-cli ACL SETUSER .*)$", re.MULTILINE)
+_ACL: Final = _COMMAND.findall((_DOCS / "presence.rst").read_text(encoding="utf-8"))
+_ACL_OF_HISTORY: Final = _COMMAND.findall((_DOCS / "history.rst").read_text(encoding="utf-8"))
 
 
 @runs("presence/room.py", "presence/templates/room.html")
@@ -34,3 +46,15 @@ def test_a_room(folder: Path, browser: Browser) -> None:
         other.wait_for_function(f"{shown} === 'bob'")
         second.wait_for_function(f"{shown} === 'alice'")
         assert alice.request.get(f"{url}/rooms/1/members").json().keys() == {"alice"}
+
+
+@runs(*_ACL)
+@pytest.mark.parametrize("settings", [{}, {"SSE_HISTORY": 10}], ids=["plain", "history"])
+def test_user_of_redis(
+    tmp_path: Path, redis_server: RedisServer, channel: str, settings: dict[str, Any]
+) -> None:
+    """The user may do everything that presence needs, also on channels with history."""
+    for command in (*_ACL, *(_ACL_OF_HISTORY if settings else ())):
+        shell(command.replace("redis-cli", f"redis-cli -p {redis_server.port}"), tmp_path)
+    url = redis_server.url.replace("://", "://app:secret@")
+    use_presence(tmp_path, url, channel, redis_server.admin, **settings)

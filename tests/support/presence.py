@@ -2,7 +2,8 @@
 
 import contextlib
 import threading
-from typing import Final, Self
+from pathlib import Path
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 import redis
@@ -11,7 +12,9 @@ from flask import Flask
 from flask_sse import presence, sse
 from flask_sse._presence import roster
 from flask_sse._presence.room import Times
+from flask_sse._redis import lease_commands
 from flask_sse._state import State
+from tests.support import servers
 from tests.support.client import StreamClient
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -35,9 +38,9 @@ def streams_of(app: Flask, channel: str) -> dict[str, int]:
 class Watcher:
     """Notes the events about members of a channel, in this process."""
 
-    def __init__(self, url: str, channel: str) -> None:
+    def __init__(self, url: str, channel: str, **settings: object) -> None:
         self.app = Flask("watcher")
-        self.app.config.update(REDIS_URL=url, SSE_PRESENCE=["*"])
+        self.app.config.update({"REDIS_URL": url, "SSE_PRESENCE": ["*"], **settings})
         self.app.register_blueprint(sse, url_prefix="/stream")
         self.events: list[tuple[str, str]] = []
         self._channel = channel
@@ -138,3 +141,28 @@ class Page:
             stream.socket.settimeout(0.05)
             while not stream.ended and not self._has_left.is_set():
                 stream.receive()
+
+
+def use_presence(
+    folder: Path, url: str, channel: str, admin: redis.Redis, **settings: object
+) -> None:
+    """Let clients of a site join a channel, stay until their lease is renewed, and leave.
+
+    :param url: The Redis of the site and of the watcher, with the user to be tried.
+    :param admin: A client that may do everything, at the Redis that has the channel.
+    """
+    key = lease_commands.key(channel.encode())
+    site = {"REDIS_URL": url, "SSE_PRESENCE": [channel], "TIMES": SHORT, **settings}
+    untyped: Any = admin
+    with (
+        servers.gunicorn(folder, app="tests.apps.present:app", settings=site) as served,
+        Watcher(url, channel, **settings) as watcher,
+        Page(served.port, channel, "alice"),
+    ):
+        with Page(served.port, channel, "bob"):
+            watcher.wait_members(alice=1, bob=1)
+            lease = untyped.hget(key, "")
+            wait_until(lambda: untyped.hget(key, "") != lease, "the lease is renewed")
+        watcher.wait(("join", "alice"), ("join", "bob"), ("leave", "bob"))
+        assert watcher.members() == {"alice": 1}
+    wait_until(lambda: not untyped.exists(key), "nothing is left")
