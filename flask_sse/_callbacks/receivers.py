@@ -8,10 +8,7 @@ have been no notices for a while.
 import atexit
 import logging
 import os
-import threading
 from collections import deque
-from collections.abc import Sized
-from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Final, NamedTuple
 from weakref import ref
@@ -19,9 +16,8 @@ from weakref import ref
 from blinker import NamedSignal
 from flask import Flask
 
-from flask_sse._system import greenlets
 from flask_sse._system.clock import monotonic
-from flask_sse._system.gate import Gate
+from flask_sse._system.on_demand import OnDemandThread, Run
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -45,10 +41,7 @@ class Notices:
         self._app = app
         self._waiting: deque[_Notice] = deque()
         self._dropped = 0
-        # Only for the worker's start and end. It is reentrant: while it is held, the garbage
-        # collector may close a stream.
-        self._lock = threading.RLock()
-        self._worker: _Worker | None = None
+        self._thread = OnDemandThread("flask-sse-signals", self._turn, lambda: bool(self._waiting))
         self._pid = os.getpid()
         self._is_awaited = False
 
@@ -73,9 +66,7 @@ class Notices:
             self._note_dropped()
             return
         self._waiting.append(_Notice(signal, values))
-        worker = self._worker
-        if worker is None or not worker.wake():
-            self._start()
+        self._thread.wake()
 
     def await_at_exit(self) -> None:
         """Make the process wait for the receivers before it exits, for at most a second."""
@@ -89,17 +80,12 @@ class Notices:
         :param seconds: How long to wait at most.
         """
         deadline = monotonic() + seconds
-        with self._lock:
-            worker = self._worker
-            if worker is not None:
-                worker.lingers = False
-                worker.wake()
-        if worker is not None:
-            worker.has_ended.wait(seconds)
-            if type(worker.thread) is threading.Thread and worker.has_ended.is_set():
-                worker.thread.join(seconds)
+        run = self._thread.current()
+        if run is not None:
+            run.finish()
+            run.join(seconds)
         # An interpreter that is shutting down can't start threads any more.
-        while self._worker is None and monotonic() < deadline and self._tell_next():
+        while self._thread.current() is None and monotonic() < deadline and self._tell_next():
             pass
 
     def finish_at_exit(self) -> None:
@@ -107,24 +93,8 @@ class Notices:
         if self._pid == os.getpid():
             self.finish(_EXIT_WITHIN)
 
-    def _start(self) -> None:
-        with self._lock:
-            if self._worker is not None and self._worker.wake():
-                return
-            worker = self._worker = _Worker()
-            try:
-                greenlets.start_thread(partial(self._run, worker), "flask-sse-signals")
-            except RuntimeError:
-                # The process is out of threads: the next notice tries again.
-                self._worker = None
-
-    def _run(self, worker: "_Worker") -> None:
-        worker.thread = threading.current_thread()
-        try:
-            while self._tell_next() or worker.wait(self._waiting) or not self._retire(worker):
-                pass
-        finally:
-            worker.has_ended.set()
+    def _turn(self, run: Run) -> bool:
+        return self._tell_next() or run.linger(_LINGER)
 
     def _tell_next(self) -> bool:
         """Send the first waiting notice; return whether there was one."""
@@ -139,17 +109,6 @@ class Notices:
             _log.exception("the teardown of a signal's application context has failed")
         return True
 
-    def _retire(self, worker: "_Worker") -> bool:
-        with self._lock:
-            # The order matters: a thread that adds a notice checks this flag afterwards.
-            worker.is_retired = True
-            if self._waiting:
-                worker.is_retired = False
-                return False
-            if self._worker is worker:
-                self._worker = None
-        return True
-
     def _note_dropped(self) -> None:
         self._dropped += 1
         if self._dropped & (self._dropped - 1) == 0:
@@ -161,24 +120,3 @@ def _finish_at_exit(found: "ref[Notices]") -> None:
     notices = found()
     if notices is not None:
         notices.finish_at_exit()
-
-
-class _Worker:
-    """The state of the thread, and the way to wake it."""
-
-    def __init__(self) -> None:
-        self.lingers = True
-        self.is_retired = False
-        self.has_ended = threading.Event()
-        self.thread: threading.Thread | None = None
-        self._gate = Gate()
-
-    def wake(self) -> bool:
-        """End the wait; return whether the thread will still look for notices."""
-        self._gate.open()
-        return not self.is_retired
-
-    def wait(self, waiting: Sized) -> bool:
-        """Wait for a notice; return `False` if there has been none for a while."""
-        self._gate.wait(lambda: bool(waiting) or not self.lingers, _LINGER)
-        return self.lingers and bool(waiting)

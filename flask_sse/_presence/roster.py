@@ -6,6 +6,7 @@ when there are no members.
 """
 
 import atexit
+import contextlib
 import logging
 import os
 import secrets
@@ -13,15 +14,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Final, NamedTuple
 from weakref import ref
 
 from flask_sse._presence.registrar import Announcement, Registrar
 from flask_sse._presence.room import Times
 from flask_sse._redis.scripts import Scripts
-from flask_sse._system import greenlets
-from flask_sse._system.gate import Gate
+from flask_sse._system.on_demand import OnDemandThread, Run
 
 _log: Final = logging.getLogger("flask_sse")
 
@@ -41,6 +40,19 @@ class _Note(NamedTuple):
     """Whether it has ended because the process stops."""
 
 
+class _Request:
+    """Asks the thread to finish.
+
+    :param is_stopping: Whether the process stops.
+    """
+
+    def __init__(self, *, is_stopping: bool) -> None:
+        self.is_stopping = is_stopping
+        self.is_done = threading.Event()
+        self.ends_thread = False
+        """Whether the thread has nothing left to do."""
+
+
 class Roster:
     """The members of the channels of one Redis in this process.
 
@@ -57,10 +69,8 @@ class Roster:
         process = secrets.token_urlsafe(6)
         self._registrar = Registrar(process, scripts, announce, times or TIMES)
         self._notes: deque[_Note] = deque()
-        # Only for the thread's start and end. It is reentrant: while it is held, the garbage
-        # collector may close a stream.
-        self._lock = threading.RLock()
-        self._worker: _Worker | None = None
+        self._requests: deque[_Request] = deque()
+        self._thread = OnDemandThread("flask-sse-presence", self._try_turn, self._has_work)
         self._is_stopping = False
         self._stops_at_exit = False
 
@@ -89,67 +99,49 @@ class Roster:
         :param is_stopping: Shorten all leases, because the process stops. Otherwise clients
             without streams have left, without an absence.
         """
-        with self._lock:
-            worker = self._worker
-            if worker is None:
-                return
-            worker.has_finished.clear()
-            worker.must_stop = is_stopping
-            worker.must_finish = True
-            worker.wake()
-        worker.has_finished.wait(seconds)
-        if self._worker is not worker and type(worker.thread) is threading.Thread:
-            worker.thread.join(seconds)
+        request = _Request(is_stopping=is_stopping)
+        self._requests.append(request)
+        run = self._thread.current()
+        if run is None:
+            # A thread that has just started may have seen it.
+            with contextlib.suppress(ValueError):
+                self._requests.remove(request)
+            return
+        run.wake()
+        request.is_done.wait(seconds)
+        if request.ends_thread:
+            run.join(seconds)
 
     def _add(self, note: _Note) -> None:
         self._notes.append(note)
-        worker = self._worker
-        if worker is None or not worker.wake():
-            self._start()
+        self._thread.wake()
 
-    def _start(self) -> None:
-        with self._lock:
-            if self._worker is not None and self._worker.wake():
-                return
-            worker = self._worker = _Worker()
-            try:
-                greenlets.start_thread(partial(self._run, worker), "flask-sse-presence")
-            except RuntimeError:
-                # The process is out of threads: the next note tries again.
-                self._worker = None
+    def _has_work(self) -> bool:
+        return bool(self._notes or self._requests)
 
-    def _run(self, worker: "_Worker") -> None:
-        worker.thread = threading.current_thread()
+    def _try_turn(self, run: Run) -> bool:
         try:
-            while True:
-                try:
-                    while self._turn(worker) or not self._retire(worker):
-                        pass
-                except Exception:  # noqa: BLE001 - the members need a thread after any error
-                    _log.exception("the thread for presence has failed and continues")
-                    time.sleep(_AFTER_ERROR)
-                else:
-                    break
-        finally:
-            worker.has_finished.set()
+            return self._turn(run)
+        except Exception:  # noqa: BLE001 - the members need a thread after any error
+            _log.exception("the thread for presence has failed and continues")
+            time.sleep(_AFTER_ERROR)
+            return True
 
-    def _turn(self, worker: "_Worker") -> bool:
+    def _turn(self, run: Run) -> bool:
         """Do what is due, and wait; return whether there may be more to do."""
         self._collect()
-        if worker.must_finish:
-            self._finish(worker)
+        if self._requests:
+            self._finish(run, self._requests.popleft())
         if self._is_stopping:
-            worker.wait(self._notes, _LINGER)
-            return bool(self._notes)
+            run.wait(_LINGER)
+            return self._has_work()
         self._registrar.work()
-        if self._notes or worker.must_finish:
+        if self._has_work():
             return True
         if not self._registrar.is_idle:
-            worker.wait(self._notes, self._registrar.pause())
+            run.wait(self._registrar.pause())
             return True
-        if worker.lingers:
-            worker.wait(self._notes, _LINGER)
-        return bool(self._notes)
+        return run.linger(_LINGER)
 
     def _collect(self) -> None:
         is_stopping = False
@@ -169,54 +161,20 @@ class Roster:
         self._is_stopping = True
         self._registrar.say_farewell()
 
-    def _finish(self, worker: "_Worker") -> None:
-        worker.must_finish = False
-        if worker.must_stop:
+    def _finish(self, run: Run, request: _Request) -> None:
+        if request.is_stopping:
             if not self._is_stopping:
                 self._stop()
         else:
-            worker.lingers = False
+            run.finish()
             self._registrar.end_absences()
             while not self._registrar.is_idle and self._registrar.pause() == 0:
                 self._registrar.work()
-        if worker.must_stop or not self._registrar.is_idle:
-            worker.has_finished.set()
-
-    def _retire(self, worker: "_Worker") -> bool:
-        with self._lock:
-            # The order matters: a thread that adds a note checks this flag afterwards.
-            worker.is_retired = True
-            if self._notes or worker.must_finish:
-                worker.is_retired = False
-                return False
-            if self._worker is worker:
-                self._worker = None
-        return True
+            request.ends_thread = self._registrar.is_idle
+        request.is_done.set()
 
 
 def _finish_at_exit(found: "ref[Roster]", pid: int) -> None:
     roster = found()
     if roster is not None and os.getpid() == pid:
         roster.finish(_FAREWELL_WITHIN, is_stopping=True)
-
-
-class _Worker:
-    """The state of the thread, and the way to wake it."""
-
-    def __init__(self) -> None:
-        self.lingers = True
-        self.must_finish = False
-        self.must_stop = False
-        self.is_retired = False
-        self.has_finished = threading.Event()
-        self.thread: threading.Thread | None = None
-        self._gate = Gate()
-
-    def wake(self) -> bool:
-        """End the wait; return whether the thread will still look for notes."""
-        self._gate.open()
-        return not self.is_retired
-
-    def wait(self, notes: "deque[_Note]", seconds: float) -> None:
-        """Wait for a note or a request."""
-        self._gate.wait(lambda: bool(notes) or self.must_finish, seconds)

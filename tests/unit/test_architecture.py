@@ -141,7 +141,16 @@ ROOMS: Final = {
     "_callbacks": ["stream_signals", "receivers", "on_close"],
     "_log": ["composite_id", "tail", "catch_up", "decoding", "ending", "page", "position"],
     "_event": ["client", "constants", "parser", "message", "revocation", "channel_name"],
-    "_system": ["poller", "forks", "syscalls", "sockets", "gate", "greenlets", "clock"],
+    "_system": [
+        "on_demand",
+        "poller",
+        "forks",
+        "syscalls",
+        "sockets",
+        "gate",
+        "greenlets",
+        "clock",
+    ],
 }
 """The modules of each folder and of those in it, in such an order too."""
 
