@@ -100,6 +100,36 @@ def test_a_reload_of_the_server(
         page.wait_for_function("seen.includes('from the new one')")
 
 
+@pytest.mark.long
+def test_a_redis_that_answers_too_late(
+    page: Page, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """A page whose stream can't be opened in time fires `open` and `error`, and misses nothing."""
+    settings = {"REDIS_URL": redis_server.url, "SSE_RETRY": 200, "SSE_HISTORY": 100}
+    with servers.gunicorn(tmp_path, settings=settings) as site:
+        page.goto(f"http://{LOOPBACK}:{site.port}/")
+        page.evaluate("""() => {
+          window.source = new EventSource('/stream?channel=late');
+          source.onmessage = event => seen.push(event.data);
+          source.addEventListener('sse.reset', event => seen.push(event.type));
+        }""")
+        page.wait_for_function("seen.includes('open')")
+        assert site.publish("first", "late") == 1
+        page.wait_for_function("seen.includes('first')")
+        redis_server.freeze()
+        try:
+            site.process.send(signal.SIGHUP)
+            page.wait_for_function("seen.filter(one => one == 'error').length > 1")
+        finally:
+            redis_server.thaw()
+        redis_server.wait_listeners(1, "late")
+        assert site.publish("second", "late") == 1
+        page.wait_for_function("seen.includes('second')")
+        seen: list[str] = page.evaluate("seen")
+        rejected = ["open", "error"] * (seen.count("error") - 1)
+        assert seen == ["open", "first", "error", *rejected, "open", "second"]
+
+
 def test_types_that_a_browser_uses_itself(
     page: Page, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
