@@ -52,7 +52,8 @@ class StreamClient:
         self.ended = False
         self.was_reset = False
         self.complete = False
-        self._raw = b""
+        self._raw = bytearray()
+        self._chunk_end = 0
         self._chunked = False
         self._has_body = method != "HEAD"
 
@@ -80,7 +81,7 @@ class StreamClient:
 
     def read_rest(self, seconds: float = PATIENCE) -> bytes:
         """Return all bytes after the headers, until the server closes the connection."""
-        rest = self._raw
+        rest = bytes(self._raw)
         self.socket.settimeout(seconds)
         while piece := self.socket.recv(1 << 16):
             rest += piece
@@ -115,7 +116,7 @@ class StreamClient:
         return (
             f"ended: {self.ended}, reset: {self.was_reset}, status: {self.status}, "
             f"comments: {self.parser.comments}, retry: {self.retry}, "
-            f"events: {self.events[-3:]}, rest: {self._raw[:100]!r}"
+            f"events: {self.events[-3:]}, rest: {bytes(self._raw[:100])!r}"
         )
 
     def _read_until(self, condition: Callable[[], bool], seconds: float) -> None:
@@ -163,21 +164,25 @@ class StreamClient:
         return True
 
     def _parse_bare(self) -> None:
-        self.parser.feed(self._raw)
-        self._raw = b""
+        self.parser.feed(bytes(self._raw))
+        self._raw.clear()
 
     def _parse_chunks(self) -> None:
-        while True:
-            size, end, rest = self._raw.partition(b"\r\n")
+        # A large chunk arrives in many pieces, and must not be copied for each of them.
+        while len(self._raw) >= self._chunk_end:
+            size, end, _ = self._raw[:20].partition(b"\r\n")
             if not end:
                 return
-            length = int(size, 16)
-            if len(rest) < length + 2:
+            start, length = len(size) + 2, int(size, 16)
+            self._chunk_end = start + length + 2
+            if len(self._raw) < self._chunk_end:
                 return
-            assert rest[length : length + 2] == b"\r\n", "a chunk of another size than it says"
-            self._raw = rest[length + 2 :]
+            chunk = bytes(self._raw[start : self._chunk_end])
+            assert chunk.endswith(b"\r\n"), "a chunk of another size than it says"
+            del self._raw[: self._chunk_end]
+            self._chunk_end = 0
             if length == 0:
                 assert not self.parser.torn
                 self.ended = self.complete = True
                 return
-            self.parser.feed(rest[:length])
+            self.parser.feed(chunk[:-2])
