@@ -97,7 +97,8 @@ def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
         found: redis.Redis = fakeredis.FakeRedis()
     else:
         server: RedisServer = request.getfixturevalue("shared_redis")
-        found = redis.Redis(port=server.port)
+        # The threads of earlier tests may still read logs in the first database, which makes keys.
+        found = redis.Redis(port=server.port, db=1)
     yield found
     found.close()
 
