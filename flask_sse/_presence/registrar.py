@@ -210,6 +210,9 @@ class Registrar:
                     return
                 # Others must not wait for it. They may be about channels that are allowed.
                 self._note_refusal(self._announcements[0], error)
+            except Exception:  # noqa: BLE001 - the application's JSON provider may refuse a name
+                _, kind, client = self._announcements[0]
+                _log.exception("%s of the client %a can't be published", kind, client)
             self._announcements.popleft()
 
     def _note_failure(self, error: Exception) -> None:

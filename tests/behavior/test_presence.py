@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 from flask import Flask, Response, g, request
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.test import TestResponse
 
 from flask_sse import ServerSentEventsBlueprint, history, presence, sse, streams
@@ -204,6 +205,21 @@ def test_channels_with_history(any_redis_url: str, stack: ExitStack, channel: st
     messages.close()
     assert [message.type for message in kept] == ["sse.join", "sse.leave"]
     assert kept[0].data == kept[1].data == {"channel": channel, "client": "alice"}
+
+
+def test_a_name_that_is_not_json(
+    process: Process, channel: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name that the application's JSON provider refuses does not hold up the others."""
+    assert isinstance(process.app.json, DefaultJSONProvider)
+    process.app.json.ensure_ascii = False
+    process.app.add_url_rule("/half", view_func=lambda: streams.stream([channel], client="\ud83d"))
+    watcher = process.watch(channel)
+    process.open(client="", path="/half")
+    process.open(channel, client="bob")
+    assert watcher.wait(1) == [("join", "bob")]
+    assert process.members(channel) == {"\ud83d": 1, "bob": 1}
+    assert "sse.join of the client '\\ud83d' can't be published" in caplog.text
 
 
 def test_no_presence(any_redis_url: str, stack: ExitStack, channel: str) -> None:
