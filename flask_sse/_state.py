@@ -254,6 +254,14 @@ class State:
             for hub in [*self._hubs.values()]:
                 hub.wake()
 
+    def settle(self, seconds: float) -> None:
+        """Wait until the clients whose streams have begun are members of their channels.
+
+        :param seconds: How long to wait at most.
+        """
+        for roster in [*self._rosters.values()]:
+            roster.settle(seconds)
+
     def rest(self, seconds: float) -> None:
         """End the threads that have nothing to do, and wait until they have ended.
 

@@ -290,8 +290,9 @@ def open_stream(
 ) -> Generator[Stream, None, None]:
     """Open a stream through Flask's test client, and close it when the block ends.
 
-    The subscription exists when the block begins. When the block ends, the threads that
-    Flask-SSE has started for the application end too, unless there are other listeners.
+    The subscription exists when the block begins, and on a channel with presence, the stream's
+    client is a member. When the block ends, the client leaves without a delay, and the threads
+    that Flask-SSE has started for the application end, unless there are other listeners.
 
     :param source: The application, or a test client of it, which may have logged in.
     :param channel: The channel to listen to; by default, the query does not name one.
@@ -339,7 +340,9 @@ def open_stream(
                 f"{response.request.base_url} answered {response.status}, {response.mimetype}, "
                 f"which is not an event stream"
             )
-        yield Stream(response, app.json, timeout, deadline)
+        stream = Stream(response, app.json, timeout, deadline)
+        State.of(app).settle(_REST_WITHIN)
+        yield stream
     finally:
         run(response.close)
         State.of(app).rest(_REST_WITHIN)

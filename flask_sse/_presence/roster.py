@@ -70,6 +70,8 @@ class Roster:
         self._registrar = Registrar(process, scripts, announce, times or TIMES)
         self._notes: deque[_Note] = deque()
         self._requests: deque[_Request] = deque()
+        self._awaited: deque[threading.Event] = deque()
+        """To be set when nothing is due."""
         self._thread = OnDemandThread("flask-sse-presence", self._try_turn, self._has_work)
         self._is_stopping = False
         self._stops_at_exit = False
@@ -91,6 +93,24 @@ class Roster:
         if not self._stops_at_exit:
             self._stops_at_exit = True
             atexit.register(_finish_at_exit, ref(self), os.getpid())
+
+    def settle(self, seconds: float) -> None:
+        """Wait until the clients whose streams have begun are members, and this is announced.
+
+        If Redis can't be reached, nothing is awaited.
+
+        :param seconds: How long to wait at most.
+        """
+        has_settled = threading.Event()
+        self._awaited.append(has_settled)
+        run = self._thread.current()
+        if run is None:
+            # A thread that has just started may have seen it.
+            with contextlib.suppress(ValueError):
+                self._awaited.remove(has_settled)
+            return
+        run.wake()
+        has_settled.wait(seconds)
 
     def finish(self, seconds: float, *, is_stopping: bool = False) -> None:
         """Tell Redis what is waiting, and end the thread unless there are streams.
@@ -117,7 +137,7 @@ class Roster:
         self._thread.wake()
 
     def _has_work(self) -> bool:
-        return bool(self._notes or self._requests)
+        return bool(self._notes or self._requests or self._awaited)
 
     def _try_turn(self, run: Run) -> bool:
         try:
@@ -133,15 +153,22 @@ class Roster:
         if self._requests:
             self._finish(run, self._requests.popleft())
         if self._is_stopping:
+            self._note_settled()
             run.wait(_LINGER)
             return self._has_work()
         self._registrar.work()
-        if self._has_work():
+        if self._notes or self._requests:
             return True
+        if self._registrar.is_idle or self._registrar.pause() > 0:
+            self._note_settled()
         if not self._registrar.is_idle:
             run.wait(self._registrar.pause())
             return True
         return run.linger(_LINGER)
+
+    def _note_settled(self) -> None:
+        while self._awaited:
+            self._awaited.popleft().set()
 
     def _collect(self) -> None:
         is_stopping = False

@@ -8,8 +8,8 @@ import pytest
 from flask import Flask, Response, request
 
 from _flask_sse_pytest import sse_harness
-from flask_sse import Message, sse, streams
-from flask_sse.testing import Harness
+from flask_sse import Message, presence, sse, streams
+from flask_sse.testing import Harness, open_stream
 
 __all__ = ["sse_harness"]
 """The fixture, which pytest finds here as it does if the package is installed."""
@@ -34,6 +34,10 @@ def tested(sse_harness: Callable[[Flask], Harness]) -> Harness:
         age = request.args.get("age", type=float)
         return streams.stream(channels.split(","), client="alice", max_age=age)
 
+    @app.get("/watch/<channel>")
+    def watch(channel: str) -> Response:
+        return streams.stream([channel])
+
     return sse_harness(app)
 
 
@@ -42,6 +46,26 @@ def publish(tested: Harness, *channels: str) -> None:
     with tested.app.app_context():
         for channel in channels:
             sse.publish(channel, channel=channel)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_presence(tested: Harness, number: int) -> None:
+    """A client is a member once its stream is open, and has left once its block has ended."""
+    del number
+    app = tested.app
+    app.config["SSE_PRESENCE"] = ["room"]
+    watcher = tested.open(url="/watch/room")
+    with app.app_context():
+        with open_stream(app, url="/events/room") as alice:
+            assert presence.members("room")["alice"].streams == 1
+            sse.publish("Hello!", channel="room")
+            assert [alice.get().type, alice.get().data] == ["sse.join", "Hello!"]
+            with open_stream(app, url="/events/room"):
+                assert presence.members("room")["alice"].streams == 2
+        assert presence.members("room") == {}
+    kinds = ["sse.join", None, "sse.leave"]
+    assert [watcher.get().type for _ in kinds] == kinds
+    assert [message.type for _, message in tested.published] == kinds
 
 
 def test_several_channels(tested: Harness) -> None:
