@@ -4,6 +4,7 @@ It is kept in ``app.extensions``, so that applications are independent. It can b
 any thread.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Generator, Hashable
@@ -35,6 +36,8 @@ from flask_sse._streaming.event_stream import Streams
 from flask_sse._streaming.siblings import refuse_several_processes
 from flask_sse._system import greenlets
 
+_log: Final = logging.getLogger("flask_sse")
+
 _KEY: Final = "flask_sse"
 _REST_WITHIN: Final = 5.0
 
@@ -63,6 +66,7 @@ class State:
         self._rosters: dict[Hashable, Roster] = {}
         self._listening = Listening()
         self._has_looked_for_siblings = False
+        self._has_refused_name = False
 
     @classmethod
     def of(cls, app: Flask) -> Self:
@@ -226,10 +230,16 @@ class State:
         :raises TypeError: if the client of Redis does not say which Redis that is.
         """
         settings = self.settings
-        if not settings.presence or not isinstance(client, str) or not client:
+        channels = tuple(filter(settings.has_presence, names)) if settings.presence else ()
+        if not channels:
             return None
-        channels = tuple(filter(settings.has_presence, names))
-        return Seat(self._roster(source), channels, client) if channels else None
+        if isinstance(client, str):
+            return Seat(self._roster(source), channels, client) if client else None
+        if client is not None and not self._has_refused_name:
+            self._has_refused_name = True
+            text = "g.sse_client is of type %s, so clients are not members of channels; use a str"
+            _log.warning(text, type(client).__name__)
+        return None
 
     def _roster(self, source: object) -> Roster:
         upstream = self._upstream(source)

@@ -172,6 +172,27 @@ def test_the_documented_view(process: Process, channel: str) -> None:
     assert watcher.wait(2)[1] == ("leave", "zoë ✓")
 
 
+def test_a_number_as_the_name(
+    process: Process, channel: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name that is not text makes no member, which is logged once."""
+
+    @process.app.before_request
+    def name() -> None:
+        g.sse_client = 7 if "client" in request.args else None
+
+    watcher = process.open(channel, client="bob")
+    process.app.test_client().get("/stream", query_string={"channel": channel}).close()
+    assert not caplog.records
+    for _ in range(2):
+        process.open(channel, client="7", path="/stream")
+    process.wait_members(channel, bob=1)
+    watcher.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "g.sse_client is of type int, so clients are not members of channels; use a str"
+    ]
+
+
 def test_overridden_messages(any_redis_url: str, stack: ExitStack, channel: str) -> None:
     """A stream of an overridden `messages` counts, too."""
 
