@@ -26,6 +26,7 @@ def _load(path: Path) -> dict[Any, Any]:
         ("custom.github-workflows-require-timeout", _WORKFLOWS, ["release.yml", "test.yml"]),
         ("vendor.github-issue-forms", _FORMS, ["bug.yml", "change.yml"]),
         ("vendor.github-issue-config", _FORMS, ["config.yml"]),
+        ("vendor.dependabot", _GITHUB, ["dependabot.yml"]),
         ("vendor.readthedocs", _GITHUB.parent, [".readthedocs.yaml"]),
     ],
 )
@@ -48,13 +49,23 @@ def test_a_release_needs_no_token() -> None:
     assert publish["permissions"] == {"id-token": "write"}
     assert publish["environment"]["name"] == "pypi"
     assert publish["needs"] == "check"
-    assert [step["uses"] for step in publish["steps"]] == [
-        "actions/download-artifact@v4",
-        "pypa/gh-action-pypi-publish@release/v1",
+    assert [step["uses"].partition("@")[0] for step in publish["steps"]] == [
+        "actions/download-artifact",
+        "pypa/gh-action-pypi-publish",
     ]
     assert publish["steps"][1]["with"] == {"attestations": True}
     text = (_WORKFLOWS / "release.yml").read_text(encoding="utf-8")
     assert "secrets." not in text
+
+
+@pytest.mark.parametrize("name", ["release.yml", "test.yml"])
+def test_actions_are_pinned(name: str) -> None:
+    """No action can change without a commit here, and a comment says which version it is."""
+    text = (_WORKFLOWS / name).read_text(encoding="utf-8")
+    used = re.findall(r"uses: (.*)", text)
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action), action
 
 
 def test_a_release_is_checked_first() -> None:
