@@ -24,6 +24,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local remembered = 600000
 local joined, left = {}, {}
+-- Clients that had streams in processes that have died, and nowhere else, with the time at which
+-- they had come. Those that come back right now have not left.
+local gone = {}
 
 local rows, alive, revision = {}, {[me] = true}, nil
 local dead = {}
@@ -55,7 +58,10 @@ if #dead > 0 then
       end)
       if kept == '' then
         redis.call('HDEL', members, client)
-        left[#left + 1] = client
+        gone[client] = now
+        for from in string.gmatch(value, '%S+ (%d+) %d+;') do
+          gone[client] = math.min(gone[client], tonumber(from))
+        end
       elseif kept ~= value then
         redis.call('HSET', members, client, kept)
       end
@@ -76,7 +82,7 @@ end
 
 for i = 5, #ARGV, 3 do
   local client, streams, is_news = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1'
-  local others, is_mine, since = '', false, now
+  local others, is_mine, since = '', false, gone[client] or now
   local value = redis.call('HGET', members, client) or ''
   for process, from, number in string.gmatch(value, '(%S+) (%d+) (%d+);') do
     if alive[process] then since = math.min(since, tonumber(from)) end
@@ -89,16 +95,22 @@ for i = 5, #ARGV, 3 do
   if streams ~= '0' then
     local mine = string.format('%s %.0f %s;', me, since, streams)
     redis.call('HSET', members, client, others .. mine)
-    if is_news and others == '' and (not is_mine or state == 'again') then
+    if gone[client] then
+      gone[client] = nil
+    elseif is_news and others == '' and (not is_mine or state == 'again') then
       joined[#joined + 1] = client
     end
   elseif others ~= '' then
     redis.call('HSET', members, client, others)
   else
     redis.call('HDEL', members, client)
-    if is_mine or is_news or state == 'again' then left[#left + 1] = client end
+    if not gone[client] and (is_mine or is_news or state == 'again') then
+      left[#left + 1] = client
+    end
   end
 end
+
+for client in pairs(gone) do left[#left + 1] = client end
 
 if lease > 0 then
   local is_complete = state == 'known' or state == 'again'

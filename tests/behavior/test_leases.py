@@ -188,6 +188,22 @@ def test_a_process_dies(make: Make, publisher: Publisher, name: bytes) -> None:
     assert members(publisher, name) == {b"bob": 1, b"carol": 1}
 
 
+def test_a_member_of_a_dead_process_comes_back(
+    make: Make, publisher: Publisher, name: bytes
+) -> None:
+    """If nobody has said that it has left, nobody says that it has come, or has left."""
+    dead, alive = make("dead", SHORT), make("alive")
+    alive.enter(name, "bob")
+    dead.enter(name, "alice")
+    before = lease_commands.parse_members(publisher.run(lease_commands.members(name)))
+    wait_until(lambda: members(publisher, name) == {b"bob": 1}, "it is not a member")
+    assert make("new").enter(name, "alice", "carol").take() == [("sse.join", "carol")]
+    after = lease_commands.parse_members(publisher.run(lease_commands.members(name)))
+    assert after[b"alice"] == before[b"alice"]
+    alive.take()
+    assert alive.work().take() == []
+
+
 def test_the_dead_are_not_members(make: Make, publisher: Publisher, name: bytes) -> None:
     """Nobody needs to look for that: the key is gone with the last lease."""
     make("dead", SHORT).enter(name, "alice")
