@@ -18,6 +18,7 @@ from flask import Flask, current_app, has_request_context, request
 from flask.json.provider import JSONProvider
 
 from flask_sse._callbacks.receivers import Notices
+from flask_sse._event.revocation import check_client
 from flask_sse._hub.hub import Hub
 from flask_sse._hub.log_queries import History
 from flask_sse._presence.announcer import Announcer
@@ -226,20 +227,23 @@ class State:
         """Return the place of a new stream among the members of its channels, if they have any.
 
         :param source: A client, or what :meth:`source` has returned.
-        :param client: The client's name. Anything but text with at least one character is none.
+        :param client: The client's name. Anything but text with 1 to 256 characters is none.
         :raises TypeError: if the client of Redis does not say which Redis that is.
         """
         settings = self.settings
         channels = tuple(filter(settings.has_presence, names)) if settings.presence else ()
         if not channels:
             return None
-        if isinstance(client, str):
-            return Seat(self._roster(source), channels, client) if client else None
-        if client is not None and not self._has_refused_name:
-            self._has_refused_name = True
-            text = "g.sse_client is of type %s, so clients are not members of channels; use a str"
-            _log.warning(text, type(client).__name__)
-        return None
+        if client is None or (isinstance(client, str) and not client):
+            return None
+        try:
+            name = check_client(client)
+        except (TypeError, ValueError) as error:
+            if not self._has_refused_name:
+                self._has_refused_name = True
+                _log.warning("g.sse_client makes nobody a member: %s", error)
+            return None
+        return Seat(self._roster(source), channels, name)
 
     def _roster(self, source: object) -> Roster:
         upstream = self._upstream(source)

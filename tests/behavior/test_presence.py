@@ -172,25 +172,31 @@ def test_the_documented_view(process: Process, channel: str) -> None:
     assert watcher.wait(2)[1] == ("leave", "zoë ✓")
 
 
-def test_a_number_as_the_name(
-    process: Process, channel: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("client", "error"),
+    [(7, "client must be a str, not 7"), ("x" * 257, "client must have at most 256 characters")],
+)
+def test_a_name_that_is_refused(
+    process: Process,
+    channel: str,
+    caplog: pytest.LogCaptureFixture,
+    client: object,
+    error: str,
 ) -> None:
-    """A name that is not text makes no member, which is logged once."""
+    """A name that is not text, or too long, makes nobody a member, which is logged once."""
 
     @process.app.before_request
     def name() -> None:
-        g.sse_client = 7 if "client" in request.args else None
+        g.sse_client = client if "client" in request.args else None
 
-    watcher = process.open(channel, client="bob")
+    process.open(channel, client="bob")
     process.app.test_client().get("/stream", query_string={"channel": channel}).close()
     assert not caplog.records
     for _ in range(2):
         process.open(channel, client="7", path="/stream")
     process.wait_members(channel, bob=1)
-    watcher.close()
-    assert [record.getMessage() for record in caplog.records] == [
-        "g.sse_client is of type int, so clients are not members of channels; use a str"
-    ]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"g.sse_client makes nobody a member: {error}")
 
 
 def test_overridden_messages(any_redis_url: str, stack: ExitStack, channel: str) -> None:
