@@ -18,7 +18,7 @@ from flask_sse._hub.journey import Journey, Leg
 from flask_sse._hub.listener import Client, Listener
 from flask_sse._hub.parts import Part
 from flask_sse._hub.pieces import Piece, Slot
-from flask_sse._log.composite_id import Encoder, Ended, Marks, parse
+from flask_sse._log.composite_id import Encoder, Ended, Marks, parse_entry
 from flask_sse._log.position import Cursor
 
 
@@ -142,7 +142,7 @@ class Bundle(Group):
         self._regroup()
         journey = self._journeys[client] = Journey(client, [*parts], self._arrive)
         # An id is all that is needed to continue.
-        cursors = [None, *(parse(b"-".join(parts).decode(), self._logged) or ())]
+        cursors = [None, *map(parse_entry, parts[1:])]
         journey.legs = [
             Leg(journey, channel, slot, None, is_open=True)
             for channel, slot in zip(self.channels, self._slots, strict=True)

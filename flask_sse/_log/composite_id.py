@@ -133,7 +133,7 @@ def parse(text: str, names: Sequence[bytes]) -> Marks | None:
     salt, values = found
     keys = [_key(salt, name) for name in names]
     uses = Counter(keys)
-    return tuple([_parse_value(values.get(key), is_unique=uses[key] == 1) for key in keys])
+    return tuple([_parse_if_unique(values.get(key), is_unique=uses[key] == 1) for key in keys])
 
 
 def _split(text: str) -> tuple[str, dict[str, str]] | None:
@@ -162,11 +162,19 @@ def value(cursor: Cursor) -> bytes:
     return digits + mark.check.encode()
 
 
-def _parse_value(value: str | None, *, is_unique: bool) -> Cursor | Ended | None:
+@lru_cache(maxsize=1024)
+def parse_entry(entry: bytes) -> Cursor | Ended:
+    """Return where a client is in one channel, from an entry that :class:`Encoder` has made."""
+    return _parse_value(entry[_KEY_CHARACTERS:].decode())
+
+
+def _parse_if_unique(value: str | None, *, is_unique: bool) -> Cursor | Ended | None:
     if value is None:
         return None
-    if not is_unique:
-        return UNKNOWN
+    return _parse_value(value) if is_unique else UNKNOWN
+
+
+def _parse_value(value: str) -> Cursor | Ended:
     if not value:
         return Ended.ENDED
     digits, check = value[:-CHECK_CHARACTERS], value[-CHECK_CHARACTERS:]

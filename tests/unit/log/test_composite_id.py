@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_sse._log.composite_id import MOST_CHANNELS, Encoder, Ended, parse
+from flask_sse._log.composite_id import MOST_CHANNELS, Encoder, Ended, parse, parse_entry
 from flask_sse._log.page import Page
 from flask_sse._log.position import UNKNOWN, Cursor, Mark, Position
 
@@ -346,3 +346,14 @@ def test_an_unknown_place_stays_unknown() -> None:
     for top in PLACES[:2]:
         assert isinstance(top, Position)
         assert isinstance(Page(-1, top, ()).find(found[0]), str)
+
+
+def test_entry_alone() -> None:
+    """An entry says the same without the rest of its id."""
+    encoder = Encoder([b"a", b"b", b"c"])
+    first = encoder.entry(0, Position("1f0c0a3b5d7e9f24x0", 1_000_000, "5d41402abc"))
+    last = encoder.entry(2, Position("1f0c0a3b5d7e9f24x0", 0, "0"))
+    entries = [first, encoder.keys[1], last]
+    marks = parse(encoder.join(entries).decode(), [b"a", b"b", b"c"])
+    assert marks == (*map(parse_entry, entries),)
+    assert parse_entry(entries[1]) is Ended.ENDED
