@@ -26,15 +26,21 @@ class _Interruption:
         self._interrupt = interrupt
         self.is_over = False
 
-    def trace(self, frame: FrameType, event: str, _: object) -> "TraceFunction":
-        """Count an instruction."""
+    def trace(self, frame: FrameType, _: str, __: object) -> "TraceFunction":
+        """Follow the instructions of a call, and not its lines."""
         frame.f_trace_opcodes = True
-        if event == "opcode" and not self.is_over:
-            self.is_over = self._left == 0
-            self._left -= 1
-            if self.is_over:
+        frame.f_trace_lines = False
+        return self._count
+
+    def _count(self, _: FrameType, event: str, __: object) -> "TraceFunction":
+        if event == "opcode":
+            if self._left == 0:
+                # What follows need not be traced, which takes most of the time.
+                sys.settrace(None)
+                self.is_over = True
                 self._interrupt()
-        return self.trace
+            self._left -= 1
+        return self._count
 
 
 def run_with_interruptions(function: Callable[[], object], interrupt: Callable[[], object]) -> None:
