@@ -3,7 +3,7 @@
 import gc
 import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -59,6 +59,19 @@ def pytest_xdist_make_scheduler(
             return scope
 
     return Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Find the tests without collecting garbage, of which there is hardly any.
+
+    Each process finds all tests, and would spend a sixth of that time on it.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
