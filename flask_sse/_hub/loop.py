@@ -21,7 +21,7 @@ from flask_sse._hub.clients import Clients
 from flask_sse._hub.connection import Connection
 from flask_sse._hub.hangups import Watch
 from flask_sse._hub.log_queries import History, Logs
-from flask_sse._hub.service import Service
+from flask_sse._hub.service import END_EVERY, Service
 from flask_sse._hub.shutdown import Shutdown
 from flask_sse._hub.subscriber import Subscriber
 from flask_sse._redis.outage import Outage
@@ -208,7 +208,7 @@ class Loop:
 
     def _wait(self) -> None:
         # Without channels, Redis is not needed.
-        longest = 0.0 if self._service.must_end_more else self._tick
+        longest = END_EVERY if self._service.must_end_more else self._tick
         timeout = self._subscription.timeout(longest) if self._service.has_listeners else longest
         ready = self._poller.poll(timeout)
         self._check_process()

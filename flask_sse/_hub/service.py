@@ -4,6 +4,7 @@ Only the hub's loop uses it. Nothing blocks except the `pause` function that is 
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
@@ -36,8 +37,10 @@ CONFIRM_WITHIN: Final = 4.0
 """Seconds that a client waits for Redis to confirm its subscription."""
 _READ_WITHIN: Final = 10.0
 """Seconds for which a client may read what waits for it after its stream has ended."""
-_END_AT_ONCE: Final = 4
-"""How many streams end in one turn of the loop: meanwhile, others must not wait for events."""
+_END_AT_ONCE: Final = 2
+"""How many streams end together: meanwhile, others wait for their events."""
+END_EVERY: Final = 0.002
+"""Seconds after which some more streams end that must."""
 
 
 class Service:
@@ -72,7 +75,8 @@ class Service:
         self.wanted = Wanted(audience.names, self._control)
         """The channels that must be subscribed."""
         self.must_end_more = False
-        """Whether :meth:`end_due` has left streams that must end now."""
+        """Whether :meth:`end_due` has left streams that must end as soon as possible."""
+        self._end_again = -math.inf
 
     @property
     def has_listeners(self) -> bool:
@@ -275,11 +279,14 @@ class Service:
                 self._drop(client)
 
     def end_due(self, now: float) -> None:
-        """End the streams that must end by now, or the first ones of many."""
+        """End the streams that must end by now; of many, a few now and then."""
+        if now < self._end_again:
+            return
         for deadline in self._deadlines.take(now, _END_AT_ONCE):
             self._end_due(deadline, now)
             self._pause()
         self.must_end_more = self._deadlines.is_due(now)
+        self._end_again = now + END_EVERY if self.must_end_more else -math.inf
 
     def _end_due(self, deadline: Deadline, now: float) -> None:
         client, reason = deadline.client, deadline.reason

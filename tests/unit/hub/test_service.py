@@ -16,7 +16,7 @@ from flask_sse._hub.audience import Audience
 from flask_sse._hub.clients import Clients
 from flask_sse._hub.connection import Connection, Terms
 from flask_sse._hub.hangups import Watch
-from flask_sse._hub.service import Service
+from flask_sse._hub.service import END_EVERY, Service
 from flask_sse._hub.shutdown import Shutdown
 from flask_sse._hub.subscriber import Subscriber
 from flask_sse._redis.outage import Outage
@@ -263,6 +263,7 @@ def test_streams_of_a_certain_age(rig: Rig) -> None:
     rig.service.end_due(SOON - 1)
     assert not subscriber.has_ended()
     rig.service.end_due(SOON)
+    rig.service.end_due(SOON + END_EVERY)
     assert peer.read_all() == OPENING + b"data:hello\n\n"
     assert unopened.read_all() == REJECTION
     assert frames(subscriber) == b"data:hello\n\n"
@@ -282,6 +283,7 @@ def test_clients_that_do_not_read_the_end(rig: Rig) -> None:
     rig.service.dispatch([Subscribed(CHANNEL), LARGE])
     descriptor = reader.connection.descriptor
     rig.service.end_due(SOON)
+    rig.service.end_due(SOON + END_EVERY)
     assert not rig.audience
     assert not peer.ended
     received = b""
@@ -312,14 +314,16 @@ def test_a_subscriber_that_leaves_in_time(rig: Rig) -> None:
 
 
 def test_many_streams_of_the_same_age(rig: Rig) -> None:
-    """A few end in each turn, so that the streams of others go on in between."""
+    """A few end now and then, so that the streams of others go on in between."""
     subscribers = [rig.join(end_by=SOON)[0] for _ in range(50)]
     rig.service.dispatch([Subscribed(CHANNEL)])
     numbers: list[int] = []
-    for _ in subscribers:
+    for turn in range(len(subscribers)):
         before = sum(one.has_ended() for one in subscribers)
-        rig.service.end_due(SOON)
+        rig.service.end_due(SOON + turn * END_EVERY)
         numbers.append(sum(one.has_ended() for one in subscribers) - before)
+        rig.service.end_due(SOON + (turn + 0.5) * END_EVERY)
+        assert sum(one.has_ended() for one in subscribers) == before + numbers[-1]
         if not rig.service.must_end_more:
             break
     assert sum(numbers) == 50
