@@ -89,6 +89,10 @@ class Cluster:
         slot = key_slot(channel)
         if states[0] == "NODE":
             # Otherwise what the source still says about the slot may count for more.
+            wait_until(
+                lambda: _epoch(target, "current") >= _epoch(source, "my"),
+                "the target knows the epoch of the source",
+            )
             target.admin.execute_command("CLUSTER BUMPEPOCH")
         for node, state, of in zip((target, source), states, (source, target), strict=True):
             name = (target if state == "NODE" else of).admin.execute_command("CLUSTER MYID")
@@ -98,6 +102,12 @@ class Cluster:
         """Stop the nodes."""
         for node in self.nodes:
             node.stop()
+
+
+def _epoch(node: RedisServer, kind: str) -> int:
+    """Return an epoch that a node knows: its own, or the latest in the cluster."""
+    info: Any = node.admin.execute_command("CLUSTER INFO")
+    return int(info[f"cluster_{kind}_epoch"])
 
 
 def _has(node: RedisServer, channel: bytes) -> bool:
