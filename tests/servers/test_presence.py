@@ -143,6 +143,7 @@ def test_a_deploy(site: Site, watcher: Watcher, open_page: Open) -> None:
     assert watcher.members().keys() == {*names, "new"}
 
 
+@pytest.mark.parametrize("times", [SHORT._replace(lease=8.0)])
 def test_a_worker_is_killed(site: Site, watcher: Watcher, open_page: Open) -> None:
     """Its members have left, except those with a page elsewhere, who have never left."""
     alice = open_page("alice")
