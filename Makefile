@@ -132,7 +132,6 @@ SECONDS ?= 600
 soak: system $(VENV)/dev.stamp
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CLUSTER),--cluster)
 
-# With gevent 24.10, a native thread of gevent's that is the first to listen may wait for ever.
 test-lowest: system $(VENV)/dev.stamp
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[gevent,memory]'
