@@ -41,11 +41,8 @@ class Seat(Protocol):
         """Note that the stream has begun."""
         ...
 
-    def leave(self, *, is_stopping: bool) -> None:
-        """Note that the stream has ended.
-
-        :param is_stopping: Whether the reason is that the process stops.
-        """
+    def leave(self, reason: str) -> None:
+        """Note that the stream has ended, and why."""
         ...
 
 
@@ -90,7 +87,7 @@ class Visit:
         """Note that the stream has ended; must be called once."""
         if self._opened is not None:
             if self._seat is not None:
-                self._seat.leave(is_stopping=reason == STOP)
+                self._seat.leave(reason)
             self._notices.later(
                 client_gone,
                 **self._values,

@@ -82,12 +82,15 @@ class Registrar:
         room.enter(client)
         self._schedule(room, monotonic())
 
-    def leave(self, channel: bytes, client: str) -> None:
-        """Note one stream less of a client."""
+    def leave(self, channel: bytes, client: str, *, is_expected: bool) -> None:
+        """Note one stream less of a client.
+
+        :param is_expected: Whether the client is expected back, since the server has ended it.
+        """
         room = self._rooms.get(channel)
         if room is not None:
             now = monotonic()
-            room.leave(client, now)
+            room.leave(client, now, is_expected=is_expected)
             self._schedule(room, now)
 
     def end_absences(self) -> None:

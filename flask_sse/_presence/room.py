@@ -7,6 +7,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from flask_sse._redis.lease_commands import Change, Lease, Outcome
@@ -30,12 +31,14 @@ class Times(NamedTuple):
     """After which a client without streams has left."""
     farewell: float = 20.0
     """For which the lease of a process that stops is valid: its clients come back elsewhere."""
+    reconnection: float = 10.0
+    """The same as the absence if the server has ended the stream: browsers reconnect later then."""
 
 
 class _Member:
     """A client with streams in this process, or with an absence that is not over."""
 
-    __slots__ = ("absent_since", "is_leaving", "is_new", "is_sent", "is_unclear", "streams")
+    __slots__ = ("absent_until", "is_leaving", "is_new", "is_sent", "is_unclear", "streams")
 
     def __init__(self, *, is_new: bool) -> None:
         self.streams = 0
@@ -47,7 +50,7 @@ class _Member:
         """Whether it is to be removed, or is removed already."""
         self.is_unclear = False
         """Whether it is removed, but may have streams in other processes, which Redis has lost."""
-        self.absent_since: float | None = None
+        self.absent_until: float | None = None
 
     @property
     def shown_streams(self) -> int:
@@ -70,7 +73,8 @@ class Room:
         self._times = times
         self._members: dict[str, _Member] = {}
         self._changed: dict[str, None] = {}
-        self._absent: deque[tuple[float, str]] = deque()
+        self._absent: list[tuple[float, str]] = []
+        """A heap of the ends of absences, some of which do not count any more."""
         self._unclear: deque[tuple[float, str]] = deque()
         self._revision = 0
         self._is_unchecked = False
@@ -94,11 +98,14 @@ class Room:
             member.is_new = not member.is_unclear
             member.is_leaving = member.is_unclear = False
         member.streams += 1
-        member.absent_since = None
+        member.absent_until = None
         self._changed[client] = None
 
-    def leave(self, client: str, now: float) -> None:
-        """Note one stream less of a client."""
+    def leave(self, client: str, now: float, *, is_expected: bool) -> None:
+        """Note one stream less of a client.
+
+        :param is_expected: Whether the client is expected back, since the server has ended it.
+        """
         member = self._members.get(client)
         if member is None or not member.streams:
             return
@@ -106,12 +113,13 @@ class Room:
         if member.streams:
             self._changed[client] = None
         else:
-            member.absent_since = now
-            self._absent.append((now, client))
+            absence = self._times.reconnection if is_expected else self._times.absence
+            member.absent_until = now + absence
+            heappush(self._absent, (member.absent_until, client))
 
     def next_due(self, now: float) -> float:
         """Return the time at which there is something to do."""
-        absence_ends = self._absent[0][0] + self._times.absence if self._absent else math.inf
+        absence_ends = self._absent[0][0] if self._absent else math.inf
         is_clear = self._unclear[0][0] if self._unclear else math.inf
         due = min(absence_ends, is_clear, self._renew_at, self._look_at)
         if self._changed or self.needs_comparison:
@@ -123,10 +131,10 @@ class Room:
 
         :param at_once: Don't wait for them to come back.
         """
-        while self._absent and (at_once or self._absent[0][0] + self._times.absence <= now):
-            since, client = self._absent.popleft()
+        while self._absent and (at_once or self._absent[0][0] <= now):
+            until, client = heappop(self._absent)
             member = self._members.get(client)
-            if member is None or member.absent_since != since or member.streams:
+            if member is None or member.absent_until != until or member.streams:
                 continue
             if member.is_sent:
                 member.is_leaving = True

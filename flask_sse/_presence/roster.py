@@ -14,7 +14,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from enum import Enum, auto
+from typing import Final, NamedTuple, TypeVar
 from weakref import ref
 
 from flask_sse._presence.registrar import Announcement, Registrar
@@ -30,14 +31,27 @@ _AFTER_ERROR: Final = 0.5
 _FAREWELL_WITHIN: Final = 1.0
 
 
+T = TypeVar("T")
+
+
+class Departure(Enum):
+    """How a stream has ended, which says when its client may come back."""
+
+    GONE = auto()
+    """The client has closed it, or may not have it any more."""
+    ENDED = auto()
+    """The server has ended it, and expects the client to reconnect."""
+    STOP = auto()
+    """The process stops, and the client comes back elsewhere."""
+
+
 class _Note(NamedTuple):
     """A stream has begun or ended."""
 
     channel: bytes
     client: str
-    has_begun: bool
-    is_stopping: bool = False
-    """Whether it has ended because the process stops."""
+    departure: Departure | None
+    """How it has ended; `None` if it has begun."""
 
 
 class _Request:
@@ -78,15 +92,11 @@ class Roster:
 
     def enter(self, channel: bytes, client: str) -> None:
         """Note that a stream has begun."""
-        self._add(_Note(channel, client, has_begun=True))
+        self._add(_Note(channel, client, None))
 
-    def leave(self, channel: bytes, client: str, *, is_stopping: bool) -> None:
-        """Note that a stream has ended.
-
-        :param is_stopping: Whether the reason is that the process stops, so that the client comes
-            back elsewhere.
-        """
-        self._add(_Note(channel, client, has_begun=False, is_stopping=is_stopping))
+    def leave(self, channel: bytes, client: str, departure: Departure) -> None:
+        """Note that a stream has ended."""
+        self._add(_Note(channel, client, departure))
 
     def prepare(self) -> None:
         """Make the process shorten its leases before it exits."""
@@ -102,15 +112,8 @@ class Roster:
         :param seconds: How long to wait at most.
         """
         has_settled = threading.Event()
-        self._awaited.append(has_settled)
-        run = self._thread.current()
-        if run is None:
-            # A thread that has just started may have seen it.
-            with contextlib.suppress(ValueError):
-                self._awaited.remove(has_settled)
-            return
-        run.wake()
-        has_settled.wait(seconds)
+        if self._ask(self._awaited, has_settled) is not None:
+            has_settled.wait(seconds)
 
     def finish(self, seconds: float, *, is_stopping: bool = False) -> None:
         """Tell Redis what is waiting, and end the thread unless there are streams.
@@ -120,17 +123,24 @@ class Roster:
             without streams have left, without an absence.
         """
         request = _Request(is_stopping=is_stopping)
-        self._requests.append(request)
+        run = self._ask(self._requests, request)
+        if run is None:
+            return
+        request.is_done.wait(seconds)
+        if request.ends_thread:
+            run.join(seconds)
+
+    def _ask(self, queue: deque[T], request: T) -> Run | None:
+        """Put a request into a queue; return the run that will answer it, if the thread runs."""
+        queue.append(request)
         run = self._thread.current()
         if run is None:
             # A thread that has just started may have seen it.
             with contextlib.suppress(ValueError):
-                self._requests.remove(request)
-            return
-        run.wake()
-        request.is_done.wait(seconds)
-        if request.ends_thread:
-            run.join(seconds)
+                queue.remove(request)
+        else:
+            run.wake()
+        return run
 
     def _add(self, note: _Note) -> None:
         self._notes.append(note)
@@ -144,6 +154,7 @@ class Roster:
             return self._turn(run)
         except Exception:  # noqa: BLE001 - the members need a thread after any error
             _log.exception("the thread for presence has failed and continues")
+            # If the same happens again at once, it must not fill the log.
             time.sleep(_AFTER_ERROR)
             return True
 
@@ -173,14 +184,15 @@ class Roster:
     def _collect(self) -> None:
         is_stopping = False
         while self._notes:
-            channel, client, has_begun, has_stopped = self._notes.popleft()
-            if has_begun:
+            channel, client, departure = self._notes.popleft()
+            if departure is None:
                 # A process may run a second server after the first one has stopped.
                 self._is_stopping = False
                 self._registrar.enter(channel, client)
             else:
-                is_stopping = is_stopping or has_stopped
-                self._registrar.leave(channel, client)
+                is_stopping = is_stopping or departure is Departure.STOP
+                is_expected = departure is Departure.ENDED
+                self._registrar.leave(channel, client, is_expected=is_expected)
         if is_stopping and not self._is_stopping:
             self._stop()
 
@@ -189,16 +201,19 @@ class Roster:
         self._registrar.say_farewell()
 
     def _finish(self, run: Run, request: _Request) -> None:
-        if request.is_stopping:
-            if not self._is_stopping:
-                self._stop()
-        else:
-            run.finish()
-            self._registrar.end_absences()
-            while not self._registrar.is_idle and self._registrar.pause() == 0:
-                self._registrar.work()
-            request.ends_thread = self._registrar.is_idle
-        request.is_done.set()
+        try:
+            if request.is_stopping:
+                if not self._is_stopping:
+                    self._stop()
+            else:
+                run.finish()
+                self._registrar.end_absences()
+                while not self._registrar.is_idle and self._registrar.pause() == 0:
+                    self._registrar.work()
+                request.ends_thread = self._registrar.is_idle
+        finally:
+            # Whoever has asked must not wait longer because of an error.
+            request.is_done.set()
 
 
 def _finish_at_exit(found: "ref[Roster]", pid: int) -> None:

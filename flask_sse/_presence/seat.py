@@ -3,7 +3,16 @@
 The thread that serves the stream uses it. Nothing blocks.
 """
 
-from flask_sse._presence.roster import Roster
+from typing import Final
+
+from flask_sse._callbacks.stream_signals import AGE, ERROR, OVERFLOW, REDIS, STOP
+from flask_sse._presence.roster import Departure, Roster
+
+_DEPARTURES: Final = {
+    STOP: Departure.STOP,
+    **dict.fromkeys((AGE, ERROR, OVERFLOW, REDIS), Departure.ENDED),
+}
+"""How a stream has ended, if its client has not closed it and may still have it."""
 
 
 class Seat:
@@ -25,10 +34,8 @@ class Seat:
         for channel in self._channels:
             self._roster.enter(channel, self._client)
 
-    def leave(self, *, is_stopping: bool) -> None:
-        """Note that the stream has ended.
-
-        :param is_stopping: Whether the reason is that the process stops.
-        """
+    def leave(self, reason: str) -> None:
+        """Note that the stream has ended, and why."""
+        departure = _DEPARTURES.get(reason, Departure.GONE)
         for channel in self._channels:
-            self._roster.leave(channel, self._client, is_stopping=is_stopping)
+            self._roster.leave(channel, self._client, departure)

@@ -59,10 +59,10 @@ class Process:
             self.registrar.enter(channel, client)
         return self.work()
 
-    def leave(self, channel: bytes, *clients: str) -> "Process":
+    def leave(self, channel: bytes, *clients: str, is_expected: bool = False) -> "Process":
         """Let clients go."""
         for client in clients:
-            self.registrar.leave(channel, client)
+            self.registrar.leave(channel, client, is_expected=is_expected)
         return self.work()
 
     def work(self) -> "Process":
@@ -140,6 +140,22 @@ def test_the_first_and_the_last(make: Make, publisher: Publisher, name: bytes) -
     assert two.take() == [("sse.leave", "alice"), ("sse.leave", "bob")]
     assert members(publisher, name) == {}
     assert exists(publisher, name) == -2
+
+
+def test_the_server_ends_a_stream(make: Make, publisher: Publisher, name: bytes) -> None:
+    """Its client has longer to come back than one that has gone, and leaves after that time."""
+    one = make("one", LONG._replace(reconnection=0.2)).enter(name, "alice", "bob")
+    other = make("other").enter(name, "carol")
+    one.take()
+    other.take()
+    one.leave(name, "alice", is_expected=True).leave(name, "bob")
+    other.leave(name, "carol", is_expected=True)
+    assert one.take() == [("sse.leave", "bob")]
+    wait_until(lambda: one.work().events, "the client has not come back in time")
+    assert one.take() == [("sse.leave", "alice")]
+    assert members(publisher, name) == {b"carol": 1}
+    other.enter(name, "carol")
+    assert other.take() == []
 
 
 def test_the_time_of_joining_moves_along(make: Make, publisher: Publisher, name: bytes) -> None:
@@ -243,18 +259,18 @@ def test_a_member_leaves_a_redis_that_has_lost_it(
     make: Make, publisher: Publisher, name: bytes
 ) -> None:
     """Others hear of it when all processes have told what they know, unless it is elsewhere."""
-    one, two = (make(process, LONG._replace(renewal=0.5)) for process in ("one", "two"))
+    one, two = (make(process, LONG._replace(renewal=1.5)) for process in ("one", "two"))
     one.enter(name, "alice", "bob", "carol").take()
     two.enter(name, "bob", "zoe").take()
     forget(publisher, name)
     assert one.leave(name, "alice", "bob").take() == []
     two.work()
-    wait_until(lambda: one.work() and two.work() and one.events, "it is told")
+    wait_until(lambda: two.work() and one.work() and one.events, "it is told")
     wait_until(lambda: members(publisher, name)[b"bob"] == 1, "the other has told")
     assert one.take() + two.take() == [("sse.leave", "alice")]
     forget(publisher, name)
     assert one.leave(name, "carol").take() == []
-    wait_until(lambda: one.work() and two.work() and one.events, "it is told")
+    wait_until(lambda: two.work() and one.work() and one.events, "it is told")
     assert one.take() == [("sse.leave", "carol")]
     assert one.registrar.is_idle
     wait_until(lambda: two.work() and members(publisher, name) == {b"bob": 1, b"zoe": 1}, "told")

@@ -44,12 +44,21 @@ def redis(request: pytest.FixtureRequest, kind: str) -> RedisServer | RedisClust
     return found
 
 
-def serve(stack: ExitStack, folder: Path, url: str, kind: str, *, times: Times | None) -> Site:
+def serve(
+    stack: ExitStack,
+    folder: Path,
+    url: str,
+    kind: str,
+    *,
+    times: Times | None,
+    max_age: float | None = None,
+) -> Site:
     """Serve the site."""
     settings = {
         "REDIS_URL": url,
         "SSE_DIRECT": kind != "read",
         "SSE_PRESENCE": ["channel-*"],
+        "SSE_MAX_AGE": max_age,
         "TIMES": times,
     }
     worker = servers.WORKERS[kind if kind in servers.WORKERS else "gevent"]
@@ -141,6 +150,22 @@ def test_a_deploy(site: Site, watcher: Watcher, open_page: Open) -> None:
     pages.append(open_page("new"))
     watcher.wait(*[("join", name) for name in (*names, "new")])
     assert watcher.members().keys() == {*names, "new"}
+
+
+@pytest.mark.parametrize("kind", ["gevent", "read"], indirect=True)
+def test_streams_of_a_certain_age(
+    stack: ExitStack,
+    tmp_path: Path,
+    redis: RedisServer | RedisCluster,
+    kind: str,
+    watcher: Watcher,
+    channel: str,
+) -> None:
+    """Nobody leaves whose streams the server ends, and who comes back as late as browsers do."""
+    site = serve(stack, tmp_path, redis.url, kind, times=SHORT, max_age=1)
+    page = stack.enter_context(Page(site.port, channel, "alice", pause=3 * SHORT.absence))
+    wait_until(lambda: page.streams >= 3, "the second stream has ended, too")
+    watcher.wait(("join", "alice"))
 
 
 @pytest.mark.parametrize("times", [SHORT._replace(lease=8.0)])
