@@ -38,9 +38,9 @@ CONFIRM_WITHIN: Final = 4.0
 _READ_WITHIN: Final = 10.0
 """Seconds for which a client may read what waits for it after its stream has ended."""
 _END_AT_ONCE: Final = 2
-"""How many streams end together: meanwhile, others wait for their events."""
+"""How many streams end together, while others wait for their events."""
 END_EVERY: Final = 0.002
-"""Seconds after which some more streams end that must."""
+"""Seconds until the next ones end, if there are more that must."""
 
 
 class Service:
@@ -279,7 +279,7 @@ class Service:
                 self._drop(client)
 
     def end_due(self, now: float) -> None:
-        """End the streams that must end by now; of many, a few now and then."""
+        """End the streams that must end by now, or the first few of many."""
         if now < self._end_again:
             return
         for deadline in self._deadlines.take(now, _END_AT_ONCE):

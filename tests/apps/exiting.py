@@ -5,8 +5,6 @@ Run by ``python -m gevent.monkey``, with the port of a Redis and the descriptor 
 
 import os
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -18,6 +16,7 @@ from flask_sse._hub.connection import Connection, Terms
 from flask_sse._hub.hub import Hub
 from flask_sse._redis.pubsub import PubSubConnection
 from flask_sse._redis.server_subscription import ServerSubscription
+from tests.support.waiting import wait_until
 
 # It has no types.
 gevent: Any = import_module("gevent")
@@ -29,14 +28,6 @@ def exit_again() -> None:
     sys.exit(0)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, for 20 seconds at most."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def main() -> None:
     """Have a client lag, and return."""
     client = redis.Redis(port=int(sys.argv[1]))
@@ -44,9 +35,9 @@ def main() -> None:
     terms = Terms(b":\n", lambda: b"", 1 << 20, lambda _: None)
     connection = Connection(int(sys.argv[2]), b"", terms, chunked=True, callbacks=[])
     hub.adopt(b"x", lambda: connection)
-    wait_until(lambda: connection.is_open)
+    wait_until(lambda: connection.is_open, "the stream is open")
     client.publish("x", '{"data": "%s"}' % ("x" * 2_000_000))
-    wait_until(lambda: connection.is_lagging)
+    wait_until(lambda: connection.is_lagging, "the client lags")
     gevent.spawn_later(0.1, exit_again)
 
 

@@ -6,7 +6,6 @@ Run by ``python -m gevent.monkey``, with the name of a function.
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib import import_module
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from flask_sse._system import greenlets
 from flask_sse._system.poller import READ, Poller
+from tests.support.waiting import wait_until
 
 # It has no types.
 gevent: Any = import_module("gevent")
@@ -107,10 +107,7 @@ def in_native_threads() -> None:
     for _ in range(2):
         start(run, ())
     woken()
-    deadline = time.monotonic() + _LONG
-    while len(done) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: len(done) == 2, "both threads have been woken")
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ def test_two_hundred_clients_on_three_channels(site: Site, shared_redis: RedisSe
     before = shared_redis.pubsub_connections()
     channels = ["red", "green", "blue"]
     clients: list[tuple[str, StreamClient]] = []
-    # The first ones alone: who comes when the channels are subscribed needs no answer of Redis,
-    # which a process that is very busy would receive too late.
+    # The first three subscribe to the channels. The others then need no answer from Redis: a very
+    # busy process might receive it too late.
     for number in (3, 197):
         named = zip(itertools.cycle(channels), range(number), strict=False)
         clients += [(channel, StreamClient(site.port, channel)) for channel, _ in named]

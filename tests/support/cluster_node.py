@@ -30,7 +30,7 @@ class Row(NamedTuple):
     """The id of its primary; a dash if it is one itself."""
     epoch: int
     is_linked: bool
-    """Whether it can send to it."""
+    """Whether the node that says this is connected to it."""
     slots: tuple[range, ...]
     moving: tuple[str, ...]
     """The slots that it imports or exports, in the server's own notation."""

@@ -55,7 +55,7 @@ class RedisCluster:
         self._numbers = itertools.count(1)
         self._shape = (0, 0)
         self._replaced: dict[ClusterNode, float] = {}
-        """When nodes have last lost a vote about their place, on the monotonic clock."""
+        """When each primary was last replaced by a vote, on the monotonic clock."""
         self._options = {
             "cluster-node-timeout": f"{_NODE_TIMEOUT * 1000:.0f}",
             "cluster-require-full-coverage": "no",
@@ -196,8 +196,9 @@ class RedisCluster:
     def failover(self, primary: ClusterNode) -> ClusterNode:
         """Let a replica of *primary* take its place, without loss; return the replica."""
         [replica, *_] = self.replicas(primary)
-        # Votes from its last election would count again, and make it a primary whom nobody
-        # believes. The real one would then delay all writes for seconds, and be taken for lost.
+        # Without a restart, the votes of its last election would count again. It would call itself
+        # a primary, the other nodes would refuse that, and the real primary would delay all writes
+        # for seconds.
         replica.crash()
         self.restart(replica)
         # Nodes don't vote about the same primary again within twice their timeout.

@@ -314,7 +314,7 @@ def test_a_subscriber_that_leaves_in_time(rig: Rig) -> None:
 
 
 def test_many_streams_of_the_same_age(rig: Rig) -> None:
-    """A few end now and then, so that the streams of others go on in between."""
+    """Only a few end at a time, so that the streams of others go on in between."""
     subscribers = [rig.join(end_by=SOON)[0] for _ in range(50)]
     rig.service.dispatch([Subscribed(CHANNEL)])
     numbers: list[int] = []
