@@ -30,7 +30,7 @@ class Member(NamedTuple):
     """When it has joined, in UTC, on the clock of Redis."""
     streams: int
     """How many streams it has, in all processes: one for each tab or window. A client whose last
-    stream has just ended has one for three more seconds."""
+    stream has just ended has one for three more seconds, or ten if the server has ended it."""
 
 
 def members(channel: str, *, blueprint: ServerSentEventsBlueprint = sse) -> dict[str, Member]:
