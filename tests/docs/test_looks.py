@@ -1,6 +1,7 @@
 """How the pages look in a real browser: on a desktop and on a phone, in light and in dark."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import pytest
@@ -32,8 +33,8 @@ LINE: Final = 15
 Open = Callable[..., Page]
 
 
-@pytest.fixture
-def open_page(site: BuiltSite, browser: Browser) -> Iterator[Open]:
+@contextmanager
+def opening(site: BuiltSite, browser: Browser) -> Iterator[Open]:
     """Return a function that opens a page of the site; no page may load anything from outside."""
     pages: list[Page] = []
     elsewhere: list[str] = []
@@ -42,7 +43,7 @@ def open_page(site: BuiltSite, browser: Browser) -> Iterator[Open]:
         page = browser.new_page(viewport=size, **options)
         pages.append(page)
         page.on("request", lambda request: elsewhere.append(request.url))
-        page.goto((site.html / f"{name}.html").as_uri())
+        page.goto(address(site, name))
         return page
 
     yield open_page
@@ -51,10 +52,35 @@ def open_page(site: BuiltSite, browser: Browser) -> Iterator[Open]:
     assert [url for url in elsewhere if not url.startswith(("file:", "data:"))] == []
 
 
+def address(site: BuiltSite, name: str) -> str:
+    """Return the URL of a page of the site."""
+    return (site.html / f"{name}.html").as_uri()
+
+
+@pytest.fixture
+def open_page(site: BuiltSite, browser: Browser) -> Iterator[Open]:
+    """Return a function that opens a page in a window of its own."""
+    with opening(site, browser) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def phone(site: BuiltSite, browser: Browser) -> Iterator[Open]:
+    """Return a function that opens a page on a phone, after another one: windows take long."""
+    with opening(site, browser) as open_page:
+        page = open_page("index", PHONE)
+
+        def go_to(name: str) -> Page:
+            page.goto(address(site, name))
+            return page
+
+        yield go_to
+
+
 @pytest.mark.parametrize("name", PAGES)
-def test_code_on_a_phone(open_page: Open, name: str) -> None:
+def test_code_on_a_phone(phone: Open, name: str) -> None:
     """Code scrolls and is never wrapped, so that its indentation is true; the page fits."""
-    page = open_page(name, PHONE)
+    page = phone(name)
     spaces = "blocks => blocks.map(block => getComputedStyle(block).whiteSpace)"
     assert set(page.locator(".highlight pre").evaluate_all(spaces)) <= {"pre"}
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -145,9 +171,9 @@ def test_tabs_of_the_home_page(open_page: Open) -> None:
         ("history", "History"),
     ],
 )
-def test_search(open_page: Open, query: str, title: str) -> None:
+def test_search(phone: Open, query: str, title: str) -> None:
     """What newcomers look for is among the first results, also on a phone."""
-    page = open_page("search", PHONE)
+    page = phone("search")
     box = page.get_by_role("searchbox")
     box.fill(query)
     box.press("Enter")
