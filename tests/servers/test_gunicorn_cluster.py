@@ -157,7 +157,7 @@ def test_two_workers(redis_cluster: RedisCluster, worker: str, tmp_path: Path) -
             wait_until(partial(is_in_both, name), "both have streams")
             assert site.publish(f"to {name}", name) == 2
         opened = [client for name in names for client in clients[name]]
-        gather(opened, lambda client: client.parser.comments > 2)
+        gather(opened, lambda client: client.parser.comments > 2 and bool(client.events))
         for name in names:
             for client in clients[name]:
                 published = [event.data for event in client.events if event.type == "message"]
