@@ -91,13 +91,18 @@ def collect_only_what_is_new() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def close_everything() -> Iterator[None]:
     """Make the test fail that has left a socket open, and not the one in which it is found."""
+    # The last test's fixtures are free only now. What is left is shared by several tests.
+    _collect_garbage()
+    gc.freeze()
     yield
+    _collect_garbage()
+
+
+def _collect_garbage() -> None:
     # The youngest come first, since each collection puts what it leaves after what is older. A
     # full one would put them before, and close a socket before the connection that has opened it.
     for generation in range(3):
         gc.collect(generation)
-    # What is left is shared by several tests.
-    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
