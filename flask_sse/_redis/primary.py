@@ -141,8 +141,10 @@ class PublishingClient(RoleClient):
 
     def _may_search(self) -> bool:
         now = monotonic()
-        if self._replica_since is None:
-            self._replica_since = now
+        # Another thread may find the primary, and forget it, at any time.
+        since = self._replica_since
+        if since is None:
+            since = self._replica_since = now
             _log.warning(
                 "the Redis that publishes the events is a replica, so they reach only the streams "
                 "that are connected to the same replica; REDIS_URL must lead to the primary, which "
@@ -151,7 +153,7 @@ class PublishingClient(RoleClient):
         if now < self._next_search:
             return False
         # If it is for ever, perhaps all processes use this replica.
-        is_new = self._was_primary and now - self._replica_since <= _SEARCH_FOR
+        is_new = self._was_primary and now - since <= _SEARCH_FOR
         self._next_search = now + (_SEARCH_EVERY if is_new else _SEARCH_LATER)
         return True
 

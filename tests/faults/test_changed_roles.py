@@ -1,6 +1,7 @@
 """A Redis whose primary becomes a replica, while its name and the connections to it stay."""
 
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,23 @@ def _wait_in_sync(server: RedisServer) -> None:
         "the replica has the data of its primary",
         30,
     )
+
+
+class Meanwhile(logging.Handler):
+    """Does something as soon as something is logged.
+
+    :param act: What it does, once.
+    """
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act: Callable[[], object] | None = act
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Do it."""
+        act, self._act = self._act, None
+        if act is not None:
+            act()
 
 
 @contextmanager
@@ -176,6 +194,23 @@ def test_many_publish_during_the_change(make_app: MakeApp, site: Site) -> None:
         found = listener.payloads(len(expected))
     assert expected <= {payload["data"] for payload in found}
     assert len(raised) <= len(sent), "at most one for each thread"
+
+
+def test_another_finds_the_primary_first(make_app: MakeApp, site: Site) -> None:
+    """An event is published though the primary is found while it is looked for."""
+    log = logging.getLogger("flask_sse")
+    handler = Meanwhile(lambda: sse.publish("meanwhile"))
+    with make_app(REDIS_URL=site.url).app_context():
+        sse.publish("before")
+        site.fail_over()
+        log.addHandler(handler)
+        try:
+            with listening(site.new.admin) as listener:
+                assert sse.publish("after") == 1
+                found = [payload["data"] for payload in listener.payloads(2)]
+        finally:
+            log.removeHandler(handler)
+    assert found == ["meanwhile", "after"]
 
 
 def test_a_connection_that_was_put_back_during_a_renewal(site: Site) -> None:
