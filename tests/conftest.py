@@ -35,6 +35,14 @@ _CLUSTER: Final = "cluster"
 """The part of a test's id that sends it to a process that has a Redis Cluster."""
 _ROUGH: Final = ("tests/faults/", "tests/servers/")
 """Where half of the time goes that tests with a Redis Cluster take."""
+_FIRST: Final = (
+    "tests/docs/",
+    "tests/servers/",
+    "tests/faults/",
+    "tests/browsers/",
+    "tests/static/",
+)
+"""The folders whose files take longest."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -72,6 +80,16 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that no process works alone in the end."""
+
+    def place(item: pytest.Item) -> int:
+        found = (number for number, folder in enumerate(_FIRST) if item.nodeid.startswith(folder))
+        return next(found, len(_FIRST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
