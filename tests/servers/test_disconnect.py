@@ -17,7 +17,7 @@ from tests.support.servers import Site
 from tests.support.waiting import wait_until
 
 APP: Final = "tests.apps.named:app"
-KINDS: Final = [*servers.MOST_USED, "read", "cluster"]
+KINDS: Final = [*servers.MOST_USED, "read", pytest.param("cluster", marks=pytest.mark.long)]
 FEW_KINDS: Final = [
     *servers.MOST_USED,
     *(pytest.param(kind, marks=pytest.mark.long) for kind in ("read", "cluster")),

@@ -20,7 +20,11 @@ from tests.support.servers import Site
 from tests.support.waiting import PATIENCE, wait_until
 
 APP: Final = "tests.apps.present:app"
-KINDS: Final = [*servers.MOST_USED, "read", "cluster"]
+KINDS: Final = [
+    *servers.MOST_USED,
+    pytest.param("read", marks=pytest.mark.long),
+    pytest.param("cluster", marks=pytest.mark.long),
+]
 GONE_WITHIN: Final = 60.0
 """Seconds within which the members of a process that has died are gone."""
 BACK_AFTER: Final = 3.0

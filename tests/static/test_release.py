@@ -216,12 +216,14 @@ _TRIED: Final[dict[str, Callable[[Installed], Iterator[Problem]]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", _TRIED)
 def test_a_whole_package(whole: Installed, name: str) -> None:
     """Everything works as it is."""
     assert _whats(_TRIED[name](whole)) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "broken", "expected"),
     [
@@ -240,6 +242,7 @@ def test_a_package_that_lacks_a_module(
     assert expected in what
 
 
+@pytest.mark.long
 def test_a_package_of_another_version(whole: Installed) -> None:
     """What was installed must be this version."""
     (what,) = _whats(packages.try_import(whole, "9.9.9"))

@@ -136,6 +136,7 @@ SERVERS: Final = (
         Leave.AT_ONCE,
         Slow.DISCONNECTED,
         Stop.CUT,
+        long=True,
     ),
     Server(
         "waitress",
@@ -144,6 +145,7 @@ SERVERS: Final = (
         Leave.AT_ONCE,
         Slow.DISCONNECTED,
         Stop.CUT,
+        long=True,
         ends_head_with_a_chunk=True,
         threads=4,
     ),
@@ -154,6 +156,7 @@ SERVERS: Final = (
         Leave.AT_ONCE,
         Slow.DISCONNECTED,
         Stop.ENDS_LATE,
+        long=True,
         threads=10,
     ),
     Server(
@@ -234,6 +237,7 @@ SERVERS: Final = (
         Leave.KEEPALIVE,
         Slow.DISCONNECTED,
         Stop.CUT,
+        long=True,
         logs_broken_pipes=True,
     ),
     Server(
