@@ -100,8 +100,10 @@ types: $(VENV)/dev.stamp
 		'mypy --python-version $(version)' 'basedpyright --pythonversion $(version)') | \
 		xargs -P 2 -I {} sh -c '$(BIN)/{}'
 
-# More processes than cores, since most tests wait most of the time. What takes long comes first.
-PARALLEL := --numprocesses 8 --dist loadscope --no-loadscope-reorder
+# More processes than cores, since most tests wait most of the time. What takes long comes first. The
+# tests of one file share its servers.
+IN_ORDER := --dist loadscope --no-loadscope-reorder
+PARALLEL := --numprocesses 8 $(IN_ORDER)
 
 check: system $(VENV)/compiled.stamp
 	$(BIN)/python -m pytest $(PARALLEL)
@@ -110,7 +112,7 @@ check: system $(VENV)/compiled.stamp
 # line that these don't.
 coverage: system $(VENV)/dev.stamp
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PARALLEL) --numprocesses 5 \
+	$(BIN)/coverage run -m pytest --numprocesses 5 $(IN_ORDER) \
 		tests/servers tests/faults tests/behavior tests/unit flask_sse
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
@@ -120,7 +122,7 @@ test-unit: $(VENV)/dev.stamp
 
 test-long: VERSIONS := 3.12 3.13 3.14
 test-long: system $(VENV)/servers.stamp $(NPM_PACKAGES) $(DATASTAR) types
-	$(BIN)/python -m pytest -m long --numprocesses 4 --hypothesis-profile search
+	$(BIN)/python -m pytest -m long --numprocesses 5 $(IN_ORDER) --hypothesis-profile search
 	$(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile search tests/unit
 
 # Every test that starts a Redis. `make test-long` has the tests of clusters of these servers.
@@ -134,14 +136,15 @@ SECONDS ?= 600
 soak: system $(VENV)/dev.stamp
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CLUSTER),--cluster)
 
+# The tests of the documentation, of browsers and of the built package hardly depend on these versions.
 test-lowest: system $(VENV)/dev.stamp
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[gevent,memory]'
 	$(BIN)/uv pip freeze --python $(VENV)-lowest --exclude-editable > $(VENV)-lowest/versions.txt
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --constraint $(VENV)-lowest/versions.txt --group test
 	@grep -iE '^(flask|redis|gevent|gunicorn|fakeredis)==' $(VENV)-lowest/versions.txt
-	$(VENV)-lowest/bin/python -m pytest --numprocesses 4 --dist loadscope tests flask_sse \
-		--ignore tests/docs --ignore tests/static --ignore tests/release
+	$(VENV)-lowest/bin/python -m pytest --numprocesses 5 $(IN_ORDER) \
+		tests/servers tests/faults tests/behavior tests/unit flask_sse
 
 test-compatibility: system $(VENV)/dev.stamp
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-compatibility

@@ -35,12 +35,9 @@ _CLUSTER: Final = "cluster"
 """The part of a test's id that sends it to a process that has a Redis Cluster."""
 _ROUGH: Final = ("tests/faults/", "tests/servers/")
 """Where half of the time goes that tests with a Redis Cluster take."""
-_FIRST: Final = (
-    "tests/docs/",
-    "tests/servers/",
-    "tests/faults/",
-    "tests/browsers/",
-    "tests/static/",
+_FIRST: Final = tuple(
+    f"tests/{name}/"
+    for name in ("third_party", "docs", "servers", "faults", "browsers", "static", "soak")
 )
 """The folders whose files take longest."""
 
