@@ -51,7 +51,7 @@ def alerts_of(page: Page) -> list[str]:
     return alerts
 
 
-@pytest.mark.parametrize("kind", ["memory", "redis"])
+@pytest.mark.parametrize("kind", ["redis", pytest.param("memory", marks=pytest.mark.long)])
 def test_the_quickstart(page: Page, kind: str, shared_redis: RedisServer, tmp_path: Path) -> None:
     """`open` fires without an event, `/hello` brings the alert, a restart is survived."""
     environment = {"REDIS_URL": "memory://" if kind == "memory" else shared_redis.url}
@@ -159,7 +159,10 @@ def test_types_that_a_browser_uses_itself(
         assert page.evaluate("source.readyState") == 1
 
 
-@pytest.mark.parametrize("options", [("--worker-class", "gevent"), ("--workers", "1")])
+@pytest.mark.parametrize(
+    "options",
+    [("--worker-class", "gevent"), pytest.param(("--workers", "1"), marks=pytest.mark.long)],
+)
 def test_the_command_lines_of_the_documentation(options: Sequence[str], tmp_path: Path) -> None:
     """`gunicorn sse:app` and a Redis at its usual port: that is all, with gevent or without."""
     server = RedisServer(tmp_path, port=6379)

@@ -98,7 +98,7 @@ def open_window(site: Site, context: BrowserContext) -> Iterator[Callable[[], Wi
     assert [window.errors for window in windows] == [[]] * len(windows)
 
 
-@pytest.mark.parametrize("channel", ["sse", "live"])
+@pytest.mark.parametrize("channel", ["live", pytest.param("sse", marks=pytest.mark.long)])
 def test_publishing(open_window: Callable[[], Window], channel: str) -> None:
     """All windows show an event from one window, in its channel, with the time that it took."""
     here, there = open_window(), open_window()
@@ -146,7 +146,7 @@ def test_a_thousand(open_window: Callable[[], Window], context: BrowserContext) 
         assert window.page.evaluate("seen") == list(range(1, 1001))
 
 
-@pytest.mark.parametrize("server", ["gunicorn", "flask"])
+@pytest.mark.parametrize("server", ["gunicorn", pytest.param("flask", marks=pytest.mark.long)])
 def test_a_lost_connection(
     server: str, open_window: Callable[[], Window], context: BrowserContext, tmp_path: Path
 ) -> None:
@@ -174,6 +174,7 @@ def test_a_lost_connection(
         expect(window.row("recovered", "live")).to_have_count(0)
 
 
+@pytest.mark.long
 def test_a_restart(context: BrowserContext, tmp_path: Path) -> None:
     """The page comes back after a restart, and says that the events in memory are lost."""
     with demo.serve_with_flask(tmp_path) as site:

@@ -110,6 +110,7 @@ def test_failover_in_a_cluster(
     assert announced(site) == joined + Counter([("join", "new"), ("leave", "new")])
 
 
+@pytest.mark.long
 def test_clocks(stack: ExitStack, tmp_path: Path, shared_redis: RedisServer, channel: str) -> None:
     """Processes whose clocks are an hour apart see the same members, and keep each other's."""
     clock = Clock(tmp_path)

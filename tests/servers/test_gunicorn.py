@@ -19,22 +19,22 @@ from tests.support.servers import Site
 from tests.support.waiting import wait_until
 
 AT_ONCE: Final = ("SIGINT", "SIGQUIT")
-HANDED_OVER: Final = [(worker, True) for worker in servers.WORKERS]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[*HANDED_OVER, ("gevent", False)],
-    ids=["sync", "gthread", "gevent", "read"],
-)
+@pytest.fixture(scope="module", params=[*servers.MOST_USED, "read"])
 def site(
     request: pytest.FixtureRequest,
     shared_redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """Return the site under each worker, and under one that reads the streams."""
-    worker, direct = request.param
-    settings = {"REDIS_URL": shared_redis.url, "SSE_DIRECT": direct, "SSE_MAX_PENDING": 100_000}
+    is_read = request.param == "read"
+    worker = "gevent" if is_read else request.param
+    settings = {
+        "REDIS_URL": shared_redis.url,
+        "SSE_DIRECT": not is_read,
+        "SSE_MAX_PENDING": 100_000,
+    }
     folder = tmp_path_factory.mktemp("gunicorn")
     with servers.gunicorn(folder, *servers.WORKERS[worker], settings=settings) as site:
         yield site

@@ -102,7 +102,7 @@ def test_the_documented_command_line_is_direct(
     assert was_handed_over(site, channel)
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 @pytest.mark.parametrize("how", ["SSE_DIRECT", "--no-sendfile", "Content-Length"])
 def test_it_can_be_switched_off(
     worker: str, how: str, shared_redis: RedisServer, start: Start, channel: str
@@ -118,7 +118,7 @@ def test_it_can_be_switched_off(
     assert not was_handed_over(site, channel)
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 @pytest.mark.parametrize("name", ["iterating", "filing"])
 def test_a_middleware_that_rewrites_the_body(
     worker: str, name: str, shared_redis: RedisServer, start: Start, channel: str
@@ -134,7 +134,7 @@ def test_a_middleware_that_rewrites_the_body(
     assert not was_handed_over(site, channel)
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_a_middleware_that_compresses(
     worker: str, shared_redis: RedisServer, start: Start, channel: str
 ) -> None:
@@ -154,7 +154,7 @@ def test_a_middleware_that_compresses(
     assert not was_handed_over(site, channel)
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_a_middleware_that_leaves_the_body_alone(
     worker: str, shared_redis: RedisServer, start: Start, channel: str
 ) -> None:
@@ -350,7 +350,7 @@ def test_two_thousand_channels(worker: str, shared_redis: RedisServer, tmp_path:
         wait_until(lambda: shared_redis.admin.pubsub_channels("own-*") == [], "unsubscribed")
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_a_keep_alive_connection_goes_on_after_a_stream(
     worker: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
@@ -409,7 +409,7 @@ def test_a_stream_is_a_socket_and_nothing_else(worker: str, start: Start) -> Non
     wait_until(lambda: site.worker().num_fds() < descriptors, "all descriptors are returned")
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_what_a_client_sends_on_its_stream_is_ignored(
     worker: str, shared_redis: RedisServer, tmp_path: Path, channel: str
 ) -> None:
@@ -524,7 +524,7 @@ def test_functions_given_to_call_on_close(
             assert "flask-sse-hub" not in line
 
 
-@pytest.mark.parametrize("worker", servers.WORKERS)
+@pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_descriptors_set_the_limit(worker: str, shared_redis: RedisServer, tmp_path: Path) -> None:
     """Views answer even if there are more clients than descriptors; the others reconnect."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -225,7 +225,7 @@ def test_the_end_of_a_channel_that_has_not_ended(lab: Lab) -> None:
         assert "sse.reset" not in lab.check(end, ended=channel), index
 
 
-@pytest.mark.parametrize("number", [40, pytest.param(400, marks=pytest.mark.long)])
+@pytest.mark.parametrize("number", [15, pytest.param(400, marks=pytest.mark.long)])
 def test_random_changes(lab: Lab, number: int) -> None:
     """A real id in which some characters have been replaced, added, removed or moved."""
     chance = random.Random(17)

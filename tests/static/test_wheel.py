@@ -159,7 +159,8 @@ def test_mypy(user: User, version: str) -> None:
     assert user.run([str(_BIN / "mypy"), *options, *executable, "."]) == ""
 
 
-@pytest.mark.parametrize("version", _VERSIONS)
+@pytest.mark.long
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_pyright(user: User, version: str) -> None:
     """A user's typed code passes, and its mistakes are found."""
     found = user.run([str(_BIN / "basedpyright"), "--pythonversion", version])
