@@ -1,11 +1,12 @@
 """What the page on presence shows: an example, and the rights that a user of Redis needs."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Route
 
 from tests.support.presence import use_presence
 from tests.support.redis_server import RedisServer
@@ -46,6 +47,24 @@ def test_a_room(folder: Path, browser: Browser) -> None:
         other.wait_for_function(f"{shown} === 'bob'")
         second.wait_for_function(f"{shown} === 'alice'")
         assert alice.request.get(f"{url}/rooms/1/members").json().keys() == {"alice"}
+
+
+def test_a_list_that_fails(folder: Path, browser: Browser) -> None:
+    """The page asks for it again."""
+    answers: list[Callable[[Route], None]] = [Route.abort, lambda route: route.fulfill(status=503)]
+    with serving_app("room", folder / "presence") as url, browser.new_context() as context:
+        context.request.post(f"{url}/login", form={"user": "alice"})
+        shown = "document.querySelector('output').textContent === 'alice'"
+        # Nobody joins while the second page is there.
+        first, page = context.new_page(), context.new_page()
+        first.goto(f"{url}/rooms/1")
+        first.wait_for_function(shown)
+        page.route(
+            "**/members", lambda route: answers.pop(0)(route) if answers else route.continue_()
+        )
+        page.goto(f"{url}/rooms/1")
+        page.wait_for_function(shown)
+        assert not answers
 
 
 @runs(*_ACL)
