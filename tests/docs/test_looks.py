@@ -1,6 +1,6 @@
 """How the pages look in a real browser: on a desktop and on a phone, in light and in dark."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -34,7 +34,7 @@ Open = Callable[..., Page]
 
 
 @contextmanager
-def opening(site: BuiltSite, browser: Browser) -> Iterator[Open]:
+def opening(site: BuiltSite, browser: Browser) -> Generator[Open]:
     """Return a function that opens a page of the site; no page may load anything from outside."""
     pages: list[Page] = []
     elsewhere: list[str] = []
