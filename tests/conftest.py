@@ -36,10 +36,21 @@ _CLUSTER: Final = "cluster"
 _ROUGH: Final = ("tests/faults/", "tests/servers/")
 """Where half of the time goes that tests with a Redis Cluster take."""
 _FIRST: Final = tuple(
-    f"tests/{name}/"
-    for name in ("third_party", "docs", "servers", "faults", "browsers", "static", "soak")
+    f"tests/{name}"
+    for name in (
+        "behavior/test_history_model",
+        "behavior/test_channels_model",
+        "servers/test_handover",
+        "third_party/",
+        "docs/",
+        "servers/",
+        "faults/",
+        "browsers/",
+        "static/",
+        "soak/",
+    )
 )
-"""The folders whose files take longest."""
+"""Where the tests are that take longest."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -83,7 +94,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that no process works alone in the end."""
 
     def place(item: pytest.Item) -> int:
-        found = (number for number, folder in enumerate(_FIRST) if item.nodeid.startswith(folder))
+        found = (number for number, start in enumerate(_FIRST) if item.nodeid.startswith(start))
         return next(found, len(_FIRST))
 
     items.sort(key=place)
