@@ -154,6 +154,7 @@ def test_what_other_examples_need(redis_cluster: RedisCluster, tmp_path: Path) -
         assert sorted(name.decode() for name in found) == sorted(_CHANNELS)
 
 
+@pytest.mark.long
 def test_moving_to_a_cluster(
     make_app: MakeApp, shared_redis: RedisServer, redis_cluster: RedisCluster, tmp_path: Path
 ) -> None:

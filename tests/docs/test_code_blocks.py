@@ -437,6 +437,7 @@ def test_cron_job(folder: Path, shared_redis: RedisServer) -> None:
         assert payloads() == [{"data": {"visitors": 100}, "type": "statistics"}]
 
 
+@pytest.mark.long
 @runs("celery_tasks.py", _CELERY)
 def test_celery(folder: Path, shared_redis: RedisServer) -> None:
     """A task that a thread starts publishes each of its steps, in a real Celery worker."""
@@ -532,6 +533,7 @@ def test_log_of_streams() -> None:
     apart(_check_stream_log)
 
 
+@pytest.mark.long
 @runs("mkdir -p metrics", _METRICS, "metrics.py", "deployment/gunicorn_metrics.py")
 def test_metrics(folder: Path) -> None:
     """Prometheus gets the sums over all workers from any worker, and forgets dead workers."""

@@ -68,7 +68,13 @@ def test_a_list_that_fails(folder: Path, browser: Browser) -> None:
 
 
 @runs(*_ACL)
-@pytest.mark.parametrize("settings", [{}, {"SSE_HISTORY": 10}], ids=["plain", "history"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"SSE_HISTORY": 10}, id="history", marks=pytest.mark.long),
+    ],
+)
 def test_user_of_redis(
     tmp_path: Path, redis_server: RedisServer, channel: str, settings: dict[str, Any]
 ) -> None:

@@ -44,6 +44,7 @@ def test_progress(place: Path, page: Page) -> None:
         page.wait_for_function("bar.value === 20")
 
 
+@pytest.mark.long
 @runs("recipes/after_commit.py")
 def test_after_commit(place: Path, tmp_path: Path, shared_redis: RedisServer) -> None:
     """Committed changes are published, and rolled-back changes are not."""
@@ -66,6 +67,7 @@ def test_after_commit(place: Path, tmp_path: Path, shared_redis: RedisServer) ->
         assert payloads() == [{"data": {"id": 1}, "type": "order"}]
 
 
+@pytest.mark.long
 @runs(_RQ, "recipes/rq_jobs.py")
 def test_rq(place: Path, shared_redis: RedisServer) -> None:
     """A job in an RQ worker publishes each of its steps."""
@@ -99,6 +101,7 @@ def test_scheduled(place: Path, shared_redis: RedisServer) -> None:
             process.stop()
 
 
+@pytest.mark.long
 @runs(_HEARTBEAT, "recipes/heartbeat.py")
 def test_heartbeat(place: Path, tmp_path: Path) -> None:
     """Channels with clients get heartbeats, again after an outage; other channels get none."""

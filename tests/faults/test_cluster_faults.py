@@ -116,6 +116,7 @@ def test_a_primary_of_a_cluster_that_is_killed(redis_cluster: RedisCluster, begi
         kill(load, redis_cluster, 0)
 
 
+@pytest.mark.long
 def test_a_node_of_a_cluster_that_comes_and_goes(redis_cluster: RedisCluster, begin: Begin) -> None:
     """A new node gets the slots of some channels, is emptied and removed."""
     with begin(redis_cluster) as load:

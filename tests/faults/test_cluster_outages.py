@@ -163,6 +163,7 @@ def test_many_channels_of_a_cluster(redis_cluster: RedisCluster, names: list[byt
     listeners.leave()
 
 
+@pytest.mark.long
 def test_a_cluster_of_which_no_node_answers(
     redis_cluster: RedisCluster, caplog: pytest.LogCaptureFixture
 ) -> None:

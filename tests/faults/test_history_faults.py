@@ -471,6 +471,7 @@ def _spoil(redis_server: RedisServer, index: int) -> None:
         admin.xadd(log, {**fields, b"payload": payload}, id=name)
 
 
+@pytest.mark.long
 def test_two_databases(
     site: Site,
     app: Flask,

@@ -291,6 +291,7 @@ def test_a_stop_ends_messages(worker: str, shared_redis: RedisServer, tmp_path: 
         wait_until(lambda: "listened to the end" in site.log(), "ended")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("worker", servers.MOST_USED)
 def test_max_requests_ends_the_streams(
     worker: str, shared_redis: RedisServer, tmp_path: Path

@@ -156,7 +156,9 @@ def test_a_deploy(site: Site, watcher: Watcher, open_page: Open) -> None:
     assert watcher.members().keys() == {*names, "new"}
 
 
-@pytest.mark.parametrize("kind", ["gevent", "read"], indirect=True)
+@pytest.mark.parametrize(
+    "kind", ["gevent", pytest.param("read", marks=pytest.mark.long)], indirect=True
+)
 def test_streams_of_a_certain_age(
     stack: ExitStack,
     tmp_path: Path,
