@@ -12,10 +12,11 @@ from tests.support.interrupting import run_with_interruptions
 
 def test_nine_tenths_of_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sockets do not count as used, since most of them are clients that wait for their turn."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10_000, 10_000))
     places = nine_tenths_of_descriptors()
     assert places is not None
-    assert 800 < places < 900
+    # Some are used by other tests.
+    assert 8_000 < places < 9_000
 
 
 def test_without_a_list_of_descriptors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
