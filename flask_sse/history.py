@@ -128,9 +128,9 @@ def messages(
 
     :param channel: The channel, or up to 50 channels, which must have history. Their order does
         not matter, and duplicates are ignored.
-    :param after: The id after which to begin. Without an id, messages come that are published
-        after the first ``next()``. Of a channel that has ended, those come that are kept, but not
-        those from before an earlier end.
+    :param after: The id after which to begin. By default, the generator begins with messages that
+        are published after the first ``next()``. If the channel has ended, it begins with the
+        oldest message that is kept, but not with one from before an earlier end.
         With several channels, it is the id of such a message or of an event from
         :func:`flask_sse.streams.stream`, or the result of :func:`flask_sse.streams.position`. The
         channels may be others than those of the id: a new one begins as if there were no id.

@@ -33,7 +33,7 @@ settings.load_profile("repeatable")
 
 
 _THOROUGH_EVERY: Final = 50
-"""How many tests have begun when all garbage is looked for again, which takes long."""
+"""The number of tests between two slow collections that look at all objects."""
 _CLUSTER: Final = "cluster"
 """The part of a test's id that sends it to a process that has a Redis Cluster."""
 _ROUGH: Final = ("tests/faults/", "tests/servers/")
@@ -53,7 +53,7 @@ _FIRST: Final = tuple(
         "soak/",
     )
 )
-"""Where the tests are that take longest."""
+"""The slowest tests, by file or folder."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -94,7 +94,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that no process works alone in the end."""
+    """Run the slowest tests first, so that all processes finish at about the same time."""
 
     def place(item: pytest.Item) -> int:
         found = (number for number, start in enumerate(_FIRST) if item.nodeid.startswith(start))
@@ -105,14 +105,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def collect_only_what_is_new() -> Iterator[None]:
-    """Leave out what has been there before when garbage is collected after each test.
+    """Make the garbage collection after each test skip older objects.
 
-    Otherwise that would take more than half of the time of the tests in one process.
+    Otherwise it would take more than half of the CPU time of the tests.
     """
     gc.collect()
     gc.freeze()
     yield
-    # What tests share must have been closed, too.
+    # Fixtures that several tests share must have closed their sockets, too.
     gc.unfreeze()
     gc.collect()
 
@@ -120,8 +120,8 @@ def collect_only_what_is_new() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def close_everything() -> Iterator[None]:
     """Make the test fail that has left a socket open, and not the one in which it is found."""
-    # The last test's fixtures are free only now. What is left is shared by several tests, or still
-    # known to something that forgets it later.
+    # The fixtures of the previous test can be collected only now. The objects that remain are
+    # skipped from here on, except by the slow collections.
     if next(_tests) % _THOROUGH_EVERY == 0:
         gc.unfreeze()
     _collect_garbage()

@@ -66,7 +66,7 @@ def open_page(site: BuiltSite, browser: Browser) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def phone(site: BuiltSite, browser: Browser) -> Iterator[Open]:
-    """Return a function that opens a page on a phone, after another one: windows take long."""
+    """Return a function that opens pages one after another in the same window, which is faster."""
     with opening(site, browser) as open_page:
         page = open_page("index", PHONE)
 

@@ -50,12 +50,12 @@ def test_a_room(folder: Path, browser: Browser) -> None:
 
 
 def test_a_list_that_fails(folder: Path, browser: Browser) -> None:
-    """The page asks for it again."""
+    """The page requests the list of members again."""
     answers: list[Callable[[Route], None]] = [Route.abort, lambda route: route.fulfill(status=503)]
     with serving_app("room", folder / "presence") as url, browser.new_context() as context:
         context.request.post(f"{url}/login", form={"user": "alice"})
         shown = "document.querySelector('output').textContent === 'alice'"
-        # Nobody joins while the second page is there.
+        # The second page gets no event about a join, so only the list can show the member.
         first, page = context.new_page(), context.new_page()
         first.goto(f"{url}/rooms/1")
         first.wait_for_function(shown)

@@ -73,9 +73,9 @@ def _wait_in_sync(server: RedisServer) -> None:
 
 
 class Meanwhile(logging.Handler):
-    """Does something as soon as something is logged.
+    """Calls a function when the first message is logged.
 
-    :param act: What it does, once.
+    :param act: The function.
     """
 
     def __init__(self, act: Callable[[], object]) -> None:
@@ -83,7 +83,7 @@ class Meanwhile(logging.Handler):
         self._act: Callable[[], object] | None = act
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Do it."""
+        """Call the function, if it has not been called yet."""
         act, self._act = self._act, None
         if act is not None:
             act()
@@ -197,7 +197,7 @@ def test_many_publish_during_the_change(make_app: MakeApp, site: Site) -> None:
 
 
 def test_another_finds_the_primary_first(make_app: MakeApp, site: Site) -> None:
-    """An event is published though the primary is found while it is looked for."""
+    """An event is published even if another caller finds the new primary during the search."""
     log = logging.getLogger("flask_sse")
     handler = Meanwhile(lambda: sse.publish("meanwhile"))
     with make_app(REDIS_URL=site.url).app_context():

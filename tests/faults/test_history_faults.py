@@ -342,7 +342,7 @@ def _storm(
         for published in range(100):
             positions.append(history.position("x"))
             sse.publish(published, channel="x")
-        # Those who come at once to a process without a connection may be told to come back later.
+        # Clients that all connect to a process without a Redis connection may be told to reconnect.
         stack.enter_context(StreamClient(site.port, "x")).open()
         redis_server.admin.config_resetstat()
         begin = time.monotonic()

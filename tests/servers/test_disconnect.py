@@ -60,7 +60,7 @@ def test_all_streams_of_a_client(site: Site, channel: str) -> None:
         clients.append(("alice", open_own(site, "alice", channel, f"kept-{channel}").open()))
         if told(site, "client=nobody") == 2:
             break
-    # Those who come at once to a worker without a connection may be told to come back later.
+    # Clients that all connect to a worker without a Redis connection may be told to reconnect.
     names = itertools.cycle(["alice", "bob"])
     clients += [
         (name, open_own(site, name, channel, f"kept-{channel}"))

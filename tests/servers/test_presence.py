@@ -142,7 +142,7 @@ def test_tabs_and_reloads(site: Site, watcher: Watcher, open_page: Open) -> None
 
 @pytest.mark.parametrize("times", [SHORT._replace(lease=PATIENCE, farewell=PATIENCE)])
 def test_a_deploy(site: Site, watcher: Watcher, open_page: Open) -> None:
-    """Nobody leaves or joins whose page comes back in time."""
+    """Members whose pages reconnect in time neither leave nor join."""
     names = [f"user-{number}" for number in range(5)]
     pages = [open_page(name) for name in names]
     watcher.wait(*[("join", name) for name in names])
@@ -167,7 +167,7 @@ def test_streams_of_a_certain_age(
     watcher: Watcher,
     channel: str,
 ) -> None:
-    """Nobody leaves whose streams the server ends, and who comes back as late as browsers do."""
+    """The server ends a stream, the page reconnects as late as a browser: the member stays."""
     site = serve(stack, tmp_path, redis.url, kind, times=SHORT, max_age=1)
     page = stack.enter_context(Page(site.port, channel, "alice", pause=3 * SHORT.absence))
     wait_until(lambda: page.streams >= 3, "the second stream has ended, too")

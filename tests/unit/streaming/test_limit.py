@@ -15,7 +15,7 @@ def test_nine_tenths_of_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10_000, 10_000))
     places = nine_tenths_of_descriptors()
     assert places is not None
-    # Some are used by other tests.
+    # Other tests in this process use some descriptors.
     assert 8_000 < places < 9_000
 
 
